@@ -1,0 +1,315 @@
+"""Every knob of vit_tf, as typed dataclasses. No TensorFlow import.
+
+A `Config` says what an experiment *is*; where data and runs lie and on which
+devices it runs are flags of the tools, so the same config means the same
+experiment on any machine. Values are refused when they are set, in one line.
+"""
+
+import dataclasses
+import difflib
+import enum
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import pydantic
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+
+class Refused(ValueError):
+    """Input that the user can mend: one line with the input and the remedy."""
+
+
+_typed = dataclass(
+    config=pydantic.ConfigDict(extra="forbid", validate_assignment=True),
+    kw_only=True,
+)
+
+
+class Pool(enum.StrEnum):
+    """How tokens become one vector (paper.md 1.5; Figure 9)."""
+
+    TOKEN = "token"  # a class token is prepended, its output is the image
+    GAP = "gap"  # no class token, mean over all patch tokens
+
+
+class Crop(enum.StrEnum):
+    """Training crops (ViT section 4.1, BiT section 3.3)."""
+
+    INCEPTION = "inception"  # random area and aspect, resized to a square
+    RANDOM = "random"  # resize to round(size * 448 / 384), random square crop
+    RESIZE = "resize"  # the whole image, resized to a square
+
+
+class EvalCrop(enum.StrEnum):
+    """Evaluation views (pre-training and transfer use different ones)."""
+
+    RESIZE = "resize"  # the whole image, resized to a square
+    CENTRAL = "central"  # shorter side to round(size * 256 / 224), centre crop
+
+
+class Loss(enum.StrEnum):
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"  # summed over classes, as the authors do
+
+
+class Rule(enum.StrEnum):
+    """Update rules, with the authors' conventions (see optim.py)."""
+
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+class Schedule(enum.StrEnum):
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Decay(enum.StrEnum):
+    """Which parameters weight decay touches."""
+
+    KERNELS = "kernels"
+    ALL = "all"
+
+
+class Unit(enum.StrEnum):
+    STEPS = "steps"
+    EPOCHS = "epochs"
+    EXAMPLES = "examples"
+
+
+class Precision(enum.StrEnum):
+    """Keras dtype policies. Variables are float32 in both."""
+
+    FLOAT32 = "float32"
+    MIXED_BFLOAT16 = "mixed_bfloat16"
+
+
+class Jit(enum.StrEnum):
+    """XLA around forward and backward of each replica."""
+
+    AUTO = "auto"  # on for GPU and TPU, off for CPU where it is slower
+    ON = "on"
+    OFF = "off"
+
+
+@_typed
+class Model:
+    """The network. Number of classes and image size come from the data."""
+
+    # The paper's notation, ViT-<size>/<patch>; see models/build.py.
+    variant: str = "ViT-B/16"
+    # Free sizes: each replaces the variant's value; None keeps it.
+    depth: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
+    mlp_dim: int | None = Field(default=None, gt=0)
+    num_heads: int | None = Field(default=None, gt=0)
+    pool: Pool = Pool.TOKEN
+    # A tanh hidden layer of the model's width before the head (section 3.1).
+    pre_logits: bool = False
+    head_bias: float = 0.0
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+@_typed
+class Data:
+    """What is read and how it is shown to the model."""
+
+    name: str = "shapes"  # a row of data/datasets.py, or a prepared data set
+    split: str = "train"  # a TFDS split expression
+    image_size: int = Field(default=224, gt=0)  # pixels, square
+    batch_size: int = Field(default=4096, gt=0)  # global: over all replicas
+    crop: Crop = Crop.INCEPTION
+    # Smallest share of the image that an inception crop may keep.
+    min_crop_area: float = Field(default=0.05, gt=0, le=1)
+    flip: bool = True  # mirror half of the training images
+    eval_crop: EvalCrop = EvalCrop.RESIZE
+
+
+@_typed
+class Objective:
+    loss: Loss = Loss.SOFTMAX
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+@_typed
+class Optim:
+    rule: Rule = Rule.ADAM
+    lr: float = Field(default=1e-3, gt=0)
+    schedule: Schedule = Schedule.COSINE
+    warmup_steps: int = Field(default=0, ge=0)
+    # Where the linear schedule ends; the paper's runs end at 1e-5.
+    linear_end: float = Field(default=1e-5, ge=0)
+    # Decoupled and multiplied by the current learning rate (paper.md 2.3).
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay: Decay = Decay.KERNELS
+    # Global norm, after the gradients are summed over replicas. None: off.
+    clip_norm: float | None = Field(default=None, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    # Decay of the Polyak average of the weights (0.9999 for Table 2). None: off.
+    polyak: float | None = Field(default=None, gt=0, lt=1)
+
+
+@_typed
+class Train:
+    length: float = Field(default=10_000, gt=0)  # in units of `unit`
+    unit: Unit = Unit.STEPS
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    # The replica's batch is cut into this many pieces, gradients are summed.
+    accumulation: int = Field(default=1, gt=0)
+    precision: Precision = Precision.FLOAT32
+    jit_compile: Jit = Jit.AUTO
+    # Steps per call from Python; raise it where a step takes milliseconds.
+    steps_per_loop: int = Field(default=1, gt=0)
+    log_every_steps: int = Field(default=50, gt=0)
+    checkpoint_every_steps: int = Field(default=1000, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)  # the newest n stay
+
+
+@_typed
+class Evals:
+    """Evaluations during (every_steps) and after training."""
+
+    splits: tuple[str, ...] = ("validation",)
+    every_steps: int | None = Field(default=None, gt=0)  # None: only at the end
+    batch_size: int = Field(default=256, gt=0)  # global
+
+
+@_typed
+class Config:
+    """One run: what `tools.train --config=...` takes and config.json keeps."""
+
+    model: Model = Field(default_factory=Model)
+    data: Data = Field(default_factory=Data)
+    objective: Objective = Field(default_factory=Objective)
+    optim: Optim = Field(default_factory=Optim)
+    train: Train = Field(default_factory=Train)
+    evals: Evals = Field(default_factory=Evals)
+    # A finished run's folder or a released .npz. None: from random weights.
+    start_from: str | None = None
+
+
+def num_steps(train: Train, *, batch_size: int, num_examples: int) -> int:
+    """Training steps of a run; a part of a step counts as none.
+
+    Args:
+        train: holds the length and its unit.
+        batch_size: global batch size.
+        num_examples: examples in one epoch of the training split.
+    """
+    examples = {
+        Unit.STEPS: train.length * batch_size,
+        Unit.EPOCHS: train.length * num_examples,
+        Unit.EXAMPLES: train.length,
+    }[train.unit]
+    # The tiny term forgives lengths such as 0.7 epochs that floats round down.
+    return max(1, math.floor(examples / batch_size + 1e-9))
+
+
+def to_json(config: Config) -> str:
+    """Canonical JSON: sorted keys, two spaces, a newline at the end."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Reads `to_json` back. Unknown fields and bad values raise `Refused`."""
+    try:
+        return pydantic.TypeAdapter(Config).validate_json(text)
+    except pydantic.ValidationError as error:
+        raise Refused(f"config: {_first_problem(error)}") from None
+
+
+def fingerprint(config: Config) -> str:
+    """Twelve hex digits that change when any field of `config` changes."""
+    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
+
+
+def fields(holder: Any, prefix: str = "") -> dict[str, Any]:
+    """Every knob as {'optim.lr': 0.001, ...}, in declaration order."""
+    flat = {}
+    for field in dataclasses.fields(holder):
+        value = getattr(holder, field.name)
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            flat |= fields(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """Lines 'optim.lr: 0.001 against 0.003' for the knobs that differ."""
+    left, right = fields(ours), fields(theirs)
+    return [f"{k}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """' (did you mean X?)' for the closest of `words`, or all of a short list."""
+    words = list(words)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (one of: {', '.join(words)})" if len(words) <= 12 else ""
+
+
+def override(config: Config, path: str, text: str) -> None:
+    """Sets the knob `path`, such as 'optim.lr', from its command line text.
+
+    'none' clears an optional knob; tuples are written with commas.
+
+    Raises:
+        Refused: unknown knob, wrong type or value out of range, in one line.
+    """
+    known = fields(config)
+    if path not in known:
+        # A right name in the wrong place is the commonest slip.
+        last = path.rsplit(".", 1)[-1]
+        same = [name for name in known if name.rsplit(".", 1)[-1] == last]
+        hint = f" (did you mean {same[0]}?)" if same else nearest(path, known)
+        raise Refused(f"--config.{path}: no such field{hint}")
+    holder = config
+    *parents, name = path.split(".")
+    for parent in parents:
+        holder = getattr(holder, parent)
+    kind = typing.get_type_hints(type(holder))[name]
+    try:
+        setattr(holder, name, _parse(kind, text))
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        choices = kind if isinstance(kind, enum.EnumMeta) else ()
+        hint = nearest(text, [c.value for c in choices]) if choices else ""
+        raise Refused(f"--config.{path}={text}: {problem}{hint}") from None
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """Text to what pydantic should validate as `kind`."""
+    arguments = typing.get_args(kind)
+    optional = isinstance(kind, types.UnionType) and type(None) in arguments
+    if optional and text.lower() in ("none", ""):
+        return None
+    if typing.get_origin(kind) is tuple:
+        parts = [part.strip(" '\"") for part in text.strip("()[]").split(",")]
+        return tuple(part for part in parts if part)
+    return text
+
+
+def _first_problem(error: pydantic.ValidationError) -> str:
+    """The first of pydantic's complaints as 'optim.lr: message'."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    hint = ""
+    if first["type"] == "unexpected_keyword_argument":
+        known = [path.rsplit(".", 1)[-1] for path in fields(Config())]
+        hint = nearest(name, known)
+    return f"{where}: {first['msg']}{hint}"
