@@ -26,7 +26,12 @@ class Refused(ValueError):
 
 
 _typed = dataclass(
-    config=pydantic.ConfigDict(extra="forbid", validate_assignment=True),
+    config=pydantic.ConfigDict(
+        extra="forbid",
+        validate_assignment=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    ),
     kw_only=True,
 )
 
@@ -259,7 +264,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if close:
         return f" (did you mean {close[0]}?)"
-    return f" (one of: {', '.join(words)})" if len(words) <= 12 else ""
+    return f" (one of: {', '.join(words)})" if 0 < len(words) <= 12 else ""
 
 
 def override(config: Config, path: str, text: str) -> None:

@@ -1,0 +1,147 @@
+"""What every binary shares: one-line errors, and --config with overrides.
+
+A mistake of the user ends in one line on stderr and exit code 2; anything else
+is a fault of the program and keeps its traceback.
+"""
+
+import importlib.util
+import logging
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from vit_tf import config
+
+_OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags, calls `main`, and turns `config.Refused` into a line."""
+    logging.getLogger("absl").setLevel(logging.WARNING)
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        if len(argv) > 1:
+            return _fail(f"unexpected argument {argv[1]!r}: options start with --")
+        try:
+            main()
+        except config.Refused as refusal:
+            return _fail(str(refusal))
+        except KeyboardInterrupt:
+            return _fail("interrupted", code=130)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def define_config() -> Callable[[], config.Config]:
+    """Defines --config=FILE.py:ARGUMENT and --config.FIELD=VALUE.
+
+    The syntax is that of `ml_collections.config_flags`, which the authors' code
+    uses. It is read here because that library can neither set an optional field
+    to none nor name the field that was meant, and answers with tracebacks.
+
+    Returns:
+        A function for `main` that gives the config with overrides applied.
+    """
+    holder = flags.DEFINE_string(
+        "config",
+        None,
+        "FILE.py:ARGUMENT, such as experiments/quickstart.py:pretrain; fields "
+        "are set with --config.optim.lr=3e-3.",
+    )
+
+    def loaded() -> config.Config:
+        if holder.value is None:
+            raise config.Refused(
+                "--config is missing: name a file, such as "
+                "--config=experiments/quickstart.py:pretrain"
+            )
+        chosen = load_config(holder.value)
+        for path, text in _overrides:
+            config.override(chosen, path, text)
+        return chosen
+
+    return loaded
+
+
+def load_config(text: str) -> config.Config:
+    """Calls `get_config(ARGUMENT)` of the file in 'FILE.py:ARGUMENT'."""
+    name, _, argument = text.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        near = [str(p) for p in pathlib.Path("experiments").glob("*.py")]
+        raise config.Refused(
+            f"--config={text}: no such file: {name}{config.nearest(name, near)}"
+        )
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise config.Refused(f"--config={text}: {name} is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise config.Refused(f"--config={text}: {name} defines no get_config()")
+    chosen = module.get_config(argument) if argument else module.get_config()
+    if not isinstance(chosen, config.Config):
+        raise config.Refused(
+            f"--config={text}: get_config() gave {type(chosen).__name__}, "
+            "need a vit_tf.config.Config"
+        )
+    return chosen
+
+
+_overrides: list[tuple[str, str]] = []
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's parser, with the config overrides taken out and errors in a line."""
+    rest, _overrides[:] = _split_overrides(list(argv))
+    # Keeps TensorFlow's start-up notices out of the user's terminal.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return flags.FLAGS(rest)
+    except flags.Error as error:
+        raise SystemExit(_fail(_flag_problem(error))) from None
+
+
+def _split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.a.b=c` and `--config.a.b c` out of the arguments."""
+    rest, found = [], []
+    waiting = iter(argv)
+    for argument in waiting:
+        match = _OVERRIDE.match(argument)
+        if match is None:
+            rest.append(argument)
+            continue
+        path, text = match.groups()
+        if text is None:
+            text = next(waiting, None)
+            if text is None:
+                raise SystemExit(_fail(f"{argument}: needs a value"))
+        found.append((path, text))
+    return rest, found
+
+
+def _flag_problem(error: Exception) -> str:
+    """absl's complaint in one line, with the nearest flag for a typo."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        hint = config.nearest(error.flagname, _own_flags())
+        return f"--{error.flagname}: no such flag{hint}"
+    return " ".join(str(error).split())
+
+
+def _own_flags() -> list[str]:
+    """Flags of the running binary and of this package, not of the libraries."""
+    return [
+        flag.name
+        for module, found in flags.FLAGS.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.startswith(("tools", "__main__"))
+        for flag in found
+    ]
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,173 @@
+"""Checkpoints that are whole or not there, and starting from other weights.
+
+A checkpoint is a folder `step_00001200` with TensorFlow's files and, written
+last, `complete.json`. A folder without that file is an interrupted write.
+"""
+
+import json
+import os
+import re
+import tempfile
+
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.models import weights
+
+_NAME = re.compile(r"^step_(\d{8})$")
+_MARK = "complete.json"
+
+
+class Keeper:
+    """Saves and restores model and optimizer; keeps the newest few.
+
+    Args:
+        folder: where the checkpoints of one run lie; any path of tf.io.gfile.
+        keep: how many stay.
+    """
+
+    def __init__(self, folder: str, *, model, optimizer, keep: int):
+        self.folder = folder
+        self.keep = keep
+        self._state = tf.train.Checkpoint(
+            model=_Variables(model.variables), optimizer=_Variables(optimizer.variables)
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, oldest first."""
+        return saved_steps(self.folder)
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of `step`, then drops the ones past `keep`.
+
+        Raises:
+            config.Refused: the disk is full or cannot be written; checkpoints
+                that were there before are untouched.
+        """
+        final = os.path.join(self.folder, f"step_{step:08d}")
+        unfinished = f"{final}.unfinished"
+        try:
+            _remove(unfinished)
+            tf.io.gfile.makedirs(unfinished)
+            self._state.write(os.path.join(unfinished, "state"))
+            _remove(final)
+            tf.io.gfile.rename(unfinished, final)
+            _write_whole(os.path.join(final, _MARK), json.dumps({"step": step}))
+        except (tf.errors.OpError, OSError) as error:
+            _remove(unfinished)
+            whole = [s for s in self.steps() if s != step]
+            last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
+            raise config.Refused(
+                f"cannot save the checkpoint of step {step} in {self.folder}: "
+                f"{_reason(error)}; {last}; free some space and run the same "
+                "command again"
+            ) from error
+        for old in self.steps()[: -self.keep]:
+            _remove(os.path.join(self.folder, f"step_{old:08d}"))
+
+    def restore(self) -> int:
+        """Restores the newest checkpoint; the step it was saved at, or 0.
+
+        Raises:
+            config.Refused: it cannot be read or belongs to another model.
+        """
+        steps = self.steps()
+        if not steps:
+            return 0
+        path = os.path.join(self.folder, f"step_{steps[-1]:08d}")
+        try:
+            status = self._state.read(os.path.join(path, "state"))
+            status.assert_existing_objects_matched()
+        except (tf.errors.OpError, ValueError, AssertionError) as error:
+            before = f"step {steps[-2]}" if len(steps) > 1 else "the beginning"
+            raise config.Refused(
+                f"checkpoint {path} cannot be read: {_reason(error)}; remove that "
+                f"folder to go on from {before}"
+            ) from error
+        return steps[-1]
+
+
+def saved_steps(folder: str) -> list[int]:
+    """Steps of the whole checkpoints in `folder`, oldest first."""
+    if not tf.io.gfile.isdir(folder):
+        return []
+    found = []
+    for name in tf.io.gfile.listdir(folder):
+        match = _NAME.match(name.rstrip("/"))
+        if match and tf.io.gfile.exists(os.path.join(folder, match[0], _MARK)):
+            found.append(int(match[1]))
+    return sorted(found)
+
+
+def save_weights(model, path: str) -> None:
+    """Writes the model's weights in the released .npz layout, whole or not."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = os.path.join(folder, "weights.npz")
+        weights.save_released(model, local)
+        try:
+            tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
+            tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+        except (tf.errors.OpError, OSError) as error:
+            raise config.Refused(
+                f"cannot write {path}: {_reason(error)}; free some space and run the "
+                "same command again"
+            ) from error
+
+
+def start_from(model, path: str) -> list[str]:
+    """Loads a finished run's or a released .npz file's weights for transfer.
+
+    The head is replaced by the model's zero-initialised one, unless the file's
+    head fits the model's classes; position embeddings are resized to its grid
+    (paper.md 3.1, 3.4).
+
+    Returns:
+        Lines that say what was loaded, resized and left out.
+    """
+    file = path
+    if tf.io.gfile.isdir(path):
+        file = os.path.join(path, "weights.npz")
+        if not tf.io.gfile.exists(file):
+            known = tf.io.gfile.exists(os.path.join(path, "config.json"))
+            remedy = "finish that run first" if known else "name a run's folder"
+            raise config.Refused(f"start_from={path}: no weights.npz there; {remedy}")
+    elif not tf.io.gfile.exists(path):
+        raise config.Refused(
+            f"start_from={path}: no such file or folder; name a finished run or a "
+            "released .npz"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        local = file
+        if "://" in file:  # models/ knows local files only
+            local = os.path.join(folder, "weights.npz")
+            tf.io.gfile.copy(file, local)
+        return weights.load_released(model, local, head=weights.Head.RESET)
+
+
+class _Variables(tf.train.Checkpoint):
+    """Variables under stable names: their Keras paths."""
+
+    def __init__(self, variables):
+        named: dict[str, tf.Variable] = {}
+        for variable in variables:
+            name = re.sub(r"[^\w]", "_", variable.path)
+            if name in named:
+                raise ValueError(f"two variables named {variable.path}")
+            named[name] = variable.value
+        super().__init__(**named)
+
+
+def _remove(path: str) -> None:
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.rmtree(path)
+
+
+def _write_whole(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(f"{path}.unfinished", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "message", "") or error).strip().splitlines()
+    return text[0] if text else type(error).__name__

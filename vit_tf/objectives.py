@@ -1,0 +1,51 @@
+"""What training minimises: (model, batch, seed) -> loss of every example."""
+
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import images
+
+
+class Classification:
+    """Softmax or summed sigmoid cross-entropy of one label per image.
+
+    Sigmoid sums over the classes (paper.md 2.5): Keras would average.
+    """
+
+    def __init__(self, objective: config.Objective, *, num_classes: int):
+        self.num_classes = num_classes
+        self.smoothing = objective.label_smoothing
+        self.cross_entropy = {
+            config.Loss.SOFTMAX: _softmax,
+            config.Loss.SIGMOID: _sigmoid,
+        }[objective.loss]
+
+    def __call__(self, model, batch, seed=None, *, training=True):
+        """Losses of a batch.
+
+        Args:
+            model: gives logits (batch, classes) float32.
+            batch: 'image' uint8 (batch, height, width, 3) or float in [-1, 1],
+                'label' int32 (batch,).
+            seed: int32 (2,), fixes every random draw inside the model.
+            training: with dropout and label smoothing, or without.
+
+        Returns:
+            float32 (batch,) losses, and the logits.
+        """
+        pixels = images.to_model_range(batch["image"], model.compute_dtype)
+        logits = model(pixels, training=training, seed=seed)
+        targets = tf.one_hot(batch["label"], self.num_classes)
+        if training and self.smoothing:
+            targets *= 1.0 - self.smoothing
+            targets += self.smoothing / self.num_classes
+        return self.cross_entropy(targets, logits), logits
+
+
+def _softmax(targets, logits):
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+
+def _sigmoid(targets, logits):
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    return tf.reduce_sum(losses, axis=-1)

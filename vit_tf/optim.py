@@ -1,0 +1,222 @@
+"""Schedules, update rules, decay mask and Polyak average, as the authors' code.
+
+Written here because Keras' own differ: its Adam adds epsilon before the bias
+correction, its SGD keeps the learning rate inside the momentum, its average
+starts after the first step, and all of them clip before gradients are summed
+over replicas. These rules expect gradients that are already summed and clipped.
+"""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from vit_tf import config
+
+
+@keras.saving.register_keras_serializable("vit_tf")
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then constant, linear or cosine (paper.md 2.3).
+
+    The first update (step 0) has learning rate 0 when there is a warm-up.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: float,
+        schedule: str,
+        total_steps: int,
+        warmup_steps: int = 0,
+        linear_end: float = 1e-5,
+    ):
+        if warmup_steps >= total_steps and warmup_steps > 0:
+            raise config.Refused(
+                f"optim.warmup_steps={warmup_steps}: the run has only {total_steps} "
+                "steps; shorten the warm-up or train longer"
+            )
+        if schedule == config.Schedule.LINEAR and linear_end > base:
+            raise config.Refused(
+                f"optim.linear_end={linear_end}: above optim.lr={base}, where the "
+                "schedule starts"
+            )
+        self.base = base
+        self.schedule = config.Schedule(schedule)
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.linear_end = linear_end
+
+    def __call__(self, step):
+        """The learning rate of update number `step` (0 is the first), float32."""
+        step = ops.cast(step, "float32")
+        progress = ops.clip(
+            (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps),
+            0.0,
+            1.0,
+        )
+        rate = {
+            config.Schedule.CONSTANT: lambda p: self.base * ops.ones_like(p),
+            config.Schedule.LINEAR: lambda p: (
+                self.linear_end + (self.base - self.linear_end) * (1.0 - p)
+            ),
+            config.Schedule.COSINE: lambda p: (
+                self.base * 0.5 * (1.0 + ops.cos(3.141592653589793 * p))
+            ),
+        }[self.schedule](progress)
+        if self.warmup_steps:
+            rate *= ops.minimum(1.0, step / self.warmup_steps)
+        return rate
+
+    def get_config(self):
+        return {
+            "base": self.base,
+            "schedule": str(self.schedule),
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "linear_end": self.linear_end,
+        }
+
+
+class SummedGradients(keras.optimizers.Optimizer):
+    """A Keras optimizer for gradients that are already summed over replicas.
+
+    Decay is decoupled and multiplied by the learning rate:
+    theta <- theta - lr * (direction + weight_decay * theta).
+
+    Args:
+        learning_rate: a `LearningRate`.
+        weight_decay: 0 switches it off.
+        decay: which variables decay.
+        polyak: decay of the averaged weights, or None. The average starts at
+            the weights that `start_average` finds and has no bias correction.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        *,
+        weight_decay: float = 0.0,
+        decay: config.Decay = config.Decay.KERNELS,
+        polyak: float | None = None,
+    ):
+        super().__init__(learning_rate=learning_rate)
+        self.decay_rate = weight_decay
+        self.decay = decay
+        self.polyak = polyak
+
+    def build(self, variables):
+        super().build(variables)
+        self._decayed = [decays(v.path, self.decay) for v in variables]
+        self.averages = [
+            self.add_variable_from_reference(v, name="polyak")
+            for v in (variables if self.polyak else [])
+        ]
+
+    def start_average(self):
+        """Sets the averaged weights to the present ones (after loading)."""
+        for average, variable in zip(self.averages, self._trainable_variables):
+            average.assign(variable)
+
+    def direction(self, gradient, index: int):
+        """Updates this rule's slots of variable `index`; what to subtract."""
+        raise NotImplementedError
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        rate = tf.cast(learning_rate, variable.dtype)
+        step = self.direction(tf.cast(gradient, variable.dtype), index)
+        if self.decay_rate and self._decayed[index]:
+            step = step + self.decay_rate * variable
+        updated = variable - rate * step
+        variable.assign(updated)
+        if self.polyak:
+            average = self.averages[index]
+            kept = self.polyak * average + (1.0 - self.polyak) * updated
+            self.assign(average, kept)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        # The step has done it, once, before clipping; Keras would do it here.
+        return list(grads_and_vars)
+
+
+class Adam(SummedGradients):
+    """Adam as in optax: m_hat / (sqrt(v_hat) + epsilon)."""
+
+    def __init__(self, learning_rate, *, beta1, beta2, epsilon, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def build(self, variables):
+        super().build(variables)
+        self.first, self.second = self.add_optimizer_variables(
+            variables, ["first_moment", "second_moment"]
+        )
+
+    def direction(self, gradient, index):
+        count = tf.cast(self.iterations + 1, gradient.dtype)
+        first, second = self.first[index], self.second[index]
+        m = self.beta1 * first + (1.0 - self.beta1) * gradient
+        v = self.beta2 * second + (1.0 - self.beta2) * tf.square(gradient)
+        self.assign(first, m)
+        self.assign(second, v)
+        m_hat = m / (1.0 - tf.pow(tf.cast(self.beta1, m.dtype), count))
+        v_hat = v / (1.0 - tf.pow(tf.cast(self.beta2, v.dtype), count))
+        return m_hat / (tf.sqrt(v_hat) + self.epsilon)
+
+
+class Momentum(SummedGradients):
+    """SGD with momentum: m <- mu m + g; theta <- theta - lr m (paper.md 3.3)."""
+
+    def __init__(self, learning_rate, *, momentum, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.momentum = momentum
+
+    def build(self, variables):
+        super().build(variables)
+        (self.trace,) = self.add_optimizer_variables(variables, ["trace"])
+
+    def direction(self, gradient, index):
+        m = self.momentum * self.trace[index] + gradient
+        self.assign(self.trace[index], m)
+        return m
+
+
+def decays(path: str, decay: config.Decay) -> bool:
+    """Whether the variable at `path` decays (biases, norms, tokens do not)."""
+    return decay == config.Decay.ALL or path.rsplit("/", 1)[-1].endswith("kernel")
+
+
+def build(optim: config.Optim, *, total_steps: int, variables) -> SummedGradients:
+    """The optimizer of a run, with its slots made for `variables`."""
+    rate = LearningRate(
+        base=optim.lr,
+        schedule=optim.schedule,
+        total_steps=total_steps,
+        warmup_steps=optim.warmup_steps,
+        linear_end=optim.linear_end,
+    )
+    common = {
+        "weight_decay": optim.weight_decay,
+        "decay": optim.decay,
+        "polyak": optim.polyak,
+    }
+    make = {
+        config.Rule.ADAM: lambda: Adam(
+            rate,
+            beta1=optim.beta1,
+            beta2=optim.beta2,
+            epsilon=optim.epsilon,
+            **common,
+        ),
+        config.Rule.SGD: lambda: Momentum(rate, momentum=optim.momentum, **common),
+    }
+    optimizer = make[optim.rule]()
+    optimizer.build(variables)
+    return optimizer
+
+
+def clip(gradients: list[tf.Tensor], limit: float | None, norm: tf.Tensor):
+    """Scales all gradients by min(1, limit / norm); `norm` is their global norm."""
+    if limit is None:
+        return gradients
+    scale = limit / tf.maximum(norm, limit)
+    return [g * tf.cast(scale, g.dtype) for g in gradients]

@@ -1,0 +1,131 @@
+"""One training step: the order that makes it independent of the replicas.
+
+    local loss = sum / global batch -> gradients, summed over micro-batches ->
+    ONE all-reduce(SUM) -> global norm -> clip -> update -> Polyak average
+
+Clipping before the sum, as Keras does, would clip other gradients than one
+device clips. Every random draw comes from (seed, step, replica, micro-batch).
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from vit_tf import config, optim
+
+# What a step reports, each a float32 scalar of the global batch.
+METRICS = ("loss", "gradient_norm", "learning_rate")
+
+
+def build(
+    cfg: config.Config,
+    *,
+    model,
+    objective,
+    optimizer: optim.SummedGradients,
+    strategy: tf.distribute.Strategy,
+    jit_compile: bool,
+) -> Callable:
+    """Returns `steps(iterator, count)`, which runs `count` steps in one call.
+
+    `count` is an int32 scalar tensor; the result maps `METRICS` to float32
+    (count,) tensors. One trace serves every count.
+    """
+    replicas = strategy.num_replicas_in_sync
+    share(cfg, replicas=replicas)  # refuses what does not divide
+    gradients_of = tf.function(
+        _gradients(cfg, model=model, objective=objective),
+        jit_compile=jit_compile,
+        autograph=False,
+    )
+
+    def replica_step(batch):
+        context = tf.distribute.get_replica_context()
+        step = tf.cast(optimizer.iterations.value, tf.int32)
+        seed = draw_seed(cfg.train.seed, step, context.replica_id_in_sync_group)
+        loss, gradients = gradients_of(batch, seed)
+        loss, *gradients = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [loss, *gradients]
+        )
+        norm = tf.linalg.global_norm(gradients)
+        gradients = optim.clip(gradients, cfg.optim.clip_norm, norm)
+        rate = optimizer.learning_rate
+        rate = tf.convert_to_tensor(rate, tf.float32)
+        optimizer.apply(gradients, model.trainable_variables)
+        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+
+    @tf.function
+    def steps(iterator, count):
+        rows = {m: tf.TensorArray(tf.float32, size=count) for m in METRICS}
+        for i in tf.range(count):
+            results = strategy.run(replica_step, args=(next(iterator),))
+            for name in METRICS:
+                # Already equal on every replica; the first speaks for all.
+                first = strategy.experimental_local_results(results[name])[0]
+                rows[name] = rows[name].write(i, first)
+        return {name: array.stack() for name, array in rows.items()}
+
+    return steps
+
+
+def share(cfg: config.Config, *, replicas: int) -> int:
+    """Examples per replica and micro-batch; refuses a batch that does not divide."""
+    batch, parts = cfg.data.batch_size, replicas * cfg.train.accumulation
+    if batch % parts:
+        near = sorted({max(parts, batch // parts * parts), -(-batch // parts) * parts})
+        raise config.Refused(
+            f"data.batch_size={batch}: not divisible by {replicas} replicas x "
+            f"{cfg.train.accumulation} micro-batches; "
+            f"near: {', '.join(map(str, near))}"
+        )
+    return batch // parts
+
+
+def draw_seed(seed: int, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
+    """int32 (2,) that differs for every step and replica."""
+    key = tf.constant([seed, 0x5EED], tf.int32)
+    for number in (step, replica):
+        key = tf.random.experimental.stateless_fold_in(key, number)
+    return key
+
+
+def _gradients(cfg: config.Config, *, model, objective) -> Callable:
+    """(batch, seed) -> loss and gradients of this replica's share of the batch."""
+    variables = model.trainable_variables
+    parts = cfg.train.accumulation
+
+    def micro(batch, seed):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([v.value for v in variables])
+            losses, _ = objective(model, batch, seed)
+            loss = tf.reduce_sum(losses) / cfg.data.batch_size
+        found = tape.gradient(loss, [v.value for v in variables])
+        return loss, [tf.zeros_like(v) if g is None else g for g, v in _pairs(found)]
+
+    def _pairs(found):
+        return zip(found, [v.value for v in variables])
+
+    def accumulated(batch, seed):
+        if parts == 1:
+            return micro(batch, seed)
+        cut = {
+            name: tf.reshape(value, [parts, -1, *value.shape[1:]])
+            for name, value in batch.items()
+        }
+
+        def add(i, loss, sums):
+            piece = {name: value[i] for name, value in cut.items()}
+            fold = tf.random.experimental.stateless_fold_in(seed, i)
+            more, gradients = micro(piece, fold)
+            return i + 1, loss + more, [s + g for s, g in zip(sums, gradients)]
+
+        zeros = [tf.zeros(v.shape, v.dtype) for v in variables]
+        _, loss, sums = tf.while_loop(
+            lambda i, *_: i < parts,
+            add,
+            (tf.constant(0), tf.constant(0.0), zeros),
+            maximum_iterations=parts,
+        )
+        return loss, sums
+
+    return accumulated

@@ -1,0 +1,323 @@
+"""The only loop: train(config, workdir) leaves a finished run, or one to resume.
+
+Order that must not change: the row of a step is written before its evaluation,
+and both before its checkpoint. So no checkpoint lies ahead of its rows, and
+resuming drops the rows after it and writes them again, equal to the digit.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from vit_tf import (
+    checkpoint,
+    config,
+    evaluators,
+    objectives,
+    optim,
+    record,
+    runtime,
+    step,
+)
+from vit_tf.data import datasets, pipeline
+from vit_tf.models import build
+
+
+def train(
+    cfg: config.Config,
+    workdir: str,
+    *,
+    machine: runtime.Runtime,
+    data_dir: str | None = None,
+) -> dict[str, Any] | None:
+    """Trains, evaluates and records one run; resumes it if it was cut off.
+
+    Args:
+        cfg: what to train.
+        workdir: the run's folder; see record.py for what it holds.
+        machine: devices and strategy, from `runtime.start`.
+        data_dir: where prepared data sets lie; None: the TFDS default.
+
+    Returns:
+        What result.json holds, or None when a signal stopped the run early.
+
+    Raises:
+        config.Refused: trouble that the user can mend, in one line.
+    """
+    with record.Run(workdir, cfg) as run, runtime.stop_requests() as stop:
+        if (result := run.result()) is not None:
+            return result
+        trainee = prepare(cfg, machine, data_dir=data_dir)
+        keeper = checkpoint.Keeper(
+            run.path("checkpoints"),
+            model=trainee.model,
+            optimizer=trainee.optimizer,
+            keep=cfg.train.keep_checkpoints,
+        )
+
+        done = keeper.restore()
+        loaded = [f"resumed at step {done}"] if done else []
+        if done == 0:
+            if cfg.start_from is not None:
+                loaded = checkpoint.start_from(trainee.model, cfg.start_from)
+            trainee.optimizer.start_average()
+        run.rewind(done)
+
+        take_steps = trainee.steps(cfg, machine)
+        batches = stream(cfg, trainee.source, machine, start_step=done)
+        clock = _Clock(cfg.data.batch_size, seconds=run.seconds())
+        total = trainee.total_steps
+        with record.Progress(trainee.name, first=done, total=total) as progress:
+            for line in loaded:
+                progress.say(line)
+            while done < total:
+                count = _until_next_stop(cfg, done=done, total=total)
+                with _naming_bad_data(cfg, trainee, keeper):
+                    values = take_steps(batches, tf.constant(count))
+                done += count
+                values = {name: v.numpy().tolist() for name, v in values.items()}
+                _check_finite(values, done=done, keeper=keeper)
+                clock.tick(count)
+                progress.update(done, loss=values["loss"][-1], rate=clock.rate)
+
+                if done == total or done % cfg.train.log_every_steps == 0:
+                    last = {name: v[-1] for name, v in values.items()}
+                    run.write({"step": done, **last, **clock.row()})
+                if done == total or _divides(cfg.evals.every_steps, done):
+                    with clock.paused(), averaged(trainee):
+                        metrics = trainee.evaluate(cfg)
+                    for metric in metrics:
+                        run.write({"step": done, **dataclasses.asdict(metric)})
+                    progress.say(_summary(done, metrics))
+                if done == total or done % cfg.train.checkpoint_every_steps == 0:
+                    with clock.paused():
+                        keeper.save(done)
+                elif stop:
+                    keeper.save(done)
+                if stop and done < total:
+                    progress.say(
+                        f"{stop.signal_name}: saved at step {done}; the same command "
+                        "goes on from there"
+                    )
+                    return None
+
+        with averaged(trainee):
+            checkpoint.save_weights(trainee.model, run.path("weights.npz"))
+        result = _result(cfg, run, trainee, machine)
+        run.finish(result)
+        return result
+
+
+@dataclasses.dataclass
+class Trainee:
+    """What a run trains; its variables live in the strategy's scope."""
+
+    source: datasets.Source
+    model: Any
+    objective: objectives.Classification
+    optimizer: optim.SummedGradients
+    evaluator: evaluators.Classification
+    total_steps: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name} on {self.source.name}"
+
+    def steps(self, cfg: config.Config, machine: runtime.Runtime):
+        """The compiled step function of step.py."""
+        return step.build(
+            cfg,
+            model=self.model,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            strategy=machine.strategy,
+            jit_compile=machine.jit_compile,
+        )
+
+    def evaluate(self, cfg: config.Config) -> list[evaluators.Metric]:
+        """Every metric of every split that the config names."""
+        found = []
+        for split in cfg.evals.splits:
+            found += self.evaluator.evaluate(
+                self.source, cfg.data, split, batch_size=cfg.evals.batch_size
+            )
+        return found
+
+
+def prepare(
+    cfg: config.Config, machine: runtime.Runtime, *, data_dir: str | None = None
+) -> Trainee:
+    """Opens the data and builds model, objective, optimizer and evaluator."""
+    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
+    for split in cfg.evals.splits:
+        source.num_examples(split)  # refuses an unknown split before training
+    total = config.num_steps(
+        cfg.train,
+        batch_size=cfg.data.batch_size,
+        num_examples=source.num_examples(cfg.data.split),
+    )
+    with machine.strategy.scope():
+        model = build.build(
+            cfg.model,
+            num_classes=source.num_classes,
+            image_size=cfg.data.image_size,
+            dtype=str(cfg.train.precision),
+        )
+        optimizer = optim.build(
+            cfg.optim, total_steps=total, variables=model.trainable_variables
+        )
+    objective = objectives.Classification(cfg.objective, num_classes=source.num_classes)
+    evaluator = evaluators.Classification(
+        model=model, objective=objective, strategy=machine.strategy
+    )
+    return Trainee(source, model, objective, optimizer, evaluator, total)
+
+
+def stream(
+    cfg: config.Config,
+    source: datasets.Source,
+    machine: runtime.Runtime,
+    *,
+    start_step: int,
+) -> Iterator:
+    """Training batches from `start_step` on, spread over the replicas."""
+    dataset = machine.strategy.distribute_datasets_from_function(
+        lambda context: pipeline.train_stream(
+            source,
+            cfg.data,
+            seed=cfg.train.seed,
+            start_step=start_step,
+            num_hosts=context.num_input_pipelines,
+            host_index=context.input_pipeline_id,
+            num_replicas=context.num_replicas_in_sync,
+        )
+    )
+    return iter(dataset)
+
+
+@contextlib.contextmanager
+def averaged(trainee: Trainee) -> Iterator[None]:
+    """Puts the Polyak average, if there is one, in the place of the weights."""
+    pairs = list(zip(trainee.model.trainable_variables, trainee.optimizer.averages))
+    kept = [variable.numpy() for variable, _ in pairs]
+    try:
+        for variable, average in pairs:
+            variable.assign(average.numpy())
+        yield
+    finally:
+        for (variable, _), value in zip(pairs, kept):
+            variable.assign(value)
+
+
+class _Clock:
+    """Seconds spent training, without evaluations and checkpoints."""
+
+    def __init__(self, batch_size: int, *, seconds: float):
+        self.batch_size = batch_size
+        self.seconds = seconds
+        self.rate = 0.0
+        self._last = time.monotonic()
+        self._steps, self._began = 0, seconds
+
+    def tick(self, steps: int) -> None:
+        """Counts `steps` that ended now."""
+        now = time.monotonic()
+        self.seconds += now - self._last
+        self._last = now
+        self._steps += steps
+        passed = max(self.seconds - self._began, 1e-9)
+        self.rate = self._steps * self.batch_size / passed
+
+    def row(self) -> dict[str, float]:
+        """The timing fields of a row; the rate starts afresh after it."""
+        found = {
+            "images_per_second": round(self.rate, 1),
+            "seconds": round(self.seconds, 3),
+        }
+        self._steps, self._began = 0, self.seconds
+        return found
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        yield
+        self._last = time.monotonic()
+
+
+def _until_next_stop(cfg: config.Config, *, done: int, total: int) -> int:
+    """Steps to take in one call: up to steps_per_loop, never past a stop."""
+    stops = [cfg.train.log_every_steps, cfg.train.checkpoint_every_steps]
+    if cfg.evals.every_steps:
+        stops.append(cfg.evals.every_steps)
+    return min(cfg.train.steps_per_loop, total - done, *(s - done % s for s in stops))
+
+
+def _divides(every: int | None, done: int) -> bool:
+    return every is not None and done % every == 0
+
+
+def _check_finite(values, *, done: int, keeper: checkpoint.Keeper) -> None:
+    """Stops before anything is saved when a step's numbers are not finite."""
+    for i, (loss, norm) in enumerate(zip(values["loss"], values["gradient_norm"])):
+        if math.isfinite(loss) and math.isfinite(norm):
+            continue
+        bad = done - len(values["loss"]) + i + 1
+        whole = keeper.steps()
+        last = f"the checkpoint of step {whole[-1]}" if whole else "no checkpoint"
+        raise config.Refused(
+            f"step {bad}: loss {loss}, gradient norm {norm}; stopped with {last} in "
+            f"{keeper.folder}; try a lower optim.lr, a longer optim.warmup_steps or "
+            "optim.clip_norm=1"
+        )
+
+
+@contextlib.contextmanager
+def _naming_bad_data(
+    cfg: config.Config, trainee: Trainee, keeper: checkpoint.Keeper
+) -> Iterator[None]:
+    """Turns a decode error into the name of the record; saves what was trained."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        done = int(trainee.optimizer.iterations.numpy())
+        culprit = pipeline.find_corrupt(
+            trainee.source, cfg.data, seed=cfg.train.seed, step=done
+        )
+        if culprit is None:
+            raise
+        if done not in (0, *keeper.steps()):
+            keeper.save(done)
+        raise config.Refused(
+            f"step {done + 1}: {culprit}; mend or remove it and prepare the data "
+            "again; the same command then goes on"
+        ) from error
+
+
+def _summary(done: int, metrics: list[evaluators.Metric]) -> str:
+    parts = [f"{m.split} {m.name} {m.value:.4f} (n={m.count})" for m in metrics]
+    return f"step {done}: " + ", ".join(parts)
+
+
+def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
+    total = trainee.total_steps
+    metrics = [
+        {key: row[key] for key in ("split", "name", "value", "count")}
+        for row in record.read_rows(run.workdir)
+        if row["step"] == total and "split" in row
+    ]
+    return {
+        **record.describe(
+            cfg,
+            device=machine.device,
+            dataset=f"{trainee.source.name} {trainee.source.version}",
+        ),
+        "parameters": trainee.model.count_params(),
+        "steps": total,
+        "examples_seen": total * cfg.data.batch_size,
+        "train_seconds": run.seconds(),
+        "metrics": metrics,
+    }
