@@ -4,15 +4,17 @@ A checkpoint is a folder `step_00001200` with TensorFlow's files and, written
 last, `complete.json`. A folder without that file is an interrupted write.
 """
 
+import contextlib
 import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.models import weights
+from vit_tf.models import build, weights
 
 _NAME = re.compile(r"^step_(\d{8})$")
 _MARK = "complete.json"
@@ -114,6 +116,34 @@ def save_weights(model, path: str) -> None:
             ) from error
 
 
+def load_run(workdir: str):
+    """The final model of a finished run, with its config and its result.
+
+    Returns:
+        The model, the `config.Config`, and what result.json holds.
+
+    Raises:
+        config.Refused: no finished run there.
+    """
+    for name in ("config.json", "weights.npz", "result.json"):
+        if not tf.io.gfile.exists(os.path.join(workdir, name)):
+            raise config.Refused(
+                f"{workdir}: no finished run there ({name} is missing)"
+            )
+    with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
+        cfg = config.from_json(file.read())
+    with tf.io.gfile.GFile(os.path.join(workdir, "result.json")) as file:
+        result = json.loads(file.read())
+    model = build.build(
+        cfg.model,
+        num_classes=len(result["class_names"]),
+        image_size=cfg.data.image_size,
+    )
+    with _local(os.path.join(workdir, "weights.npz")) as file:
+        weights.load_released(model, file)
+    return model, cfg, result
+
+
 def start_from(model, path: str) -> list[str]:
     """Loads a finished run's or a released .npz file's weights for transfer.
 
@@ -136,12 +166,20 @@ def start_from(model, path: str) -> list[str]:
             f"start_from={path}: no such file or folder; name a finished run or a "
             "released .npz"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        local = file
-        if "://" in file:  # models/ knows local files only
-            local = os.path.join(folder, "weights.npz")
-            tf.io.gfile.copy(file, local)
+    with _local(file) as local:
         return weights.load_released(model, local, head=weights.Head.RESET)
+
+
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[str]:
+    """A local copy of a remote file, because models/ opens local files only."""
+    if "://" not in path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "weights.npz")
+        tf.io.gfile.copy(path, copy)
+        yield copy
 
 
 class _Variables(tf.train.Checkpoint):

@@ -315,6 +315,7 @@ def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
             device=machine.device,
             dataset=f"{trainee.source.name} {trainee.source.version}",
         ),
+        "class_names": trainee.source.class_names,
         "parameters": trainee.model.count_params(),
         "steps": total,
         "examples_seen": total * cfg.data.batch_size,

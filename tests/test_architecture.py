@@ -1,0 +1,170 @@
+"""The house holds: imports go down only, files stay small, one idea each."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Floors, lowest first. A file may import its own floor's files only where
+# `BESIDE` says so, and any floor below.
+FLOORS = [
+    ["vit_tf/config.py"],
+    ["vit_tf/recipes.py"],
+    [
+        "vit_tf/runtime.py",
+        "vit_tf/record.py",
+        "vit_tf/optim.py",
+        "vit_tf/data/",
+        "vit_tf/models/",
+    ],
+    [
+        "vit_tf/objectives.py",
+        "vit_tf/evaluators.py",
+        "vit_tf/checkpoint.py",
+        "vit_tf/inspection.py",
+        "vit_tf/step.py",
+    ],
+    ["vit_tf/train.py"],
+    ["vit_tf/speed.py"],
+    ["experiments/"],
+    ["tools/"],
+]
+
+# The loop of `train.train` reads in one piece; everything else fits a screen.
+LONG_FUNCTIONS = {("vit_tf/train.py", "train"): 90}
+MAX_FUNCTION, MAX_FILE = 60, 400
+
+
+def _files():
+    for folder in ("vit_tf", "experiments", "tools"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix()
+
+
+FILES = [name for name in _files() if not name.endswith("__init__.py")]
+
+
+def _floor(name):
+    for level, places in enumerate(FLOORS):
+        if any(name == place or name.startswith(place) for place in places):
+            return level
+    return None
+
+
+def _tree(name):
+    return ast.parse((ROOT / name).read_text())
+
+
+def _imports(name):
+    """Dotted names that a file imports, wherever in the file it does."""
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _own(dotted):
+    """The file of ours that `vit_tf.data.images` and the like stand for."""
+    path = dotted.replace(".", "/")
+    for candidate in (f"{path}.py", f"{path.rsplit('/', 1)[0]}.py"):
+        if candidate in FILES:
+            return candidate
+    return None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_has_a_floor_and_imports_only_downwards(name):
+    assert _floor(name) is not None, f"{name} stands on no floor: add it above"
+    for dotted in _imports(name):
+        other = _own(dotted)
+        if other and other != name:
+            assert _floor(other) <= _floor(name), f"{name} imports {other}"
+
+
+def test_there_is_no_import_circle():
+    edges = {
+        name: {o for o in map(_own, _imports(name)) if o and o != name}
+        for name in FILES
+    }
+    while edges:
+        free = [name for name, needs in edges.items() if not needs & edges.keys()]
+        assert free, f"import circle among {sorted(edges)}"
+        for name in free:
+            del edges[name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_experiments_know_configs_only(name):
+    if not name.startswith("experiments/"):
+        pytest.skip("not an experiment")
+    for dotted in _imports(name):
+        if dotted.startswith(("vit_tf", "experiments", "tools", "tensorflow", "keras")):
+            assert dotted.startswith(
+                ("vit_tf.config", "vit_tf.recipes", "experiments.table")
+            ), f"{name} imports {dotted}"
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FILES if "/models/" in n or n.endswith("inspection.py")]
+)
+def test_models_and_inspection_run_on_any_keras_backend(name):
+    for dotted in _imports(name):
+        assert not dotted.startswith(("tensorflow", "jax", "torch")), dotted
+        if dotted.startswith("vit_tf"):
+            assert dotted.startswith(("vit_tf.config", "vit_tf.models")), dotted
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tensorflow_addons_is_never_imported(name):
+    assert not [d for d in _imports(name) if d.startswith("tensorflow_addons")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_fit(name):
+    text = (ROOT / name).read_text()
+    assert text.count("\n") <= MAX_FILE, f"{name} is too long: it has two ideas"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            limit = LONG_FUNCTIONS.get((name, node.name), MAX_FUNCTION)
+            assert lines <= limit, f"{name}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_open_with_their_idea(name):
+    doc = ast.get_docstring(_tree(name))
+    assert doc, f"{name} has no docstring"
+    first = doc.splitlines()[0]
+    assert len(first) <= 88 and first.endswith((".", "?", "`")), first
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_functions_are_called_through_their_module(name):
+    """`from vit_tf import module`, never `from vit_tf.module import function`."""
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("vit_tf"):
+            for alias in node.names:
+                dotted = f"{node.module}.{alias.name}".replace(".", "/")
+                assert (ROOT / f"{dotted}.py").exists() or (ROOT / dotted).is_dir(), (
+                    f"{name}: from {node.module} import {alias.name}"
+                )
+
+
+def test_nothing_is_called_utils():
+    banned = {"utils.py", "common.py", "base.py", "helpers.py"}
+    assert not [n for n in _files() if n.rsplit("/", 1)[-1] in banned]
+
+
+def test_the_workspace_map_names_every_file_and_only_files():
+    text = (ROOT / "WORKSPACE.md").read_text()
+    missing = [n for n in FILES if n not in text and not n.startswith("experiments/r")]
+    assert not missing, f"WORKSPACE.md does not name {missing}"
+    for word in text.replace("`", " ").split():
+        word = word.strip(".,:;()")
+        ours = word.startswith(("vit_tf/", "experiments/", "tools/", "tests/"))
+        if ours and word.endswith(".py"):
+            assert (ROOT / word).exists(), f"WORKSPACE.md names {word}"

@@ -1,0 +1,375 @@
+"""The loop's guarantees: replicas, resume, signals, and loud failures."""
+
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import tiny
+
+from vit_tf import config, record, train
+
+
+def _assert_same_state(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def _trained(cfg, workdir, data_dir, machine):
+    """Weights after a run, by variable path, with their starting values."""
+    result = train.train(cfg, str(workdir), machine=machine, data_dir=data_dir)
+    return result, tiny.newest_state(workdir)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """An uninterrupted run of the command, in its own process."""
+    workdir = tmp_path_factory.mktemp("whole")
+    process = tiny.start(tiny.command(workdir, data_dir))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return workdir
+
+
+# Guarantee 1: replica invariance.
+
+
+@pytest.mark.parametrize("rule", ["adam", "sgd"])
+def test_replicas_do_not_change_the_weights(tmp_path, data_dir, rule):
+    """1, 2 and 4 devices, with clipping that bites, decay, accumulation, Polyak."""
+    cfg = tiny.make(
+        optim__rule=rule,
+        optim__polyak=0.9,
+        optim__clip_norm=0.1,
+        train__accumulation=2,
+        train__length=10,
+        train__checkpoint_every_steps=10,
+        evals__batch_size=24,
+    )
+    one, alone = _trained(cfg, tmp_path / "1", data_dir, tiny.one_device())
+    norms = [r["gradient_norm"] for r in tiny.rows(tmp_path / "1") if "loss" in r]
+    assert max(norms) > 0.1, "the clip never bit"
+    for devices in (2, 4):
+        workdir = tmp_path / str(devices)
+        many, state = _trained(cfg, workdir, data_dir, tiny.mirrored(devices))
+        assert state.keys() == alone.keys()
+        for name, value in alone.items():
+            size = np.linalg.norm(value.astype("float64")) + 1e-30
+            error = np.linalg.norm(value.astype("float64") - state[name]) / size
+            assert error < 1e-6 or "moment" in name, (devices, name, error)
+        assert many["metrics"][0] == one["metrics"][0], "accuracy and count differ"
+
+
+def test_dropout_masks_differ_between_replicas(tmp_path, data_dir):
+    """With dropout, two replicas on equal halves do not act as one repeated."""
+    from vit_tf import step
+
+    seeds = [step.draw_seed(0, 3, replica).numpy().tolist() for replica in range(4)]
+    seeds += [step.draw_seed(0, 4, replica).numpy().tolist() for replica in range(4)]
+    assert len({tuple(s) for s in seeds}) == 8
+    cfg = tiny.make(model__dropout=0.5, train__length=3)
+    first = _trained(cfg, tmp_path / "a", data_dir, tiny.mirrored(2))[1]
+    again = _trained(cfg, tmp_path / "b", data_dir, tiny.mirrored(2))[1]
+    _assert_same_state(first, again)
+
+
+# Guarantee 2: exact resume.
+
+
+def test_killed_at_random_and_resumed_is_bit_for_bit_the_same(
+    whole, tmp_path, data_dir
+):
+    """SIGKILL in the middle of an epoch, twice, then to the end."""
+    workdir = tmp_path / "run"
+    rng = random.Random(int.from_bytes(os.urandom(4)))
+    for kill_after in sorted(rng.sample(range(1, 12), 2)):
+        process = tiny.start(tiny.command(workdir, data_dir))
+        while process.poll() is None and _last_step(workdir) < kill_after:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = tiny.start(tiny.command(workdir, data_dir))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    _assert_same_state(tiny.newest_state(workdir), tiny.newest_state(whole))
+    assert tiny.rows(workdir) == tiny.rows(whole)
+    ours, theirs = tiny.result(workdir), tiny.result(whole)
+    assert ours["metrics"] == theirs["metrics"]
+    weights = [(w / "weights.npz").read_bytes() for w in (workdir, whole)]
+    assert weights[0] == weights[1]
+
+
+def _last_step(workdir):
+    found = record.read_rows(str(workdir))
+    return found[-1]["step"] if found else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_within_a_step_and_exit_cleanly(whole, tmp_path, data_dir, number):
+    workdir = tmp_path / "run"
+    process = tiny.start(tiny.command(workdir, data_dir))
+    while process.poll() is None and _last_step(workdir) < 5:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    if not (workdir / "result.json").exists():  # it was not too late
+        assert f"{number.name}: saved at step" in errors
+        process = tiny.start(tiny.command(workdir, data_dir))
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    _assert_same_state(tiny.newest_state(workdir), tiny.newest_state(whole))
+    assert tiny.rows(workdir) == tiny.rows(whole)
+
+
+def test_steps_per_loop_change_nothing(tmp_path, data_dir):
+    states = []
+    for steps in (1, 5):
+        cfg = tiny.make(train__steps_per_loop=steps, train__log_every_steps=3)
+        workdir = tmp_path / str(steps)
+        states.append(_trained(cfg, workdir, data_dir, tiny.one_device())[1])
+    _assert_same_state(*states)
+    assert tiny.rows(tmp_path / "1") == tiny.rows(tmp_path / "5")
+
+
+def test_the_step_is_traced_once(tmp_path, data_dir):
+    cfg = tiny.make(train__steps_per_loop=5, train__log_every_steps=3)
+    machine = tiny.one_device()
+    trainee = train.prepare(cfg, machine, data_dir=data_dir)
+    steps = trainee.steps(cfg, machine)
+    batches = train.stream(cfg, trainee.source, machine, start_step=0)
+    for count in (1, 3, 2):
+        steps(batches, np.int32(count) + tiny.tf.constant(0))
+    assert steps.experimental_get_tracing_count() == 1
+
+
+def test_a_finished_run_is_not_trained_again(whole, data_dir):
+    before = (whole / "metrics.jsonl").read_bytes()
+    process = tiny.start(tiny.command(whole, data_dir))
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "12 steps" in output and "test accuracy" in output
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+# Guarantee 3: exact evaluation.
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [7, 64, 1000])
+def test_every_example_is_evaluated_once(data_dir, devices, batch_size):
+    cfg = tiny.make(evals__batch_size=batch_size)
+    machine = tiny.one_device() if devices == 1 else tiny.mirrored(devices)
+    trainee = train.prepare(cfg, machine, data_dir=data_dir)
+    _randomise(trainee.model)
+    metrics = trainee.evaluate(cfg)
+    reference = train.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+    _randomise(reference.model)
+    accuracy, loss = _by_hand(reference)
+    total = reference.source.num_examples("test")
+    assert metrics[0].count == metrics[1].count == total
+    assert metrics[0].value == accuracy
+    assert metrics[1].value == pytest.approx(loss, rel=1e-5)
+
+
+def _randomise(model):
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(scale=0.2, size=variable.shape))
+
+
+def _by_hand(trainee):
+    """Accuracy and loss, one example at a time, without the evaluator."""
+    from vit_tf.data import pipeline
+
+    stream = pipeline.eval_stream(
+        trainee.source, tiny.make().data, "test", batch_size=1
+    )
+    hits, losses = [], []
+    for batch in stream:
+        logits = trainee.model(batch["image"], training=False).numpy()[0]
+        label = int(batch["label"][0])
+        hits.append(logits.argmax() == label)
+        logits = logits - logits.max()
+        losses.append(np.log(np.exp(logits).sum()) - logits[label])
+    return np.mean(hits), np.mean(losses)
+
+
+# Guarantee 5: loud failures that lose nothing.
+
+
+def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, data_dir):
+    cfg = tiny.make(
+        optim__lr=1e30,
+        optim__rule="sgd",
+        optim__schedule="constant",
+        optim__clip_norm="none",
+        optim__warmup_steps=0,
+        train__checkpoint_every_steps=1,
+    )
+    with pytest.raises(config.Refused, match=r"step \d+: loss .*optim.lr") as caught:
+        train.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
+    assert "\n" not in str(caught.value)
+    state = tiny.newest_state(tmp_path)
+    weights = [v for k, v in state.items() if k.startswith("model")]
+    assert weights and all(np.isfinite(w).all() for w in weights)
+
+
+def test_another_config_in_the_folder_is_refused(whole, data_dir):
+    process = tiny.start(tiny.command(whole, data_dir, optim__lr=0.5))
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert "optim.lr: 0.003 against 0.5" in errors
+    assert errors.strip().count("\n") == 0
+
+
+def test_two_processes_cannot_write_one_run(tmp_path, data_dir):
+    cfg = tiny.make()
+    with (
+        record.Run(str(tmp_path), cfg),
+        pytest.raises(config.Refused, match="another process"),
+    ):
+        record.Run(str(tmp_path), cfg)
+
+
+def test_an_unreadable_checkpoint_is_named(whole, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    (workdir / "result.json").unlink()
+    newest = max((workdir / "checkpoints").glob("step_*"))
+    data = next(newest.glob("state.data*"))
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(config.Refused, match="step_00000012.*go on from step 8"):
+        train.train(
+            tiny.make(),
+            str(workdir),
+            machine=tiny.one_device(),
+            data_dir=data_dir,
+        )
+    shutil.rmtree(newest)
+    result = train.train(
+        tiny.make(),
+        str(workdir),
+        machine=tiny.one_device(),
+        data_dir=data_dir,
+    )
+    assert result["metrics"] == tiny.result(whole)["metrics"]
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_whole(whole, tmp_path, data_dir):
+    """The limit on file sizes stands in for the full disk: writes fail midway."""
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    (workdir / "result.json").unlink()
+    shutil.rmtree(max((workdir / "checkpoints").glob("step_*")))
+    before = tiny.newest_state(workdir)
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    process = tiny.start(tiny.command(workdir, data_dir), preexec_fn=limit)
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    line = errors.strip().splitlines()[-1]
+    assert "cannot save the checkpoint of step 12" in line
+    assert "the one of step 8 is whole" in line
+    _assert_same_state(tiny.newest_state(workdir), before)
+    process = tiny.start(tiny.command(workdir, data_dir))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    _assert_same_state(tiny.newest_state(workdir), tiny.newest_state(whole))
+
+
+def test_only_the_newest_checkpoints_stay(whole):
+    names = sorted(p.name for p in (whole / "checkpoints").iterdir())
+    assert names == ["step_00000008", "step_00000012"]
+
+
+def test_a_batch_that_does_not_divide_is_refused(data_dir):
+    cfg = tiny.make(train__accumulation=3)
+    machine = tiny.one_device()
+    trainee = train.prepare(cfg, machine, data_dir=data_dir)
+    with pytest.raises(config.Refused, match="data.batch_size=16.*near: 15, 18"):
+        trainee.steps(cfg, machine)
+
+
+# Transfer.
+
+
+def test_transfer_replaces_the_head_and_resizes_the_grid(whole, tmp_path, data_dir):
+    cfg = tiny.make(
+        data__image_size=32,
+        start_from=whole,
+        train__length=2,
+        objective__loss="sigmoid",
+    )
+    machine = tiny.one_device()
+    lines = []
+    trainee = train.prepare(cfg, machine, data_dir=data_dir)
+    from vit_tf import checkpoint
+
+    lines = checkpoint.start_from(trainee.model, cfg.start_from)
+    text = "\n".join(lines)
+    assert "2x2" in text.replace(" x ", "x") and "4x4" in text.replace(" x ", "x")
+    assert "head" in text
+    result = train.train(cfg, str(tmp_path), machine=machine, data_dir=data_dir)
+    assert result["metrics"][0]["count"] == trainee.source.num_examples("test")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("nowhere.npz", "no such file"), ("experiments", "no weights.npz there")],
+)
+def test_a_wrong_start_is_one_line(tmp_path, data_dir, path, said):
+    cfg = tiny.make(start_from=tiny.ROOT / path)
+    with pytest.raises(config.Refused, match=said):
+        train.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
+
+
+# It learns, and the same on every path.
+
+
+def test_it_learns_to_read_digits(tmp_path, data_dir):
+    cfg = tiny.make(
+        train__length=150,
+        train__log_every_steps=50,
+        train__checkpoint_every_steps=150,
+        data__min_crop_area=0.8,
+        optim__warmup_steps=10,
+        optim__clip_norm=1,
+    )
+    result = train.train(
+        cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir
+    )
+    assert result["metrics"][0]["value"] > 0.5, "chance is 0.1"
+
+
+def test_xla_takes_the_same_steps(tmp_path, data_dir):
+    cfg = tiny.make(train__length=4)
+    plain = _trained(cfg, tmp_path / "plain", data_dir, tiny.mirrored(2))[1]
+    jit = _trained(cfg, tmp_path / "jit", data_dir, tiny.mirrored(2, jit_compile=True))[
+        1
+    ]
+    for name, value in plain.items():
+        np.testing.assert_allclose(jit[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_result_says_what_ran(whole):
+    found = tiny.result(whole)
+    assert found["steps"] == 12 and found["examples_seen"] == 12 * 16
+    assert found["device"] == "1 CPU"
+    assert found["dataset"].startswith("digits ")
+    assert {m["name"] for m in found["metrics"]} == {"accuracy", "loss"}
+    cfg = config.from_json((whole / "config.json").read_text())
+    assert found["fingerprint"] == config.fingerprint(cfg)
+    assert list(pathlib.Path(whole, "tensorboard").iterdir())
+    row = record.read_rows(str(whole))[0]
+    assert {"loss", "learning_rate", "gradient_norm", "images_per_second"} <= row.keys()

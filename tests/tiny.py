@@ -1,0 +1,109 @@
+"""A run that takes seconds: the twin of the real ones that the tests train."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config, record, runtime
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+OVERRIDES = {
+    "model.variant": "ViT-mu/8",
+    "model.depth": "2",
+    "data.name": "digits",
+    "data.image_size": "16",
+    "data.batch_size": "16",
+    "data.flip": "false",
+    "optim.lr": "3e-3",
+    "optim.warmup_steps": "2",
+    "optim.weight_decay": "0.1",
+    "optim.clip_norm": "0.5",
+    "train.length": "12",
+    "train.log_every_steps": "1",
+    "train.checkpoint_every_steps": "4",
+    "evals.splits": "test",
+}
+
+
+def make(**changes: object) -> config.Config:
+    """The tiny config; `optim__lr=1` and the like change it."""
+    cfg = config.Config()
+    changed = {name.replace("__", "."): str(value) for name, value in changes.items()}
+    for path, text in (OVERRIDES | changed).items():
+        config.override(cfg, path, text)
+    return cfg
+
+
+def get_config(argument: str | None = None) -> config.Config:
+    """Lets `--config=tests/tiny.py` train it."""
+    del argument
+    return make()
+
+
+def one_device() -> runtime.Runtime:
+    return runtime.Runtime(tf.distribute.get_strategy(), False, "1 CPU")
+
+
+def mirrored(devices: int, *, jit_compile: bool = False) -> runtime.Runtime:
+    """Over the first of the eight virtual CPU devices that conftest.py made."""
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(devices)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    return runtime.Runtime(strategy, jit_compile, f"{devices} virtual CPU devices")
+
+
+def command(workdir, data_dir: str, **changes: object) -> list[str]:
+    """`python -m tools.train` on the tiny config."""
+    changed = {name.replace("__", "."): str(value) for name, value in changes.items()}
+    return [
+        sys.executable,
+        "-m",
+        "tools.train",
+        "--config=tests/tiny.py",
+        f"--workdir={workdir}",
+        f"--data_dir={data_dir}",
+        *(f"--config.{k}={v}" for k, v in changed.items()),
+    ]
+
+
+def start(arguments: list[str], **options) -> subprocess.Popen:
+    """Starts a command in the project's folder, stderr as text."""
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        **options,
+    )
+
+
+def rows(workdir) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    return [
+        {k: v for k, v in row.items() if k not in record.TIMING_FIELDS}
+        for row in record.read_rows(str(workdir))
+    ]
+
+
+def newest_state(workdir) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint: weights, optimizer, iterations."""
+    folder = max((pathlib.Path(workdir) / "checkpoints").glob("step_*"))
+    reader = tf.train.load_checkpoint(str(folder / "state"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if not name.startswith("_CHECKPOINTABLE") and "save_counter" not in name
+    }
+
+
+def result(workdir) -> dict:
+    return json.loads((pathlib.Path(workdir) / "result.json").read_text())

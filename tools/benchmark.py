@@ -1,0 +1,86 @@
+"""Images per second of a model, of its input, and of the loop around its step.
+
+python -m tools.benchmark --variant=ViT-S/16 --batch_size=16
+python -m tools.benchmark --what=input --folder=PHOTOS
+python -m tools.benchmark --what=loop --variant=ViT-S/16 --batch_size=16
+"""
+
+import pathlib
+
+from absl import flags
+
+from tools import command
+from vit_tf import config
+
+_WHAT = flags.DEFINE_enum(
+    "what",
+    "model",
+    ["model", "input", "loop"],
+    "model: inference and training step, float32 and bfloat16, XLA off and on. "
+    "input: the training stream of --dataset, or crops of JPEGs in --folder. "
+    "loop: what the loop costs over the bare compiled step.",
+)
+_VARIANT = flags.DEFINE_string("variant", "ViT-S/16", "Which model.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each.", lower_bound=1)
+_DATASET = flags.DEFINE_string("dataset", "digits", "For input and loop.")
+_FOLDER = flags.DEFINE_string("folder", None, "JPEG files, for --what=input.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
+
+
+def main() -> None:
+    cfg = config.Config(
+        model=config.Model(variant=_VARIANT.value),
+        data=config.Data(
+            name=_DATASET.value,
+            image_size=_IMAGE_SIZE.value,
+            batch_size=_BATCH_SIZE.value,
+        ),
+        optim=config.Optim(weight_decay=0.1, clip_norm=1.0),
+        evals=config.Evals(splits=()),
+    )
+    from vit_tf import speed
+
+    rates = {"model": _model, "input": _input, "loop": _loop}[_WHAT.value](cfg, speed)
+    width = max(map(len, rates))
+    print(f"{'images/s':<{width}}  {'median':>9} {'slowest':>9} {'fastest':>9}")
+    for name, rate in rates.items():
+        print(
+            f"{name:<{width}}  {rate.median:9.1f} {rate.slowest:9.1f} "
+            f"{rate.fastest:9.1f}"
+        )
+    if _WHAT.value == "loop":
+        share = rates["bare step"].median / rates["loop"].median - 1
+        print(f"the loop costs {100 * share:+.1f} % over the bare step")
+
+
+def _model(cfg, speed):
+    return speed.compare(speed.model_works(cfg), rounds=_ROUNDS.value)
+
+
+def _input(cfg, speed):
+    if _FOLDER.value is None:
+        work = speed.input_work(cfg, data_dir=_DATA_DIR.value, batches=10)
+        return speed.compare({f"stream of {cfg.data.name}": work}, rounds=_ROUNDS.value)
+    files = sorted(
+        path
+        for path in pathlib.Path(_FOLDER.value).rglob("*")
+        if path.suffix.lower() in (".jpg", ".jpeg")
+    )
+    if not files:
+        raise config.Refused(f"--folder={_FOLDER.value}: no JPEG files there")
+    works = speed.crop_works(
+        [path.read_bytes() for path in files], image_size=cfg.data.image_size
+    )
+    return speed.compare(works, rounds=_ROUNDS.value)
+
+
+def _loop(cfg, speed):
+    return speed.loop_overhead(
+        cfg, data_dir=_DATA_DIR.value, turns=_ROUNDS.value, steps=6
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,45 @@
+"""The whole story on embedded data: pre-train, transfer, compare, one page.
+
+python -m tools.demo --workdir=runs/demo
+"""
+
+import pathlib
+
+from absl import flags
+
+from tools import command
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where runs and page go.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where data sets are prepared; by default WORKDIR/data."
+)
+_SCALE = flags.DEFINE_enum(
+    "scale", "small", ["smoke", "small"], "smoke: a few steps, to see that it runs."
+)
+
+
+def main() -> None:
+    from experiments import quickstart
+    from tools import demo_page, prepare_data
+    from vit_tf import runtime, train
+
+    workdir = pathlib.Path(_WORKDIR.value)
+    data_dir = _DATA_DIR.value or str(workdir / "data")
+    for name in ("shapes", "digits"):
+        prepare_data.prepare(name, data_dir=data_dir)
+    for name in demo_page.RUNS:
+        cfg = quickstart.get_config(f"{name},{_SCALE.value}")
+        if name == "finetune":
+            cfg.start_from = str(workdir / "pretrain")
+        machine = runtime.start(cfg.train)
+        result = train.train(
+            cfg, str(workdir / name), machine=machine, data_dir=data_dir
+        )
+        if result is None:  # stopped by a signal, which has been said
+            return
+    page = demo_page.write(workdir, data_dir=data_dir)
+    print(f"\nopen {page}")
+
+
+if __name__ == "__main__":
+    command.run(main)

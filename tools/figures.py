@@ -1,0 +1,177 @@
+"""Draws what a run recorded and what its model learned, as PNG files."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+# Okabe and Ito's palette: distinct for colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+}
+
+
+def curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: pathlib.Path,
+    *,
+    name: str,
+    label: str,
+    smooth: int = 1,
+    log: bool = False,
+) -> None:
+    """Field `name` of metrics.jsonl rows against the step, a line per run.
+
+    Args:
+        runs: run -> its rows.
+        path: the PNG to write.
+        name: 'loss', 'learning_rate', ...
+        label: the vertical axis' label, with its unit.
+        smooth: rows in the running mean that is drawn over the faint raw line.
+        log: logarithmic vertical axis.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 3.0))
+        for (run, rows), colour in zip(runs.items(), COLOURS):
+            points = [(r["step"], r[name]) for r in rows if name in r]
+            steps, values = np.array(points).T
+            if smooth > 1:
+                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+                steps, values = _running_mean(steps, values, smooth)
+            axes.plot(steps, values, color=colour, linewidth=1.8, label=run)
+        axes.set(xlabel="training step", ylabel=label)
+        if log:
+            axes.set_yscale("log")
+        axes.legend(frameon=False)
+        _save(figure, path)
+
+
+def accuracies(
+    results: Mapping[str, tuple[float, int]], path: pathlib.Path, *, chance: float
+) -> None:
+    """Accuracy of each run with a 95 % interval, and chance as a dotted line.
+
+    Args:
+        results: run -> (accuracy in [0, 1], number of examples).
+        path: the PNG to write.
+        chance: accuracy of guessing.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 0.55 * len(results) + 1.1))
+        for i, (value, count) in enumerate(results.values()):
+            low, high = wilson_interval(value, count)
+            axes.barh(i, 100 * value, color=COLOURS[i], height=0.6)
+            axes.plot([100 * low, 100 * high], [i, i], color="black", linewidth=1.5)
+            axes.text(1.5, i, f"{100 * value:.1f} %", va="center", color="white")
+        axes.axvline(100 * chance, color="black", linestyle=":", linewidth=1)
+        axes.set_yticks(range(len(results)), results)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 100), xlabel="accuracy on held-out images [%]")
+        axes.grid(axis="y", visible=False)
+        _save(figure, path)
+
+
+def position_similarity(models: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    """Cosine similarity of position embeddings, a tile per patch (Figure 7).
+
+    Args:
+        models: title -> similarities (patches, patches) of a square grid.
+        path: the PNG to write.
+    """
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        figure, panels = plt.subplots(
+            1, len(models), figsize=(3.6 * len(models) + 0.6, 3.7), squeeze=False
+        )
+        for axes, (title, matrix) in zip(panels[0], models.items()):
+            grid = round(len(matrix) ** 0.5)
+            drawn = axes.imshow(_tiles(matrix, grid), vmin=-1, vmax=1, cmap="viridis")
+            ticks = (np.arange(grid) + 0.5) * (grid + 1) - 0.5
+            axes.set_xticks(ticks, range(1, grid + 1))
+            axes.set_yticks(ticks, range(1, grid + 1))
+            axes.tick_params(length=0)
+            axes.set(title=title, xlabel="input patch column")
+        panels[0][0].set_ylabel("input patch row")
+        figure.colorbar(drawn, ax=panels[0].tolist(), label="cosine similarity")
+        _save(figure, path)
+
+
+def attention(
+    images: np.ndarray,
+    maps: np.ndarray,
+    captions: Sequence[str],
+    path: pathlib.Path,
+) -> None:
+    """Images above the same images lit by their attention (Figure 6).
+
+    Args:
+        images: (number, height, width, 3) in [0, 1].
+        maps: (number, grid, grid) attention of the class token, any scale.
+        captions: one per image.
+        path: the PNG to write.
+    """
+    number = len(images)
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        figure, panels = plt.subplots(2, number, figsize=(1.25 * number, 3.1))
+        for i, (image, weight) in enumerate(zip(images, maps)):
+            panels[0, i].imshow(image)
+            panels[0, i].set_title(captions[i], fontsize=7)
+            panels[1, i].imshow(image * _spread(weight, image.shape[:2])[..., None])
+        for axes in panels.flat:
+            axes.set_axis_off()
+        _save(figure, path)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share seen in `count` examples."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    half /= 1 + z * z / count
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def _running_mean(steps, values, width):
+    if len(values) < 2 * width:
+        return steps, values
+    mean = np.convolve(values, np.ones(width) / width, mode="valid")
+    return steps[width - 1 :], mean
+
+
+def _tiles(matrix: np.ndarray, grid: int) -> np.ndarray:
+    """(grid^2, grid^2) -> one picture with a gap of one cell between tiles."""
+    size = grid * (grid + 1) - 1
+    canvas = np.full((size, size), np.nan)
+    for index, row in enumerate(matrix):
+        top, left = (n * (grid + 1) for n in divmod(index, grid))
+        canvas[top : top + grid, left : left + grid] = row.reshape(grid, grid)
+    return canvas
+
+
+def _spread(weight: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A patch map as a mask of the image's size, its largest value 1."""
+    rows = np.linspace(0, weight.shape[0] - 1, size[0])
+    columns = np.linspace(0, weight.shape[1] - 1, size[1])
+    scaled = (weight - weight.min()) / max(np.ptp(weight), 1e-12)
+    wide = np.array([np.interp(columns, range(len(row)), row) for row in scaled])
+    tall = [np.interp(rows, range(len(column)), column) for column in wide.T]
+    return np.array(tall).T
+
+
+def _save(figure, path: pathlib.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,64 @@
+"""scikit-learn's handwritten digits: 1,797 real scans of 8x8 pixels, no download."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from sklearn import datasets as sklearn_datasets
+from sklearn import model_selection
+
+SPLIT_SIZES = {"train": 1_197, "validation": 200, "test": 400}
+_GREY_LEVELS = 16  # the scans count 0 to 16 dark pixels of a 4x4 square
+
+
+class Digits(tfds.core.GeneratorBasedBuilder):
+    """Ten classes; fixed splits that keep each class's share (stratified)."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Test part of the UCI optical digits, as scikit-learn ships.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 1)),
+                    "label": tfds.features.ClassLabel(names=list("0123456789")),
+                }
+            ),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        del dl_manager  # nothing is downloaded
+        digits = sklearn_datasets.load_digits()
+        pixels = np.rint(digits.images * (255 / _GREY_LEVELS)).astype(np.uint8)
+        return {
+            split: self._generate_examples(pixels, digits.target, rows)
+            for split, rows in _split_rows(digits.target).items()
+        }
+
+    def _generate_examples(
+        self, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray
+    ) -> Iterator[tuple[int, dict]]:
+        for row in rows.tolist():
+            yield row, {"image": _png(pixels[row]), "label": int(labels[row])}
+
+
+def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Row numbers of each split, always the same, each class at its own share."""
+    rest, chosen = np.arange(len(labels)), {}
+    for split in ("test", "validation"):
+        rest, chosen[split] = model_selection.train_test_split(
+            rest, test_size=SPLIT_SIZES[split], stratify=labels[rest], random_state=0
+        )
+    return {"train": rest, **chosen}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """Grey pixels (8, 8) uint8 as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="png")
+    return file.getvalue()

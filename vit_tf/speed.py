@@ -1,0 +1,226 @@
+"""Images per second of inference, training step, input and the whole loop.
+
+Every figure is a median over rounds that take turns, so that two figures of one
+call can be compared although the machine's speed drifts.
+"""
+
+import dataclasses
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from vit_tf import config, objectives, optim, record, runtime, train
+from vit_tf.data import datasets, images, pipeline
+from vit_tf.models import build
+
+# Untimed calls first: tracing, XLA compilation, caches.
+_WARM_UP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """Images per second: median, slowest and fastest round."""
+
+    median: float
+    slowest: float
+    fastest: float
+
+
+def compare(works: Mapping[str, Callable[[], int]], *, rounds: int) -> dict[str, Rate]:
+    """Times callables in turn.
+
+    Args:
+        works: name -> a callable that does some work and returns its images.
+        rounds: timed calls of each, after two untimed ones.
+    """
+    for work in works.values():
+        for _ in range(_WARM_UP):
+            work()
+    rates = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            began = time.perf_counter()
+            number = work()
+            rates[name].append(number / (time.perf_counter() - began))
+    return {
+        name: Rate(statistics.median(found), min(found), max(found))
+        for name, found in rates.items()
+    }
+
+
+def model_works(
+    cfg: config.Config,
+    *,
+    num_classes: int = 1000,
+    precisions: tuple[config.Precision, ...] = tuple(config.Precision),
+    jits: tuple[bool, ...] = (False, True),
+) -> dict[str, Callable[[], int]]:
+    """Inference and training step for each precision, XLA off and on."""
+    works = {}
+    for precision, jit in itertools.product(precisions, jits):
+        chosen = f"{precision}, XLA {'on' if jit else 'off'}"
+        model = build.build(
+            cfg.model,
+            num_classes=num_classes,
+            image_size=cfg.data.image_size,
+            dtype=str(precision),
+        )
+        works[f"inference, {chosen}"] = _inference(cfg, model, jit)
+        works[f"training step, {chosen}"] = bare_step(
+            cfg, model, num_classes=num_classes, jit_compile=jit
+        )
+    return works
+
+
+def bare_step(
+    cfg: config.Config, model, *, num_classes: int, jit_compile: bool
+) -> Callable[[], int]:
+    """One compiled forward, backward and update on a fixed batch, and no more.
+
+    What a loop cannot be faster than: no input, no logging, no distribution.
+    """
+    optimizer = optim.build(
+        cfg.optim, total_steps=10**6, variables=model.trainable_variables
+    )
+    objective = objectives.Classification(cfg.objective, num_classes=num_classes)
+    batch = _batch(cfg, num_classes)
+    seed = tf.constant([0, 0])
+    variables = model.trainable_variables
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients_of():
+        with tf.GradientTape() as tape:
+            losses, _ = objective(model, batch, seed)
+            loss = tf.reduce_mean(losses)
+        return loss, tape.gradient(loss, [v.value for v in variables])
+
+    @tf.function
+    def step():
+        loss, gradients = gradients_of()
+        norm = tf.linalg.global_norm(gradients)
+        optimizer.apply(optim.clip(gradients, cfg.optim.clip_norm, norm), variables)
+        return loss
+
+    def work() -> int:
+        step().numpy()
+        return cfg.data.batch_size
+
+    return work
+
+
+def input_work(
+    cfg: config.Config, *, data_dir: str | None, batches: int
+) -> Callable[[], int]:
+    """The training stream alone: `batches` batches of it per call."""
+    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
+    stream = iter(pipeline.train_stream(source, cfg.data, seed=0))
+
+    def work() -> int:
+        for _ in range(batches):
+            next(stream)
+        return batches * cfg.data.batch_size
+
+    return work
+
+
+def crop_works(
+    encoded: list[bytes], *, image_size: int
+) -> dict[str, Callable[[], int]]:
+    """Inception crop with the fused JPEG decode, and by decoding all first."""
+
+    def whole(data, seed):
+        picture = tf.io.decode_jpeg(data, channels=3)
+        return images.inception_crop_decoded(picture, seed=seed, size=image_size)
+
+    def fused(data, seed):
+        return images.inception_crop(data, seed=seed, size=image_size)
+
+    def work_of(crop):
+        stream = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+        stream = stream.map(
+            lambda i, data: crop(data, tf.stack([tf.cast(i, tf.int32), 0])),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+        def work() -> int:
+            return int(stream.reduce(0, lambda count, _: count + 1))
+
+        return work
+
+    return {
+        "fused decode and crop": work_of(fused),
+        "decode, then crop": work_of(whole),
+    }
+
+
+def loop_overhead(
+    cfg: config.Config, *, data_dir: str | None, turns: int, steps: int
+) -> dict[str, Rate]:
+    """`train.train` against `bare_step` of the same model, in turns.
+
+    The loop's rate is the one that it writes to metrics.jsonl, without the first
+    row, in which it compiles.
+
+    Args:
+        cfg: model, data and optimizer; its length and cadence are replaced.
+        data_dir: where the data set lies.
+        turns: how often bare step and loop follow each other.
+        steps: timed steps of each per turn.
+    """
+    machine = runtime.Runtime(tf.distribute.get_strategy(), False, "1 device")
+    cfg = config.from_json(config.to_json(cfg))
+    cfg.train.unit, cfg.train.length = config.Unit.STEPS, 2 * steps
+    cfg.train.log_every_steps = steps
+    cfg.train.checkpoint_every_steps = 2 * steps
+    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
+    model = build.build(
+        cfg.model,
+        num_classes=source.num_classes,
+        image_size=cfg.data.image_size,
+        dtype=str(cfg.train.precision),
+    )
+    bare = bare_step(cfg, model, num_classes=source.num_classes, jit_compile=False)
+    found = {"bare step": [], "loop": []}
+    for _ in range(turns):
+        found["bare step"].append(compare({"": bare}, rounds=steps)[""].median)
+        with tempfile.TemporaryDirectory() as folder:
+            train.train(cfg, folder, machine=machine, data_dir=data_dir)
+            rows = record.read_rows(folder)
+        found["loop"].append(
+            [r["images_per_second"] for r in rows if "images_per_second" in r][-1]
+        )
+    return {
+        name: Rate(statistics.median(rates), min(rates), max(rates))
+        for name, rates in found.items()
+    }
+
+
+def _inference(cfg, model, jit: bool) -> Callable[[], int]:
+    batch = _batch(cfg, 1000)
+
+    @tf.function(jit_compile=jit)
+    def forward():
+        pixels = images.to_model_range(batch["image"], model.compute_dtype)
+        return model(pixels, training=False)
+
+    def work() -> int:
+        forward().numpy()
+        return cfg.data.batch_size
+
+    return work
+
+
+def _batch(cfg: config.Config, num_classes: int) -> dict[str, tf.Tensor]:
+    """Noise of the right shapes, uint8 as the stream gives it."""
+    size, number = cfg.data.image_size, cfg.data.batch_size
+    noise = tf.random.stateless_uniform(
+        [number, size, size, 3], [0, 0], 0, 256, tf.int32
+    )
+    return {
+        "image": tf.cast(noise, tf.uint8),
+        "label": tf.range(number, dtype=tf.int32) % num_classes,
+    }
