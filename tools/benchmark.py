@@ -40,6 +40,7 @@ def main() -> None:
         optim=config.Optim(weight_decay=0.1, clip_norm=1.0),
         evals=config.Evals(splits=()),
     )
+    command.load_tensorflow()
     from vit_tf import speed
 
     rates = {"model": _model, "input": _input, "loop": _loop}[_WHAT.value](cfg, speed)

@@ -4,15 +4,16 @@ A mistake of the user ends in one line on stderr and exit code 2; anything else
 is a fault of the program and keeps its traceback.
 """
 
+import contextlib
 import importlib.util
-import logging
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from vit_tf import config
 
@@ -21,9 +22,10 @@ _OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags, calls `main`, and turns `config.Refused` into a line."""
-    logging.getLogger("absl").setLevel(logging.WARNING)
 
     def guarded(argv: Sequence[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # TFDS and TF tell much
         if len(argv) > 1:
             return _fail(f"unexpected argument {argv[1]!r}: options start with --")
         try:
@@ -34,6 +36,38 @@ def run(main: Callable[[], None]) -> None:
             return _fail("interrupted", code=130)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without its start-up notices.
+
+    Called by each binary once its flags are known to be right, so that a typo is
+    answered at once. The notices come from C++ and heed no setting.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _quiet_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # looks for drivers, and says so
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2; shows it on failure."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def define_config() -> Callable[[], config.Config]:
@@ -98,8 +132,6 @@ _overrides: list[tuple[str, str]] = []
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, with the config overrides taken out and errors in a line."""
     rest, _overrides[:] = _split_overrides(list(argv))
-    # Keeps TensorFlow's start-up notices out of the user's terminal.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         return flags.FLAGS(rest)
     except flags.Error as error:

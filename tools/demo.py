@@ -4,6 +4,7 @@ python -m tools.demo --workdir=runs/demo
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -19,14 +20,17 @@ _SCALE = flags.DEFINE_enum(
 
 
 def main() -> None:
+    command.load_tensorflow()
     from experiments import quickstart
-    from tools import demo_page, prepare_data
+    from tools import demo_page
     from vit_tf import runtime, train
+    from vit_tf.data.builders import digits, shapes
 
     workdir = pathlib.Path(_WORKDIR.value)
     data_dir = _DATA_DIR.value or str(workdir / "data")
-    for name in ("shapes", "digits"):
-        prepare_data.prepare(name, data_dir=data_dir)
+    for builder in (shapes.Shapes, digits.Digits):
+        print(f"preparing {builder.name} in {data_dir}", file=sys.stderr)
+        builder(data_dir=data_dir).download_and_prepare()
     for name in demo_page.RUNS:
         cfg = quickstart.get_config(f"{name},{_SCALE.value}")
         if name == "finetune":

@@ -33,7 +33,7 @@ _NUM_DEVICES = flags.DEFINE_integer(
 
 def main() -> None:
     cfg = _CONFIG()
-    # TensorFlow is loaded after the flags are known to be right.
+    command.load_tensorflow()
     from vit_tf import runtime, train
 
     machine = runtime.start(

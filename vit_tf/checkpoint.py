@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -130,10 +130,7 @@ def load_run(workdir: str):
             raise config.Refused(
                 f"{workdir}: no finished run there ({name} is missing)"
             )
-    with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
-        cfg = config.from_json(file.read())
-    with tf.io.gfile.GFile(os.path.join(workdir, "result.json")) as file:
-        result = json.loads(file.read())
+    cfg, result = _read_run(workdir)
     model = build.build(
         cfg.model,
         num_classes=len(result["class_names"]),
@@ -144,30 +141,42 @@ def load_run(workdir: str):
     return model, cfg, result
 
 
-def start_from(model, path: str) -> list[str]:
+def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
     """Loads a finished run's or a released .npz file's weights for transfer.
 
-    The head is replaced by the model's zero-initialised one, unless the file's
-    head fits the model's classes; position embeddings are resized to its grid
-    (paper.md 3.1, 3.4).
+    The head is replaced by the model's zero-initialised one (paper.md 3.1), unless
+    the run had these very classes and head layers. A file does not say which
+    classes it knows, so its head is always replaced. Position embeddings are
+    resized to the model's grid (3.4).
 
     Returns:
         Lines that say what was loaded, resized and left out.
     """
-    file = path
-    if tf.io.gfile.isdir(path):
-        file = os.path.join(path, "weights.npz")
-        if not tf.io.gfile.exists(file):
-            known = tf.io.gfile.exists(os.path.join(path, "config.json"))
-            remedy = "finish that run first" if known else "name a run's folder"
-            raise config.Refused(f"start_from={path}: no weights.npz there; {remedy}")
-    elif not tf.io.gfile.exists(path):
+    if not tf.io.gfile.exists(path):
         raise config.Refused(
             f"start_from={path}: no such file or folder; name a finished run or a "
             "released .npz"
         )
+    file, head = path, weights.Head.RESET
+    if tf.io.gfile.isdir(path):
+        file = os.path.join(path, "weights.npz")
+        if not tf.io.gfile.exists(os.path.join(path, "result.json")):
+            known = tf.io.gfile.exists(os.path.join(path, "config.json"))
+            remedy = "finish that run first" if known else "name a run's folder"
+            raise config.Refused(f"start_from={path}: no finished run there; {remedy}")
+        cfg, result = _read_run(path)
+        same_layers = cfg.model.pre_logits == model.has_pre_logits
+        if same_layers and result["class_names"] == list(class_names):
+            head = weights.Head.KEEP
     with _local(file) as local:
-        return weights.load_released(model, local, head=weights.Head.RESET)
+        return weights.load_released(model, local, head=head)
+
+
+def _read_run(workdir: str) -> tuple[config.Config, dict]:
+    with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
+        cfg = config.from_json(file.read())
+    with tf.io.gfile.GFile(os.path.join(workdir, "result.json")) as file:
+        return cfg, json.loads(file.read())
 
 
 @contextlib.contextmanager

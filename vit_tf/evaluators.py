@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
@@ -52,13 +51,22 @@ class Classification:
                 split has; a wrong count is never reported.
         """
         correct, loss, count = 0, 0.0, 0
-        for batch in self._batches(source, data, split, batch_size):
-            sums = [float(np.asarray(s)) for s in self._sums(batch)]
-            correct, loss, count = (
-                correct + int(sums[0]),
-                loss + sums[1],
-                count + int(sums[2]),
-            )
+        try:
+            for batch in self._batches(source, data, split, batch_size):
+                hits, nats, number = (float(s.numpy()) for s in self._sums(batch))
+                correct, loss, count = (
+                    correct + int(hits),
+                    loss + nats,
+                    count + int(number),
+                )
+        except tf.errors.OpError as error:
+            culprit = pipeline.find_corrupt_eval(source, data, split)
+            if culprit is None:
+                raise
+            raise config.Refused(
+                f"evaluating {split!r}: {culprit}; mend or remove it and prepare the "
+                "data again"
+            ) from error
         expected = source.num_examples(split)
         if count != expected:
             raise RuntimeError(
@@ -77,7 +85,8 @@ class Classification:
                 source,
                 data,
                 split,
-                batch_size=max(1, batch_size // replicas) * replicas,
+                # Rounded up, as any batch size gives the same numbers.
+                batch_size=-(-batch_size // replicas) * replicas,
                 num_replicas=replicas,
             )
         )

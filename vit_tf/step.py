@@ -49,21 +49,18 @@ def build(
         )
         norm = tf.linalg.global_norm(gradients)
         gradients = optim.clip(gradients, cfg.optim.clip_norm, norm)
-        rate = optimizer.learning_rate
-        rate = tf.convert_to_tensor(rate, tf.float32)
+        rate = tf.convert_to_tensor(optimizer.learning_rate, tf.float32)
         optimizer.apply(gradients, model.trainable_variables)
-        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+        return tf.stack([loss, norm, rate])  # as METRICS
 
     @tf.function
     def steps(iterator, count):
-        rows = {m: tf.TensorArray(tf.float32, size=count) for m in METRICS}
+        rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(METRICS)])
         for i in tf.range(count):
             results = strategy.run(replica_step, args=(next(iterator),))
-            for name in METRICS:
-                # Already equal on every replica; the first speaks for all.
-                first = strategy.experimental_local_results(results[name])[0]
-                rows[name] = rows[name].write(i, first)
-        return {name: array.stack() for name, array in rows.items()}
+            # Already equal on every replica; the first speaks for all.
+            rows = rows.write(i, strategy.experimental_local_results(results)[0])
+        return dict(zip(METRICS, tf.unstack(rows.stack(), axis=1)))
 
     return steps
 

@@ -64,7 +64,7 @@ def train(
         loaded = [f"resumed at step {done}"] if done else []
         if done == 0:
             if cfg.start_from is not None:
-                loaded = checkpoint.start_from(trainee.model, cfg.start_from)
+                loaded = trainee.start_from(cfg.start_from)
             trainee.optimizer.start_average()
         run.rewind(done)
 
@@ -93,7 +93,8 @@ def train(
                         metrics = trainee.evaluate(cfg)
                     for metric in metrics:
                         run.write({"step": done, **dataclasses.asdict(metric)})
-                    progress.say(_summary(done, metrics))
+                    if metrics:
+                        progress.say(_summary(done, metrics))
                 if done == total or done % cfg.train.checkpoint_every_steps == 0:
                     with clock.paused():
                         keeper.save(done)
@@ -138,6 +139,11 @@ class Trainee:
             strategy=machine.strategy,
             jit_compile=machine.jit_compile,
         )
+
+    def start_from(self, path: str) -> list[str]:
+        """Loads other weights; the lines that say what was done."""
+        names = self.source.class_names
+        return checkpoint.start_from(self.model, path, class_names=names)
 
     def evaluate(self, cfg: config.Config) -> list[evaluators.Metric]:
         """Every metric of every split that the config names."""

@@ -62,7 +62,8 @@ def build(
 def _sizes(variant: str) -> dict[str, int]:
     match = re.fullmatch(r"ViT-([A-Za-z]+)/([1-9]\d*)", variant)
     if match is None or match[1] not in _SIZES:
-        hint = config.nearest(variant, names())
+        same = [name for name in names() if name.lower() == variant.lower()]
+        hint = config.nearest(variant, same or names())
         raise config.Refused(
             f"model.variant: {variant!r} is not ViT-<size>/<patch> with size one of "
             f"{', '.join(_SIZES)}{hint}"

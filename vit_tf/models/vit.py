@@ -176,17 +176,14 @@ class VisionTransformer(keras.Model):
             cls = ops.broadcast_to(cls, (ops.shape(x)[0], 1, self.width))
             x = ops.concatenate([cls, x], axis=1)
         x = _note(record, POSITIONED, self.positions(x))
-        return layers.dropout(x, self.dropout, keys, -1)
+        mine = None if keys is None else keys[self.depth]
+        return layers.dropout(x, self.dropout, mine, 0)
 
     def encode(self, tokens, *, training=False, seed=None, record=None):
         """Tokens (batch, T, width) through all blocks and the last LayerNorm."""
         keys = self._dropout_keys(training, seed)
         for i, block in enumerate(self.blocks):
-            mine = (
-                None
-                if keys is None
-                else keys[i * layers.SITES : (i + 1) * layers.SITES]
-            )
+            mine = None if keys is None else keys[i]
             tokens, weights = block(tokens, keys=mine)
             _note(record, BLOCK.format(i), tokens)
             _note(record, ATTENTION.format(i), weights)
@@ -208,7 +205,7 @@ class VisionTransformer(keras.Model):
         return _note(record, LOGITS, self.classifier(features))
 
     def _dropout_keys(self, training, seed):
-        """A key for each place that draws, (depth * SITES + 1, 2); None: no draws.
+        """Keys for all places that draw, (depth + 1, SITES, 2); None: no draws.
 
         All are hashed from `seed` at once. Adding numbers to the seed instead
         would give step n the masks of step n + 1 a layer further on.
@@ -216,7 +213,7 @@ class VisionTransformer(keras.Model):
         self._check_seed(training, seed)
         if not self._draws(training):
             return None
-        shape = (self.depth * layers.SITES + 1, 2)
+        shape = (self.depth + 1, layers.SITES, 2)
         return keras.random.randint(
             shape, 0, 2**31 - 1, "int32", seed=layers.Given(seed)
         )
@@ -233,14 +230,15 @@ class VisionTransformer(keras.Model):
 
     def _check_images(self, images):
         size, shape = self.image_size, tuple(images.shape)
-        wanted = (None, size, size, 3)
-        if len(shape) != 4 or any(
-            got is not None and want is not None and got != want
-            for got, want in zip(shape, wanted)
-        ):
+        if len(shape) != 4 or shape[1:] != (size, size, 3):
             raise config.Refused(
-                f"images: got shape {shape}, need (batch, {size}, {size}, 3); resize "
-                f"the images or build the model with another image_size"
+                f"images: got shape {shape}, need (batch, {size}, {size}, 3): resize "
+                "them, or build the model with another image_size"
+            )
+        kind = keras.backend.standardize_dtype(images.dtype)
+        if not keras.backend.is_float_dtype(kind):
+            raise config.Refused(
+                f"images: got {kind}, need floats in [-1, 1]: (images - 127.5) / 127.5"
             )
 
     def get_config(self):
@@ -261,6 +259,8 @@ class VisionTransformer(keras.Model):
 
 
 class _Held:
+    """Carries a dict through Keras, which would copy a bare one."""
+
     def __init__(self, value):
         self.value = value
 

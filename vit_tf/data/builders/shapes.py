@@ -49,18 +49,17 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         for first in range(0, SPLIT_SIZES[split], _BLOCK):
             images, labels = draw(split, first // _BLOCK)
-            # JPEG, because that is what the large image sets hold; full colour
-            # resolution, because halving it would smear forms this small.
-            encoded = tf.map_fn(
-                functools.partial(
-                    tf.io.encode_jpeg, quality=95, chroma_downsampling=False
-                ),
-                tf.constant(images),
-                fn_output_signature=tf.string,
-            ).numpy()
             for row in range(min(_BLOCK, SPLIT_SIZES[split] - first)):
-                example = {"image": encoded[row], "label": int(labels[row])}
+                example = {"image": _jpeg(images[row]), "label": int(labels[row])}
                 yield first + row, example
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    """JPEG, because that is what the large image sets hold.
+
+    At full colour resolution: halving it would smear forms this small.
+    """
+    return tf.io.encode_jpeg(image, quality=95, chroma_downsampling=False).numpy()
 
 
 def draw(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,58 @@
+"""Recipes hold the numbers of Tables 3 and 4."""
+
+import pytest
+
+from vit_tf import config, recipes
+
+
+@pytest.mark.parametrize(
+    ("variant", "dataset", "epochs", "lr", "decay", "dropout", "schedule"),
+    [
+        ("ViT-B/16", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
+        ("ViT-L/32", "jft300m", 7, 6e-4, 0.1, 0.0, "linear"),
+        ("ViT-L/16", "jft300m", 14, 4e-4, 0.1, 0.0, "linear"),
+        ("ViT-H/14", "jft300m", 14, 3e-4, 0.1, 0.0, "linear"),
+        ("ViT-B/32", "imagenet21k", 90, 1e-3, 0.03, 0.1, "linear"),
+        ("ViT-L/16", "imagenet21k", 90, 1e-3, 0.03, 0.1, "linear"),
+        ("ViT-L/16", "imagenet2012", 300, 3e-3, 0.3, 0.1, "cosine"),
+    ],
+)
+def test_pretraining_is_table_3(variant, dataset, epochs, lr, decay, dropout, schedule):
+    cfg = recipes.pretrain(variant, dataset)
+    assert (cfg.train.length, cfg.train.unit) == (epochs, config.Unit.EPOCHS)
+    assert (cfg.optim.lr, cfg.optim.weight_decay) == (lr, decay)
+    assert (cfg.model.dropout, cfg.optim.schedule) == (dropout, schedule)
+    assert (cfg.data.batch_size, cfg.data.image_size) == (4096, 224)
+    assert (cfg.optim.warmup_steps, cfg.optim.linear_end) == (10_000, 1e-5)
+    assert (cfg.optim.beta1, cfg.optim.beta2) == (0.9, 0.999)
+    assert cfg.optim.clip_norm == (1.0 if dataset == "imagenet2012" else None)
+    assert cfg.objective.loss == config.Loss.SIGMOID and cfg.model.pre_logits
+
+
+@pytest.mark.parametrize(
+    ("dataset", "steps", "sweep"),
+    [
+        ("imagenet2012", 20_000, (0.003, 0.01, 0.03, 0.06)),
+        ("cifar10", 10_000, (0.001, 0.003, 0.01, 0.03)),
+        ("cifar100", 10_000, (0.001, 0.003, 0.01, 0.03)),
+        ("oxford_iiit_pet", 500, (0.001, 0.003, 0.01, 0.03)),
+        ("oxford_flowers102", 500, (0.001, 0.003, 0.01, 0.03)),
+    ],
+)
+def test_finetuning_is_table_4(dataset, steps, sweep):
+    assert recipes.FINETUNING[dataset] == (steps, sweep)
+    for lr in sweep:
+        cfg = recipes.finetune("ViT-B/16", dataset, start_from="a.npz", lr=lr)
+        assert (cfg.train.length, cfg.optim.lr) == (steps, lr)
+    assert (cfg.optim.rule, cfg.optim.momentum) == (config.Rule.SGD, 0.9)
+    assert (cfg.optim.clip_norm, cfg.optim.weight_decay) == (1.0, 0.0)
+    assert (cfg.data.batch_size, cfg.data.image_size) == (512, 384)
+    assert cfg.optim.schedule == config.Schedule.COSINE
+    assert not cfg.model.pre_logits and cfg.start_from == "a.npz"
+
+
+def test_what_the_tables_do_not_have_is_refused():
+    with pytest.raises(config.Refused, match="no pre-training recipe for ViT-S/16"):
+        recipes.pretrain("ViT-S/16", "jft300m")
+    with pytest.raises(config.Refused, match="did you mean cifar10"):
+        recipes.finetune("ViT-B/16", "cifar-10", start_from=None)

@@ -1,0 +1,65 @@
+"""A folder of images, one sub-folder per class, as a TFDS data set.
+
+Image files are stored as they are, byte for byte, under their file names.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from vit_tf.data import folders
+
+SKIPPED_FILE = "skipped.txt"
+
+
+@dataclasses.dataclass
+class FolderConfig(tfds.core.BuilderConfig):
+    """A listing under a name; `skipped` says which files it leaves out, and why."""
+
+    listing: folders.Listing | None = None
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class ImageFolder(tfds.core.GeneratorBasedBuilder):
+    """Built as ImageFolder(config=FolderConfig(name=..., listing=...))."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        listing = self.builder_config.listing
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Images of {listing.folder}",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(),
+                    "label": tfds.features.ClassLabel(names=listing.class_names),
+                    "file_name": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            metadata=tfds.core.MetadataDict(
+                folder=str(listing.folder),
+                num_files=len(listing.paths) + len(self.builder_config.skipped),
+            ),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+        del dl_manager  # nothing is downloaded
+        skipped = self.builder_config.skipped
+        if skipped:
+            # Written where TFDS assembles the data set: they appear together.
+            lines = [f"{path}\t{reason}\n" for path, reason in skipped.items()]
+            text = "".join(lines).encode("utf-8", "backslashreplace")
+            (self.data_path / SKIPPED_FILE).write_bytes(text)
+        return {
+            split: self._generate_examples(split)
+            for split in self.builder_config.listing.files
+        }
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        listing = self.builder_config.listing
+        for path, class_name in listing.files[split]:
+            encoded = (listing.folder / path).read_bytes()
+            yield path, {"image": encoded, "label": class_name, "file_name": path}

@@ -1,0 +1,152 @@
+"""Image operations: decode, crops, flip, resize, value range. Pure functions.
+
+Everything here runs inside tf.data on the host, takes its randomness from the
+stateless seed it is given, and works on one image at a time. EXIF orientation
+is ignored, as the authors' code does.
+"""
+
+import tensorflow as tf
+
+from vit_tf import config
+
+# tf.image.sample_distorted_bounding_box's defaults (paper.md 2.4), written out
+# because the stateless op's own defaults are not a promise.
+_ASPECT_RANGE = (0.75, 1.33)
+_MAX_ATTEMPTS = 100
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes JPEG, PNG, GIF or BMP bytes to uint8 (height, width, 3).
+
+    Grey becomes three equal channels, CMYK becomes RGB, alpha is dropped, of an
+    animation the first frame stays.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.Tensor:
+    """One augmented training image (paper.md 2.4 and 3.3).
+
+    Args:
+        encoded: the image file's bytes, a scalar string.
+        data: says which crop, at which size, flipped or not.
+        seed: (2,) integers; the view is a function of these and the bytes.
+
+    Returns:
+        uint8 (image_size, image_size, 3), rounded to the nearest value.
+    """
+    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    size = data.image_size
+    image = {
+        config.Crop.INCEPTION: lambda: resize(
+            inception_crop(encoded, crop_seed, min_area=data.min_crop_area), size
+        ),
+        config.Crop.RANDOM: lambda: random_crop(decode(encoded), crop_seed, size),
+        config.Crop.RESIZE: lambda: resize(decode(encoded), size),
+    }[data.crop]()
+    if data.flip:
+        image = random_flip(image, flip_seed)
+    return tf.cast(tf.round(image), tf.uint8)
+
+
+def evaluation_view(encoded: tf.Tensor, data: config.Data) -> tf.Tensor:
+    """One evaluation image, float32 (image_size, image_size, 3) in [-1, 1]."""
+    view = {
+        config.EvalCrop.RESIZE: resize,
+        config.EvalCrop.CENTRAL: central_crop,
+    }[data.eval_crop]
+    return to_model_range(view(decode(encoded), data.image_size))
+
+
+def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """[0, 255] to [-1, 1] in float32, then cast to `dtype`."""
+    return tf.cast((tf.cast(images, tf.float32) - 127.5) / 127.5, dtype)
+
+
+def resize(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Bilinear without antialiasing to a square: float32 (size, size, 3).
+
+    The aspect ratio is not kept; this is the paper's resize (paper.md 3.3).
+    """
+    resized = tf.image.resize(image, (size, size), antialias=False)
+    return tf.ensure_shape(tf.cast(resized, tf.float32), (size, size, 3))
+
+
+def inception_crop(
+    encoded: tf.Tensor, seed: tf.Tensor, *, min_area: float
+) -> tf.Tensor:
+    """Decodes a random box of the image (paper.md 2.4): uint8 (h, w, 3).
+
+    Of a JPEG only the box is decoded; other formats are decoded whole.
+    """
+
+    def of_jpeg() -> tf.Tensor:
+        shape = tf.image.extract_jpeg_shape(encoded)
+        begin, size = sample_box(shape, seed, min_area=min_area)
+        window = tf.concat([begin[:2], size[:2]], axis=0)  # y, x, height, width
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+
+    def of_any() -> tf.Tensor:
+        image = decode(encoded)
+        return tf.slice(image, *sample_box(tf.shape(image), seed, min_area=min_area))
+
+    return tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_any)
+
+
+def sample_box(
+    shape: tf.Tensor, seed: tf.Tensor, *, min_area: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws a box of random area and aspect ratio for `tf.slice`.
+
+    Args:
+        shape: (3,) int32, height, width and channels of the image.
+        seed: (2,) integers.
+        min_area: smallest share of the image's area; the largest is 1.
+
+    Returns:
+        begin (y, x, 0) and size (height, width, -1), int32. The whole image if
+        no fitting box is found in 100 attempts.
+    """
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.zeros((1, 0, 4)),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=_ASPECT_RANGE,
+        area_range=(min_area, 1.0),
+        max_attempts=_MAX_ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return begin, size
+
+
+def random_crop(image: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes to a square of size * 448 / 384, cuts a random one of `size`.
+
+    BiT's crop for transfer (paper.md 3.3); float32 (size, size, 3).
+    """
+    larger = resize(image, round(size * 448 / 384))
+    return tf.image.stateless_random_crop(larger, (size, size, 3), seed)
+
+
+def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirrors left and right with probability one half."""
+    mirrored = tf.random.stateless_uniform((), seed) < 0.5
+    return tf.cond(mirrored, lambda: tf.reverse(image, axis=(1,)), lambda: image)
+
+
+def central_crop(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Shorter side to size * 256 / 224 by area, then the centre (paper.md 2.4).
+
+    Returns:
+        float32 (size, size, 3).
+    """
+    shape = tf.cast(tf.shape(image)[:2], tf.float64)
+    shorter = round(size * 256 / 224)
+    target = tf.cast(tf.round(shape * shorter / tf.reduce_min(shape)), tf.int32)
+    resized = tf.image.resize(image, target, method="area")
+    top, left = tf.unstack((target - size) // 2)
+    return tf.ensure_shape(
+        tf.image.crop_to_bounding_box(resized, top, left, size, size), (size, size, 3)
+    )

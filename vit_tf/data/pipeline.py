@@ -1,0 +1,200 @@
+"""Batches for training and evaluation, from prepared data sets.
+
+The training stream is a pure function of (seed, step): nothing about it is saved,
+and a run continues at step k by asking for the stream from k on. Every example of
+an evaluation split is given once; what fills up the last batch is masked.
+"""
+
+import math
+
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import datasets, images, storage
+
+_PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
+
+
+def train_stream(
+    source: datasets.Source,
+    data: config.Data,
+    *,
+    seed: int,
+    start_step: int = 0,
+    num_hosts: int = 1,
+    host_index: int = 0,
+    num_replicas: int = 1,
+) -> tf.data.Dataset:
+    """The endless stream of per-replica training batches from a step on.
+
+    A step takes `num_replicas / num_hosts` elements of each host: replica r, which
+    lives on host r * num_hosts // num_replicas, gets rows r * b to (r + 1) * b of
+    the global batch. The batch itself does not depend on hosts and replicas.
+    Every epoch is a fresh order of all examples; a batch may span two epochs.
+
+    Args:
+        source: an opened data set.
+        data: what to read and how to show it.
+        seed: chooses order, crops and flips.
+        start_step: number of the first step.
+        num_hosts: processes that call this, each for its own replicas.
+        host_index: which of them this is.
+        num_replicas: over all hosts.
+
+    Returns:
+        dicts of image uint8 (b, image_size, image_size, 3), label int32 (b,) and
+        index int64 (b,), the row in the split; b = batch_size / num_replicas.
+
+    Raises:
+        config.Refused: the batch does not divide, the split does not exist, or a
+            file is damaged.
+    """
+    if not 0 <= host_index < num_hosts or num_replicas % num_hosts:
+        raise ValueError(
+            f"host {host_index} of {num_hosts} with {num_replicas} replicas: need "
+            "0 <= host_index < num_hosts and as many replicas on every host"
+        )
+    b = _per_replica(data.batch_size, num_replicas, "data.batch_size")
+    count = data.batch_size // num_hosts
+    share = storage.Share(
+        batch_size=data.batch_size, first=host_index * count, count=count
+    )
+    examples = _train_examples(source, data, seed=seed, step=start_step, share=share)
+    return _finish(examples.batch(b, drop_remainder=True))
+
+
+def eval_stream(
+    source: datasets.Source,
+    data: config.Data,
+    split: str,
+    *,
+    batch_size: int,
+    num_replicas: int = 1,
+) -> tf.data.Dataset:
+    """Every example of a split once, in file order, in per-replica batches.
+
+    Args:
+        source: an opened data set.
+        data: says the size and the evaluation view.
+        split: a split expression.
+        batch_size: global; padding with masked rows makes the last one full.
+        num_replicas: the number of elements is a multiple of it.
+
+    Returns:
+        dicts of image float32 (b, image_size, image_size, 3) in [-1, 1], label
+        int32 (b,), mask bool (b,), false for padding, and index int64 (b,), -1 for
+        padding; b = batch_size / num_replicas.
+    """
+    b = _per_replica(batch_size, num_replicas, "evals.batch_size")
+    num_examples = source.num_examples(split)
+    num_padding = math.ceil(num_examples / batch_size) * batch_size - num_examples
+    examples = _eval_examples(source, data, split)
+    padding = {
+        "image": tf.zeros((data.image_size, data.image_size, 3)),
+        "label": tf.constant(0, tf.int32),
+        "mask": tf.constant(False),
+        "index": tf.constant(-1, tf.int64),
+    }
+    padding = tf.data.Dataset.from_tensors(padding).repeat(num_padding)
+    return _finish(examples.concatenate(padding).batch(b, drop_remainder=True))
+
+
+def find_corrupt(
+    source: datasets.Source, data: config.Data, *, seed: int, step: int
+) -> str | None:
+    """Names the first record that cannot be decoded in the batch of a step.
+
+    For the line that a run ends with when reading fails; None if all is well.
+    """
+    share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
+    start = step * data.batch_size
+    rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
+    examples = _train_examples(source, data, seed=seed, step=step, share=share)
+    return _find_failure(source, data.split, rows, examples.take(data.batch_size))
+
+
+def find_corrupt_eval(
+    source: datasets.Source, data: config.Data, split: str
+) -> str | None:
+    """Names the first record of an evaluation split that cannot be decoded."""
+    rows = storage.in_order(source, split)
+    return _find_failure(source, split, rows, _eval_examples(source, data, split))
+
+
+def _train_examples(
+    source: datasets.Source,
+    data: config.Data,
+    *,
+    seed: int,
+    step: int,
+    share: storage.Share,
+) -> tf.data.Dataset:
+    """Augmented examples, one by one, in the order of the stream."""
+
+    def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        example = source.parse(row["record"])
+        # Orders are drawn from [seed, 0]; views have a key of their own.
+        key = tf.constant([seed, 1], tf.int64)
+        for part in (row["epoch"], row["index"]):
+            key = tf.random.experimental.stateless_fold_in(key, part)
+        image = images.training_view(example["image"], data, key)
+        return {"image": image, "label": example["label"], "index": row["index"]}
+
+    start = step * data.batch_size
+    rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
+    return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
+
+
+def _eval_examples(
+    source: datasets.Source, data: config.Data, split: str
+) -> tf.data.Dataset:
+    """Examples of a split, one by one, in file order."""
+
+    def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        example = source.parse(row["record"])
+        image = images.evaluation_view(example["image"], data)
+        label, index = example["label"], row["index"]
+        return {"image": image, "label": label, "mask": True, "index": index}
+
+    rows = storage.in_order(source, split)
+    return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
+
+
+def _find_failure(
+    source: datasets.Source,
+    split: str,
+    rows: tf.data.Dataset,
+    examples: tf.data.Dataset,
+) -> str | None:
+    """The row at which `examples`, made from `rows` one by one, fails."""
+    count = 0
+    try:
+        for _ in examples:
+            count += 1
+    except tf.errors.InvalidArgumentError:
+        (row,) = rows.skip(count).take(1)
+        return source.describe(row["record"], split, int(row["index"]))
+    except tf.errors.OpError:
+        return storage.find_broken_file(source, split)
+    return None
+
+
+def _per_replica(batch_size: int, num_replicas: int, name: str) -> int:
+    if batch_size % num_replicas:
+        below = batch_size // num_replicas * num_replicas
+        near = [str(size) for size in (below, below + num_replicas) if size]
+        raise config.Refused(
+            f"{name}={batch_size}: does not divide over {num_replicas} replicas; "
+            f"near sizes that do: {', '.join(near)}"
+        )
+    return batch_size // num_replicas
+
+
+def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # The stream is cut to hosts and replicas already.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,0 +1,270 @@
+"""The authors' released .npz layout (paper.md 1.11 a), in and out of a model."""
+
+import enum
+import os
+import zipfile
+import zlib
+from typing import BinaryIO
+
+import keras
+import numpy as np
+
+from vit_tf import config
+
+_POSITIONS = "Transformer/posembed_input/pos_embedding"
+_HEAD = ("head/kernel", "head/bias")
+_PRE_LOGITS = ("pre_logits/kernel", "pre_logits/bias")
+_TARGET = "opt/target/"  # where full training states of the authors keep weights
+
+_SHOWN = 3  # arrays named per kind of problem; the rest is counted
+
+
+class Head(enum.StrEnum):
+    """What a load does with the layers after pooling."""
+
+    KEEP = "keep"  # everything in the file must fit
+    # The last layer stays as initialised, and a `pre_logits` that the model lacks
+    # is dropped: the paper's fine-tuning (section 3.2).
+    RESET = "reset"
+
+
+def read_npz(file: str | os.PathLike | BinaryIO) -> dict[str, np.ndarray]:
+    """Arrays of a released file by their names below `opt/target/`, if any.
+
+    Pickled data is never read.
+
+    Raises:
+        config.Refused: missing or damaged file, another format, object arrays.
+    """
+    try:
+        if not isinstance(file, str | os.PathLike):
+            return _weights_of(_read_arrays(file))
+        with open(file, "rb") as opened:
+            return _weights_of(_read_arrays(opened))
+    except OSError as error:
+        problem = error.strerror or str(error)
+    # What zipfile and numpy raise for files cut short, damaged, or of another kind.
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        problem = f"damaged or not an .npz ({_first_line(error)})"
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        problem = f"not an .npz of plain arrays ({_first_line(error)})"
+    raise config.Refused(
+        f"weights {_name(file)}: {problem}; need a released .npz such as ViT-B_16.npz"
+    )
+
+
+def released(model: keras.Model) -> dict[str, np.ndarray]:
+    """The model's weights under the names of the released files, float32."""
+    variables = _variables(model)
+    return {
+        name: keras.ops.convert_to_numpy(value) for name, value in variables.items()
+    }
+
+
+def save_released(model: keras.Model, path: str | os.PathLike) -> None:
+    """Writes a file that `load_released` reads back bit for bit.
+
+    The file appears whole or not at all.
+
+    Raises:
+        config.Refused: the folder is missing, the disk is full.
+    """
+    partial = f"{os.fspath(path)}.{os.getpid()}.partial"
+    try:
+        try:
+            with open(partial, "wb") as file:
+                np.savez(file, **released(model))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            if os.path.exists(partial):
+                os.remove(partial)
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise config.Refused(f"weights {path}: not written: {problem}") from None
+
+
+def load_released(
+    model: keras.Model, path: str | os.PathLike | BinaryIO, head: Head = Head.KEEP
+) -> list[str]:
+    """Loads a released file, resizing its position embeddings where needed.
+
+    All arrays are checked before the first is assigned: a refused file leaves
+    the model as it was.
+
+    Args:
+        model: from `build.build`.
+        path: local path, or a file opened for reading bytes.
+        head: whether the last layer comes from the file.
+
+    Returns:
+        Lines that say what was done: loaded, resized, dropped, left as it was.
+
+    Raises:
+        config.Refused: what `read_npz` refuses; arrays missing in the file, not
+            known to the model, or of another shape.
+    """
+    file, head = _name(path), Head(head)
+    given, wanted, lines = read_npz(path), _variables(model), []
+    if head is Head.RESET:
+        lines += _drop_head(given, wanted)
+    if _POSITIONS in given and _POSITIONS in wanted:
+        table, line = _fit_positions(given[_POSITIONS], wanted[_POSITIONS].shape)
+        given[_POSITIONS] = table
+        lines += line
+    if problems := _problems(given, wanted):
+        raise config.Refused(
+            f"weights {file} do not fit {model.name}: "
+            + "; ".join(problems)
+            + _remedy(given, wanted)
+        )
+    for name, variable in wanted.items():
+        variable.assign(given[name])
+    if _HEAD[0] in wanted and not given[_HEAD[0]].any():
+        lines.append("head/kernel is all zeros in the file: logits equal the bias")
+    return [f"{file}: {len(wanted)} arrays loaded into {model.name}", *lines]
+
+
+def resize_positions(table: np.ndarray, tokens: int) -> np.ndarray:
+    """Position embeddings for another square grid (paper section 3.2).
+
+    Linear between grid points with corners aligned, as the authors' call of
+    scipy.ndimage.zoom(order=1): not the half-pixel rule of tf.image.resize.
+
+    Args:
+        table: (1, rows, width); the grid in raster order, after the row of the
+            class token if there is one, which is copied.
+        tokens: rows of the result, again with or without the class token.
+
+    Returns:
+        (1, tokens, width), in the dtype of `table`.
+
+    Raises:
+        ValueError: a grid that is not square; a class token on one side only.
+    """
+    rows = table.shape[1]
+    old, new = round((rows - 1) ** 0.5), round((tokens - 1) ** 0.5)
+    first = 1
+    if old**2 + 1 != rows or new**2 + 1 != tokens or old == 0 or new == 0:
+        old, new, first = round(rows**0.5), round(tokens**0.5), 0
+        if old**2 != rows or new**2 != tokens:
+            raise ValueError(f"{rows} rows to {tokens}: not from square to square")
+    grid = table[0, first:].reshape(old, old, -1).astype(np.float64)
+    matrix = _linear(old, new)
+    grid = np.einsum("ai,bj,ijd->abd", matrix, matrix, grid, optimize=True)
+    grid = grid.reshape(1, new * new, -1).astype(table.dtype)
+    return np.concatenate([table[:, :first], grid], axis=1)
+
+
+def _linear(old: int, new: int) -> np.ndarray:
+    """(new, old) float64: row i interpolates at i * (old - 1) / (new - 1)."""
+    where = np.arange(new) * ((old - 1) / max(new - 1, 1))
+    return np.maximum(0, 1 - np.abs(where[:, None] - np.arange(old)))
+
+
+def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+    archive = np.load(file, allow_pickle=False)
+    if not hasattr(archive, "files"):
+        raise ValueError("a single array")
+    with archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            kind = getattr(array, "dtype", "no array")
+            raise ValueError(f"{name} is {kind}, not floating point")
+    return arrays
+
+
+def _weights_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Drops `opt/target/`, and beside it the state of the optimizer."""
+    inner = {
+        name.removeprefix(_TARGET): array
+        for name, array in arrays.items()
+        if name.startswith(_TARGET)
+    }
+    return inner or arrays
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    prefix = f"{model.path}/"
+    return {weight.path.removeprefix(prefix): weight for weight in model.weights}
+
+
+def _drop_head(given: dict, wanted: dict) -> list[str]:
+    """Takes out what `Head.RESET` leaves alone, and says so."""
+    lines = []
+    classes = [side[_HEAD[1]].shape[0] for side in (wanted, given) if _HEAD[1] in side]
+    for name in _HEAD:
+        wanted.pop(name, None)
+        given.pop(name, None)
+    if classes:
+        lines.append(
+            "head: left as initialised "
+            f"(classes of the model, then of the file: {classes})"
+        )
+    if _PRE_LOGITS[0] in given and _PRE_LOGITS[0] not in wanted:
+        for name in _PRE_LOGITS:
+            given.pop(name, None)
+        lines.append("pre_logits: in the file, not in the model, dropped")
+    return lines
+
+
+def _fit_positions(table: np.ndarray, shape: tuple) -> tuple[np.ndarray, list[str]]:
+    """The table for the model's grid where that can be, else as it was."""
+    shape = tuple(shape)
+    if table.shape == shape or table.ndim != 3 or table.shape[::2] != shape[::2]:
+        return table, []
+    try:
+        resized = resize_positions(table, shape[1])
+    except ValueError:
+        return table, []
+    sides = [int(rows**0.5) for rows in (table.shape[1], shape[1])]
+    line = "position embeddings: resized from {0}x{0} to {1}x{1}".format(*sides)
+    return resized, [line]
+
+
+def _problems(given: dict, wanted: dict) -> list[str]:
+    """One phrase for each kind of mismatch, none if all fits."""
+    both = [name for name in wanted if name in given]
+    shapes = [
+        f"{name} (file {given[name].shape}, model {tuple(wanted[name].shape)})"
+        for name in both
+        if given[name].shape != tuple(wanted[name].shape)
+    ]
+    kinds = {
+        "missing in the file": [name for name in wanted if name not in given],
+        "not in the model": [name for name in given if name not in wanted],
+        "of another shape": shapes,
+    }
+    phrases = []
+    for kind, names in kinds.items():
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            phrases.append(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
+    return phrases
+
+
+def _remedy(given: dict, wanted: dict) -> str:
+    """Advice, where nothing but the layers after pooling stands in the way."""
+    tops = (*_HEAD, *_PRE_LOGITS)
+    body = [
+        {name: array for name, array in side.items() if name not in tops}
+        for side in (given, wanted)
+    ]
+    if _problems(*body):
+        return ""
+    return (
+        "; only the head differs: to start from these weights with a new head, load "
+        "with head=reset (as --config.start_from does)"
+    )
+
+
+def _name(file) -> str:
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file)
+    return str(getattr(file, "name", "file"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else "empty"
