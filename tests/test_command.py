@@ -48,7 +48,7 @@ QUICKSTART = "--config=experiments/quickstart.py:pretrain"
             "(did you mean experiments/quickstart.py?)",
         ),
         (["--config=README.md", "--workdir=x"], "is not a Python file"),
-        (["--config=tests/conftest.py", "--workdir=x"], "defines no get_config()"),
+        (["--config=vit_tf/config.py", "--workdir=x"], "defines no get_config()"),
         (["--workdir=x"], "--config is missing"),
         ([QUICKSTART], "--workdir must have a value"),
         ([QUICKSTART, "--wrkdir=x"], "--wrkdir: no such flag (did you mean workdir?)"),
@@ -80,7 +80,7 @@ def test_mistakes_are_one_line(arguments, said):
 )
 def test_bad_input_found_later_is_one_line_too(arguments, said, data_dir, tmp_path):
     done = _run(
-        "--config=tests/tiny.py",
+        "--config=tests/tiny_config.py",
         f"--workdir={tmp_path / 'run'}",
         f"--data_dir={data_dir}",
         *arguments,
@@ -94,11 +94,11 @@ def test_bad_input_found_later_is_one_line_too(arguments, said, data_dir, tmp_pa
 def test_mirrored_over_virtual_devices(data_dir, tmp_path):
     """`--num_devices` is enough; the loop is the same."""
     done = _run(
-        "--config=tests/tiny.py",
+        "--config=tests/tiny_config.py",
         f"--workdir={tmp_path}",
         f"--data_dir={data_dir}",
         "--num_devices=2",
-        "--config.train.length=2",
+        "--config.train.length=3",
     )
     assert done.returncode == 0, done.stderr
     assert tiny.result(tmp_path)["device"] == "2 virtual CPU devices"

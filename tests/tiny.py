@@ -1,4 +1,4 @@
-"""A run that takes seconds: the twin of the real ones that the tests train."""
+"""Training the tiny run, in this process or in another, and reading it back."""
 
 import json
 import os
@@ -8,42 +8,13 @@ import sys
 
 import numpy as np
 import tensorflow as tf
+import tiny_config
 
-from vit_tf import config, record, runtime
+from vit_tf import record, runtime
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-OVERRIDES = {
-    "model.variant": "ViT-mu/8",
-    "model.depth": "2",
-    "data.name": "digits",
-    "data.image_size": "16",
-    "data.batch_size": "16",
-    "data.flip": "false",
-    "optim.lr": "3e-3",
-    "optim.warmup_steps": "2",
-    "optim.weight_decay": "0.1",
-    "optim.clip_norm": "0.5",
-    "train.length": "12",
-    "train.log_every_steps": "1",
-    "train.checkpoint_every_steps": "4",
-    "evals.splits": "test",
-}
-
-
-def make(**changes: object) -> config.Config:
-    """The tiny config; `optim__lr=1` and the like change it."""
-    cfg = config.Config()
-    changed = {name.replace("__", "."): str(value) for name, value in changes.items()}
-    for path, text in (OVERRIDES | changed).items():
-        config.override(cfg, path, text)
-    return cfg
-
-
-def get_config(argument: str | None = None) -> config.Config:
-    """Lets `--config=tests/tiny.py` train it."""
-    del argument
-    return make()
+make = tiny_config.make
 
 
 def one_device() -> runtime.Runtime:
@@ -66,7 +37,7 @@ def command(workdir, data_dir: str, **changes: object) -> list[str]:
         sys.executable,
         "-m",
         "tools.train",
-        "--config=tests/tiny.py",
+        "--config=tests/tiny_config.py",
         f"--workdir={workdir}",
         f"--data_dir={data_dir}",
         *(f"--config.{k}={v}" for k, v in changed.items()),

@@ -33,7 +33,9 @@ class Classification:
         Returns:
             float32 (batch,) losses, and the logits.
         """
-        pixels = images.to_model_range(batch["image"], model.compute_dtype)
+        pixels = batch["image"]
+        if pixels.dtype == tf.uint8:  # training batches; evaluation's are scaled
+            pixels = images.to_model_range(pixels, model.compute_dtype)
         logits = model(pixels, training=training, seed=seed)
         targets = tf.one_hot(batch["label"], self.num_classes)
         if training and self.smoothing:

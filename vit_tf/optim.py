@@ -98,7 +98,9 @@ class SummedGradients(keras.optimizers.Optimizer):
         decay: config.Decay = config.Decay.KERNELS,
         polyak: float | None = None,
     ):
-        super().__init__(learning_rate=learning_rate)
+        # A fixed name: Keras would number the optimizers of a process, and the
+        # names are those of the arrays in a checkpoint.
+        super().__init__(learning_rate=learning_rate, name="optimizer")
         self.decay_rate = weight_decay
         self.decay = decay
         self.polyak = polyak

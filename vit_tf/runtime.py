@@ -40,6 +40,11 @@ class Runtime:
         return self.strategy.num_replicas_in_sync
 
 
+def seed(number: int) -> None:
+    """Makes what is drawn from now on, such as initial weights, repeatable."""
+    keras.utils.set_random_seed(number)
+
+
 def start(
     train: config.Train,
     *,
@@ -57,7 +62,7 @@ def start(
     Raises:
         config.Refused: devices that are not there.
     """
-    keras.utils.set_random_seed(train.seed)
+    seed(train.seed)
     # Needed for resuming bit for bit; kernels without a deterministic form fail.
     tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")

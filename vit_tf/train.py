@@ -167,6 +167,7 @@ def prepare(
         batch_size=cfg.data.batch_size,
         num_examples=source.num_examples(cfg.data.split),
     )
+    runtime.seed(cfg.train.seed)  # the weights are a function of the config alone
     with machine.strategy.scope():
         model = build.build(
             cfg.model,
