@@ -377,6 +377,17 @@ def test_no_truncation_is_read(data):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_save_replaces_the_file_in_one_go(tmp_path):
+    model, path = _model(), tmp_path / "weights.npz"
+    weights.save_released(model, path)
+    old = path.read_bytes()
+    with open(path, "rb") as reader:  # begun before the new file, reads the old one
+        for weight in model.weights:
+            weight.assign(keras.ops.ones_like(weight))
+        weights.save_released(model, path)
+        assert reader.read() == old != path.read_bytes()
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     model, path = _model(), tmp_path / "weights.npz"
     weights.save_released(model, path)

@@ -25,7 +25,7 @@ class Given(keras.random.SeedGenerator):
     def next(self, ordered=True):
         # JAX takes unsigned keys, TensorFlow signed ones.
         kind = {"jax": "uint32"}.get(keras.backend.backend(), "int32")
-        return ops.cast(self._key, kind)
+        return ops.cast(ops.convert_to_tensor(self._key, "int32"), kind)
 
 
 def dropout(x, rate, keys, site):
@@ -65,9 +65,11 @@ class Linear(keras.layers.Layer):
         output_axes,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
+        bias_learns=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.bias_learns = bias_learns
         self.input_axes, self.output_axes = tuple(input_axes), tuple(output_axes)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -85,7 +87,8 @@ class Linear(keras.layers.Layer):
     def call(self, x):
         matrix = (math.prod(self.input_axes), math.prod(self.output_axes))
         x = ops.matmul(x, ops.reshape(self.kernel, matrix))
-        return x + ops.reshape(self.bias, (-1,))
+        bias = self.bias if self.bias_learns else ops.stop_gradient(self.bias)
+        return x + ops.reshape(bias, (-1,))
 
     def get_config(self):
         return super().get_config() | {
@@ -93,6 +96,7 @@ class Linear(keras.layers.Layer):
             "output_axes": self.output_axes,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "bias_learns": self.bias_learns,
         }
 
 
@@ -149,7 +153,11 @@ class SelfAttention(keras.layers.Layer):
         split = (num_heads, width // num_heads)
         policy = self.dtype_policy
         self.query = Linear((width,), split, dtype=policy, name="query")
-        self.key = Linear((width,), split, dtype=policy, name="key")
+        # The bias of the keys adds the same number to all scores of a query, which
+        # the softmax takes out again: its gradient is zero. What arithmetic leaves
+        # of it is rounding noise, and Adam, which divides by the gradient's own
+        # size, would walk on it at full speed, on each machine somewhere else.
+        self.key = Linear((width,), split, bias_learns=False, dtype=policy, name="key")
         self.value = Linear((width,), split, dtype=policy, name="value")
         self.out = Linear(split, (width,), dtype=policy, name="out")
 
