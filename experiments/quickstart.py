@@ -22,7 +22,7 @@ from vit_tf import config
 def _model(**changes) -> config.Model:
     # Sizes that two cores train in minutes; everything else as in ViT-Ti.
     return config.Model(
-        variant="ViT-Ti/8", depth=6, width=128, mlp_dim=256, num_heads=4, **changes
+        variant="ViT-Ti/8", depth=4, width=128, mlp_dim=256, num_heads=4, **changes
     )
 
 
@@ -34,20 +34,20 @@ def pretrain(scale: table.Scale) -> config.Config:
         data=config.Data(
             name="shapes",
             image_size=32,
-            batch_size=64,
-            min_crop_area=0.5,
+            batch_size=32,
+            min_crop_area=0.7,  # less would cut off a part of many shapes
         ),
         optim=config.Optim(
             lr=1e-3,
             schedule=config.Schedule.LINEAR,
-            warmup_steps=150 if small else 2,
+            warmup_steps=200 if small else 2,
             weight_decay=0.1,
             clip_norm=1.0,
         ),
         train=config.Train(
-            length=2500 if small else 4,
-            log_every_steps=25 if small else 2,
-            checkpoint_every_steps=500 if small else 2,
+            length=6000 if small else 4,
+            log_every_steps=50 if small else 2,
+            checkpoint_every_steps=1000 if small else 2,
         ),
         evals=config.Evals(splits=("test",)),
     )
@@ -61,21 +61,21 @@ def finetune(scale: table.Scale) -> config.Config:
         data=config.Data(
             name="digits",
             image_size=64,
-            batch_size=64,
+            batch_size=32,
             crop=config.Crop.RANDOM,
             flip=False,  # a mirrored 2 is no digit
         ),
         optim=config.Optim(
             rule=config.Rule.SGD,
-            lr=0.03,
+            lr=0.06,
             schedule=config.Schedule.COSINE,
-            warmup_steps=20 if small else 1,
+            warmup_steps=50 if small else 1,
             clip_norm=1.0,
         ),
         train=config.Train(
-            length=200 if small else 2,
+            length=500 if small else 2,
             log_every_steps=5 if small else 1,
-            checkpoint_every_steps=100 if small else 1,
+            checkpoint_every_steps=250 if small else 1,
         ),
         evals=config.Evals(splits=("test",)),
     )

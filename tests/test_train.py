@@ -176,8 +176,9 @@ def test_a_finished_run_is_not_trained_again(whole, data_dir):
 # Guarantee 3: exact evaluation.
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
-@pytest.mark.parametrize("batch_size", [7, 64, 1000])
+@pytest.mark.parametrize(
+    ("devices", "batch_size"), [(1, 7), (1, 1000), (2, 64), (4, 6)]
+)
 def test_every_example_is_evaluated_once(data_dir, devices, batch_size):
     cfg = tiny.make(evals__batch_size=batch_size)
     machine = tiny.one_device() if devices == 1 else tiny.mirrored(devices)

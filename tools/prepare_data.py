@@ -51,7 +51,8 @@ _OWN = {"shapes": shapes.Shapes, "digits": digits.Digits}
 
 
 def main() -> None:
-    logging.set_verbosity(logging.WARNING)  # TFDS logs every file it writes
+    # TFDS logs every file it writes, and warns of configs that it does not know.
+    logging.set_verbosity(logging.ERROR if _FOLDER.value else logging.WARNING)
     root = datasets.find_data_dir(_DATA_DIR.value)
     asked = [bool(_LIST.value), bool(_DATASET.value), bool(_FOLDER.value)]
     if sum(asked) != 1:

@@ -96,7 +96,10 @@ def bare_step(
         with tf.GradientTape() as tape:
             losses, _ = objective(model, batch, seed)
             loss = tf.reduce_mean(losses)
-        return loss, tape.gradient(loss, [v.value for v in variables])
+        values = [v.value for v in variables]
+        return loss, tape.gradient(
+            loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
     @tf.function
     def step():
@@ -133,11 +136,13 @@ def crop_works(
     """Inception crop with the fused JPEG decode, and by decoding all first."""
 
     def whole(data, seed):
-        picture = tf.io.decode_jpeg(data, channels=3)
-        return images.inception_crop_decoded(picture, seed=seed, size=image_size)
+        picture = images.decode(data)
+        begin, size = images.sample_box(tf.shape(picture), seed, min_area=0.05)
+        return images.resize(tf.slice(picture, begin, size), image_size)
 
     def fused(data, seed):
-        return images.inception_crop(data, seed=seed, size=image_size)
+        crop = images.inception_crop(data, seed, min_area=0.05)
+        return images.resize(crop, image_size)
 
     def work_of(crop):
         stream = tf.data.Dataset.from_tensor_slices(encoded).enumerate()

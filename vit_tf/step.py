@@ -96,11 +96,12 @@ def _gradients(cfg: config.Config, *, model, objective) -> Callable:
             tape.watch([v.value for v in variables])
             losses, _ = objective(model, batch, seed)
             loss = tf.reduce_sum(losses) / cfg.data.batch_size
-        found = tape.gradient(loss, [v.value for v in variables])
-        return loss, [tf.zeros_like(v) if g is None else g for g, v in _pairs(found)]
-
-    def _pairs(found):
-        return zip(found, [v.value for v in variables])
+        return loss, tape.gradient(
+            loss,
+            [v.value for v in variables],
+            # What the loss does not depend on has a gradient: zero.
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
 
     def accumulated(batch, seed):
         if parts == 1:

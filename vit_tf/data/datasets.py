@@ -255,7 +255,7 @@ def _open_any(name: str, directory: Path) -> Source:
     builder = _builder(directory)
     features = builder.info.features
     keys = {
-        kind: [key for key, feature in features.items() if isinstance(feature, kind)]
+        kind: sorted(key for key in features if isinstance(features[key], kind))
         for kind in (tfds.features.Image, tfds.features.ClassLabel)
     }
     (image_keys, label_keys) = keys.values()

@@ -97,15 +97,13 @@ def find_unreadable(
     seen = np.zeros(len(paths), bool)
     places = [str(listing.folder / path) for path in paths]
 
-    def decode(number: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        height = tf.shape(images.decode(tf.io.read_file(place)))[0]
-        # The dependency keeps the decoding from being pruned away.
-        with tf.control_dependencies([height]):
-            return tf.identity(number)
+    def decode(number: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # A pixel is returned because what nobody asks for is optimized away.
+        return number, tf.reduce_max(images.decode(tf.io.read_file(place)))
 
     numbers = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), places))
     numbers = numbers.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    for number in watch(numbers.ignore_errors().as_numpy_iterator()):
+    for number, _ in watch(numbers.ignore_errors().as_numpy_iterator()):
         seen[number] = True
     bad = [path for path, good in zip(paths, seen, strict=True) if not good]
     bad += [path for path in listing.paths if not _is_utf8(path)]
@@ -160,6 +158,12 @@ def _list_classes(
     """Class folders of `home` with their images, as paths relative to `root`."""
     classes = {}
     for directory in _subfolders(home):
+        inner = [d.name for d in _subfolders(directory) if d.name.lower() in _SPLITS]
+        if inner:
+            raise config.Refused(
+                f"--folder={root}: {directory.name} holds split folders "
+                f"({_some(inner)}); point --folder at {directory}"
+            )
         paths = []
         for parent, folders, names in os.walk(directory, onerror=_refuse):
             folders.sort()

@@ -84,14 +84,28 @@ def inception_crop(
     def of_jpeg() -> tf.Tensor:
         shape = tf.image.extract_jpeg_shape(encoded)
         begin, size = sample_box(shape, seed, min_area=min_area)
-        window = tf.concat([begin[:2], size[:2]], axis=0)  # y, x, height, width
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+        return decode_jpeg_box(encoded, shape, begin, size)
 
     def of_any() -> tf.Tensor:
         image = decode(encoded)
         return tf.slice(image, *sample_box(tf.shape(image), seed, min_area=min_area))
 
     return tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_any)
+
+
+def decode_jpeg_box(
+    encoded: tf.Tensor, shape: tf.Tensor, begin: tf.Tensor, size: tf.Tensor
+) -> tf.Tensor:
+    """`tf.slice(decode(encoded), begin, size)` without decoding the rest.
+
+    The same pixels bit for bit: libjpeg smooths colour across neighbouring
+    columns, so two more are decoded on each side and cut off again.
+    """
+    left = tf.maximum(begin[1] - 2, 0)
+    right = tf.minimum(begin[1] + size[1] + 2, shape[1])
+    window = tf.stack([begin[0], left, size[0], right - left])
+    image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    return tf.slice(image, [0, begin[1] - left, 0], [size[0], size[1], 3])
 
 
 def sample_box(

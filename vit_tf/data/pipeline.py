@@ -59,7 +59,9 @@ def train_stream(
     share = storage.Share(
         batch_size=data.batch_size, first=host_index * count, count=count
     )
-    examples = _train_examples(source, data, seed=seed, step=start_step, share=share)
+    start = start_step * data.batch_size
+    rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
+    examples = _train_examples(source, data, rows, seed=seed)
     return _finish(examples.batch(b, drop_remainder=True))
 
 
@@ -88,7 +90,7 @@ def eval_stream(
     b = _per_replica(batch_size, num_replicas, "evals.batch_size")
     num_examples = source.num_examples(split)
     num_padding = math.ceil(num_examples / batch_size) * batch_size - num_examples
-    examples = _eval_examples(source, data, split)
+    examples = _eval_examples(source, data, storage.in_order(source, split))
     padding = {
         "image": tf.zeros((data.image_size, data.image_size, 3)),
         "label": tf.constant(0, tf.int32),
@@ -109,8 +111,9 @@ def find_corrupt(
     share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
     start = step * data.batch_size
     rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
-    examples = _train_examples(source, data, seed=seed, step=step, share=share)
-    return _find_failure(source, data.split, rows, examples.take(data.batch_size))
+    rows = rows.take(data.batch_size)
+    examples = _train_examples(source, data, rows, seed=seed)
+    return _find_failure(source, data.split, rows, examples)
 
 
 def find_corrupt_eval(
@@ -118,18 +121,14 @@ def find_corrupt_eval(
 ) -> str | None:
     """Names the first record of an evaluation split that cannot be decoded."""
     rows = storage.in_order(source, split)
-    return _find_failure(source, split, rows, _eval_examples(source, data, split))
+    examples = _eval_examples(source, data, rows)
+    return _find_failure(source, split, rows, examples)
 
 
 def _train_examples(
-    source: datasets.Source,
-    data: config.Data,
-    *,
-    seed: int,
-    step: int,
-    share: storage.Share,
+    source: datasets.Source, data: config.Data, rows: tf.data.Dataset, *, seed: int
 ) -> tf.data.Dataset:
-    """Augmented examples, one by one, in the order of the stream."""
+    """Rows of `storage.shuffled` to augmented examples, one by one."""
 
     def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         example = source.parse(row["record"])
@@ -140,15 +139,13 @@ def _train_examples(
         image = images.training_view(example["image"], data, key)
         return {"image": image, "label": example["label"], "index": row["index"]}
 
-    start = step * data.batch_size
-    rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
     return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
 
 
 def _eval_examples(
-    source: datasets.Source, data: config.Data, split: str
+    source: datasets.Source, data: config.Data, rows: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """Examples of a split, one by one, in file order."""
+    """Rows of `storage.in_order` to evaluation examples, one by one."""
 
     def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         example = source.parse(row["record"])
@@ -156,7 +153,6 @@ def _eval_examples(
         label, index = example["label"], row["index"]
         return {"image": image, "label": label, "mask": True, "index": index}
 
-    rows = storage.in_order(source, split)
     return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
 
 
@@ -166,14 +162,15 @@ def _find_failure(
     rows: tf.data.Dataset,
     examples: tf.data.Dataset,
 ) -> str | None:
-    """The row at which `examples`, made from `rows` one by one, fails."""
+    """Names the row at which `examples`, made from `rows` one by one, fails."""
     count = 0
     try:
         for _ in examples:
             count += 1
     except tf.errors.InvalidArgumentError:
         (row,) = rows.skip(count).take(1)
-        return source.describe(row["record"], split, int(row["index"]))
+        name = source.describe(row["record"], split, int(row["index"]))
+        return f"{name} cannot be decoded"
     except tf.errors.OpError:
         return storage.find_broken_file(source, split)
     return None

@@ -138,18 +138,20 @@ class _Order:
 
 def _from_memory(source: datasets.Source, split: str, order: _Order) -> tf.data.Dataset:
     """Random access to encoded rows in memory."""
-    # Captured by the function below as an input, never as a constant of the graph.
     records = _load(source, split)
 
     def permute(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
         index = order.choose(order.num_examples, epoch, 0)
         return {"epoch": tf.fill(tf.shape(index), epoch), "index": index}
 
-    def fetch(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**row, "record": tf.gather(records, row["index"])}
+    def stream(records: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.data.Dataset.counter(order.first_epoch).map(permute)
+        rows = rows.prefetch(1).unbatch()
+        return rows.map(lambda row: {**row, "record": records[row["index"]]})
 
-    epochs = tf.data.Dataset.counter(order.first_epoch).map(permute)
-    return epochs.prefetch(1).unbatch().map(fetch)
+    # Through a data set of one element, because a function that captured the
+    # records could make them a constant of its graph, and graphs end at 2 GB.
+    return tf.data.Dataset.from_tensors(records).flat_map(stream)
 
 
 def _from_files(source: datasets.Source, split: str, order: _Order) -> tf.data.Dataset:

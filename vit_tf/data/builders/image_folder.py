@@ -17,8 +17,9 @@ SKIPPED_FILE = "skipped.txt"
 class FolderConfig(tfds.core.BuilderConfig):
     """A listing under a name; `skipped` says which files it leaves out, and why."""
 
-    listing: folders.Listing | None = None
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    # TFDS prints configs that it does not know; these two can be very long.
+    listing: folders.Listing | None = dataclasses.field(default=None, repr=False)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
 class ImageFolder(tfds.core.GeneratorBasedBuilder):

@@ -1,0 +1,192 @@
+"""What our own data sets hold, and that labels need looking at the image."""
+
+import io
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import tensorflow as tf
+from PIL import Image
+from sklearn import discriminant_analysis
+
+from vit_tf.data import datasets, folders
+from vit_tf.data.builders import digits, image_folder, shapes
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """3,000 shapes."""
+    blocks = [shapes.draw("train", block) for block in range(6)]
+    images, labels = zip(*blocks, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _accuracy(features: np.ndarray, labels: np.ndarray) -> float:
+    """Of a linear classifier, on the half that it was not fitted to."""
+    features = features.reshape(len(features), -1).astype(np.float64)
+    half = len(labels) // 2
+    model = discriminant_analysis.LinearDiscriminantAnalysis()
+    model.fit(features[:half], labels[:half])
+    return model.score(features[half:], labels[half:])
+
+
+def test_shapes_are_drawn_the_same_every_time():
+    first, labels = shapes.draw("test", 3)
+    again, _ = shapes.draw("test", 3)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (500, 48, 48, 3) and first.dtype == np.uint8
+    assert (np.bincount(labels) == 50).all() and len(shapes.FORMS) == 10
+    for other in (shapes.draw("test", 2), shapes.draw("train", 3)):
+        assert (other[0] != first).any(axis=(1, 2, 3)).all()
+
+
+def test_all_shapes_of_a_block_differ(drawn):
+    images, _ = drawn
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+# 1,500 held-out images at chance 0.1: three standard deviations are 0.023.
+def test_colour_does_not_tell_the_class(drawn):
+    images, labels = drawn
+    assert _accuracy(images.mean(axis=(1, 2)), labels) < 0.135
+
+
+def test_brightness_and_contrast_do_not_tell_the_class(drawn):
+    images, labels = drawn
+    grey = images.mean(axis=-1)
+    spread = [grey.mean((1, 2)), grey.std((1, 2)), grey.min((1, 2)), grey.max((1, 2))]
+    assert _accuracy(np.stack(spread, axis=1), labels) < 0.135
+
+
+def test_single_pixels_hardly_tell_the_class(drawn):
+    images, labels = drawn
+    assert _accuracy(images[:, 4::8, 4::8], labels) < 0.2
+
+
+def test_the_figure_is_there_to_be_seen(monkeypatch):
+    """The label is the form: without its ground a figure is easy to name."""
+    covers = []
+    draw = shapes._figure_alpha
+
+    def keep(rng, labels):
+        covers.append(draw(rng, labels))
+        return covers[-1]
+
+    monkeypatch.setattr(shapes, "_figure_alpha", keep)
+    labels = np.concatenate([shapes.draw("train", block)[1] for block in range(6)])
+    alpha = np.concatenate(covers)
+    area = alpha.sum(axis=(1, 2)) / 48**2
+    assert area.min() > 0.05 and area.max() < 0.25
+    # Forms end inside the image.
+    assert alpha[:, [0, -1]].mean() < 1e-3 and alpha[:, :, [0, -1]].mean() < 1e-3
+    means = np.array([area[labels == label].mean() for label in range(10)])
+    np.testing.assert_allclose(means, means.mean(), rtol=0.05)
+    assert _accuracy(area[:, None], labels) < 0.135
+    # Moments about the centre do not change with place, size and rotation.
+    y, x = np.mgrid[:48, :48]
+    centre_y = (alpha * y).sum((1, 2)) / alpha.sum((1, 2))
+    centre_x = (alpha * x).sum((1, 2)) / alpha.sum((1, 2))
+    radius = np.hypot(
+        y - centre_y[:, None, None], x - centre_x[:, None, None]
+    ) / np.sqrt(48**2 * area[:, None, None])
+    bins = np.stack(
+        [
+            (alpha * ((radius >= low) & (radius < low + 0.1))).sum((1, 2))
+            / alpha.sum((1, 2))
+            for low in np.arange(0, 1, 0.1)
+        ],
+        axis=1,
+    )
+    assert _accuracy(bins, labels) > 0.7
+    centres = np.stack([centre_y, centre_x], axis=1)
+    assert _accuracy(centres, labels) < 0.135
+
+
+def test_forms_have_the_area_of_the_unit_circle():
+    axis = np.linspace(-2.5, 2.5, 1001)
+    u, v = np.meshgrid(axis, axis)
+    for name, distance in shapes.FORMS.items():
+        scale = shapes._unit(name).scale
+        area = (distance(u / scale, v / scale) < 0).mean() * 25
+        assert area == pytest.approx(np.pi, rel=0.01), name
+
+
+def test_prepared_shapes_are_the_drawn_ones(tmp_path, monkeypatch):
+    sizes = {"train": 520, "validation": 30, "test": 20}
+    monkeypatch.setattr(shapes, "SPLIT_SIZES", sizes)
+    shapes.Shapes(data_dir=tmp_path).download_and_prepare()
+    source = datasets.open_source("shapes", str(tmp_path))
+    assert {split: source.num_examples(split) for split in sizes} == sizes
+    assert source.class_names == tuple(shapes.FORMS)
+    for split in ("validation", "test"):
+        images, labels = shapes.draw(split, 0)
+        images = images[: sizes[split]].astype(int)
+        for example in source.builder.as_dataset(split):
+            difference = np.abs(images - example["image"].numpy()).mean(axis=(1, 2, 3))
+            row = difference.argmin()
+            assert difference[row] < 4 < np.delete(difference, row).min()  # JPEG's loss
+            assert example["label"] == labels[row]
+
+
+def test_digits_are_the_1797_scans(data_dir):
+    source = datasets.open_source("digits", data_dir)
+    assert digits.SPLIT_SIZES == {
+        split: source.num_examples(split) for split in ("train", "validation", "test")
+    }
+    scans = sklearn.datasets.load_digits()
+    expected = sorted(
+        (label, np.rint(image * 255 / 16).astype(np.uint8).tobytes())
+        for label, image in zip(scans.target.tolist(), scans.images, strict=True)
+    )
+    found = sorted(
+        (int(example["label"]), example["image"].numpy().tobytes())
+        for example in source.builder.as_dataset("train+validation+test")
+    )
+    assert found == expected
+    assert max(max(image) for _, image in found) == 255
+
+
+def test_digits_keep_the_classes_shares(data_dir):
+    source = datasets.open_source("digits", data_dir)
+    for split, size in digits.SPLIT_SIZES.items():
+        labels = [int(e["label"]) for e in source.builder.as_dataset(split)]
+        shares = np.bincount(sklearn.datasets.load_digits().target) / 1797
+        assert np.abs(np.bincount(labels) - shares * size).max() <= 1
+
+
+def test_imported_images_keep_bytes_label_and_name(tmp_path):
+    rng = np.random.default_rng(0)
+    contents = {}
+    for number in range(12):
+        file = io.BytesIO()
+        pixels = rng.integers(0, 256, (8 + number, 9, 3), dtype=np.uint8)
+        extension = ("jpeg", "png")[number % 2]
+        Image.fromarray(pixels).save(file, extension)
+        path = f"{'ab'[number % 3 > 0]}/pict\u00fcre {number}.{extension.upper()}"
+        contents[path] = file.getvalue()
+        (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / path).write_bytes(contents[path])
+    listing = folders.list_folder(str(tmp_path / "in"), validation_share=0.3)
+    gone = listing.files["train"][0][0]
+    chosen = image_folder.FolderConfig(
+        name="pets",
+        listing=folders.leave_out(listing, [gone]),
+        skipped={gone: "blurred"},
+    )
+    image_folder.ImageFolder(config=chosen, data_dir=tmp_path).download_and_prepare()
+
+    source = datasets.open_source("pets", str(tmp_path))
+    assert source.class_names == ("a", "b") and source.version == "1.0.0"
+    seen = {}
+    for split, files in listing.files.items():
+        for shard in source.shards(split):
+            for record in tf.data.TFRecordDataset(shard.filename):
+                parsed = source.parse(record)
+                path = source.describe(record, split, 0).split(" (record")[0]
+                assert source.class_names[int(parsed["label"])] == path[0]
+                assert (path, path[0]) in files
+                seen[path] = parsed["image"].numpy()
+    assert contents.pop(gone) and seen == contents
+    skipped = tmp_path / "image_folder" / "pets" / "1.0.0" / "skipped.txt"
+    assert skipped.read_text() == f"{gone}\tblurred\n"
+    assert source.builder.info.metadata["num_files"] == 12

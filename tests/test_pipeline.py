@@ -1,0 +1,313 @@
+"""The promises of the streams: pure, resumable, divisible, exact."""
+
+import io
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from hypothesis import strategies as st
+from PIL import Image
+
+from vit_tf import config
+from vit_tf.data import datasets, folders, images, pipeline, storage
+from vit_tf.data.builders import image_folder
+
+SIZES = {"train": 90, "test": 37}
+
+
+def _jpeg(number: int) -> bytes:
+    """A picture of noise whose mean brightness is `number`."""
+    rng = np.random.default_rng(number)
+    shape = rng.integers(20, 40, 2)
+    pixels = rng.integers(number, number + 30, (*shape, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", quality=95)
+    return file.getvalue()
+
+
+def _prepare(root, name: str, damaged: tuple[str, ...] = ()) -> datasets.Source:
+    """Two classes, 'dark' of even and 'light' of odd numbers, in five files."""
+    folder = root / name
+    for split, size in SIZES.items():
+        for number in range(size):
+            kind = "light" if number % 2 else "dark"
+            path = folder / split / kind / f"{number:03}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_jpeg(number))
+    listing = folders.list_folder(str(folder))
+    for path in damaged:
+        (folder / path).write_bytes(_jpeg(1)[:300])
+    chosen = image_folder.FolderConfig(name=name, listing=listing)
+    image_folder.ImageFolder(
+        config=chosen, data_dir=root / "data"
+    ).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=5))
+    return datasets.open_source(name, str(root / "data"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> datasets.Source:
+    return _prepare(tmp_path_factory.mktemp("pipeline"), "pictures")
+
+
+@pytest.fixture(params=["memory", "files"])
+def path(request, monkeypatch) -> str:
+    if request.param == "files":
+        monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(storage, "SHARDS_PER_GROUP", 2)
+        monkeypatch.setattr(storage, "WINDOW_BYTES", 20_000)
+    return request.param
+
+
+def _data(**changes) -> config.Data:
+    return config.Data(**{"image_size": 16, "batch_size": 24} | changes)
+
+
+def _examples(source: datasets.Source, split: str) -> list[dict]:
+    """What TFDS itself reads, file after file."""
+    read_config = tfds.ReadConfig(interleave_cycle_length=1)
+    return list(source.builder.as_dataset(split, read_config=read_config))
+
+
+def _take(dataset: tf.data.Dataset, count: int) -> dict[str, np.ndarray]:
+    """`count` elements, stacked."""
+    elements = list(dataset.take(count).as_numpy_iterator())
+    assert len(elements) == count
+    return {key: np.stack([e[key] for e in elements]) for key in elements[0]}
+
+
+def _assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
+
+
+def test_training_batches_have_static_shapes_and_types(source):
+    stream = pipeline.train_stream(source, _data(), seed=0, num_replicas=3)
+    assert stream.element_spec == {
+        "image": tf.TensorSpec((8, 16, 16, 3), tf.uint8),
+        "label": tf.TensorSpec((8,), tf.int32),
+        "index": tf.TensorSpec((8,), tf.int64),
+    }
+
+
+def test_rows_hold_the_image_and_label_of_their_index(source, path):
+    data = _data(crop=config.Crop.RESIZE, flip=False)
+    examples = _examples(source, "train")
+    batches = _take(pipeline.train_stream(source, data, seed=0), 5)
+    for batch in range(5):
+        for row, index in enumerate(batches["index"][batch]):
+            assert batches["label"][batch, row] == examples[index]["label"]
+            expected = np.rint(images.resize(examples[index]["image"], 16))
+            np.testing.assert_array_equal(batches["image"][batch, row], expected)
+
+
+def test_the_stream_is_a_function_of_seed_and_step(source, path):
+    tf.random.set_seed(1)
+    once = _take(pipeline.train_stream(source, _data(), seed=4), 9)
+    tf.random.set_seed(2)
+    _assert_same(_take(pipeline.train_stream(source, _data(), seed=4), 9), once)
+    other = _take(pipeline.train_stream(source, _data(), seed=5), 9)
+    assert (other["index"] != once["index"]).any()
+
+
+def test_a_run_resumes_at_any_step(source, path):
+    seed = 2**31 - 1
+    whole = _take(pipeline.train_stream(source, _data(), seed=seed), 20)
+
+    @hypothesis.settings(deadline=None, max_examples=6)
+    @hypothesis.given(step=st.integers(1, 17))
+    def check(step):
+        rest = pipeline.train_stream(source, _data(), seed=seed, start_step=step)
+        expected = {key: value[step : step + 3] for key, value in whole.items()}
+        _assert_same(_take(rest, 3), expected)
+
+    check()
+
+
+def test_parallelism_changes_nothing(source, path, monkeypatch):
+    usual = _take(pipeline.train_stream(source, _data(), seed=4), 6)
+    for parallel in (1, 7):
+        monkeypatch.setattr(pipeline, "_PARALLEL", parallel)
+        _assert_same(_take(pipeline.train_stream(source, _data(), seed=4), 6), usual)
+
+
+@pytest.mark.parametrize("num_hosts,num_replicas", [(1, 3), (2, 4), (4, 8)])
+def test_hosts_and_replicas_split_the_same_batch(source, path, num_hosts, num_replicas):
+    whole = _take(pipeline.train_stream(source, _data(), seed=6, start_step=2), 5)
+    local = num_replicas // num_hosts
+    parts = []
+    for host in range(num_hosts):
+        stream = pipeline.train_stream(
+            source,
+            _data(),
+            seed=6,
+            start_step=2,
+            num_hosts=num_hosts,
+            host_index=host,
+            num_replicas=num_replicas,
+        )
+        part = _take(stream, 5 * local)
+        # Consecutive elements of a host are its replicas: (step, rows, ...).
+        parts.append({k: v.reshape(5, -1, *v.shape[2:]) for k, v in part.items()})
+    union = {key: np.concatenate([p[key] for p in parts], axis=1) for key in whole}
+    _assert_same(union, whole)
+
+
+def test_an_epoch_shows_every_example_once_and_anew(source, path):
+    # 90 examples in batches of 24: epochs end inside batches.
+    batches = _take(pipeline.train_stream(source, _data(), seed=0), 15)
+    index = batches["index"].reshape(-1)
+    images_seen = batches["image"].reshape(-1, 16, 16, 3)
+    for epoch in range(4):
+        assert sorted(index[90 * epoch : 90 * (epoch + 1)]) == list(range(90))
+    first, second = (
+        images_seen[np.argsort(index[:90])],
+        images_seen[90:][np.argsort(index[90:180])],
+    )
+    same = (first == second).all(axis=(1, 2, 3))
+    assert same.mean() < 0.1  # crops and flips are drawn again
+
+
+def test_a_part_of_a_split_is_all_that_is_read(source, path):
+    data = _data(split="train[:30]+train[60:75]", batch_size=15)
+    batches = _take(pipeline.train_stream(source, data, seed=0), 6)
+    assert (np.bincount(batches["index"].reshape(-1)) == [2] * 45).all()
+    examples = _examples(source, data.split)
+    for index, label in zip(
+        batches["index"].reshape(-1), batches["label"].reshape(-1), strict=True
+    ):
+        assert label == examples[index]["label"]
+
+
+def test_no_python_runs_in_the_graph(source, path):
+    for stream in (
+        pipeline.train_stream(source, _data(), seed=0),
+        pipeline.eval_stream(source, _data(), "test", batch_size=8),
+    ):
+        graph = tf.raw_ops.DatasetToGraphV2(input_dataset=stream._variant_tensor)
+        text = graph.numpy()
+        assert b"DecodeAndCropJpeg" in text or b"DecodeImage" in text
+        assert b"PyFunc" not in text and b"GeneratorDataset" not in text
+
+
+@pytest.mark.parametrize("batch_size,replicas", [(8, 1), (10, 2), (37, 1), (64, 4)])
+@pytest.mark.parametrize("split", ["test", "test[5:20]"])
+def test_evaluation_gives_every_example_once(source, split, batch_size, replicas):
+    stream = pipeline.eval_stream(
+        source, _data(), split, batch_size=batch_size, num_replicas=replicas
+    )
+    elements = list(stream.as_numpy_iterator())
+    assert len(elements) % replicas == 0
+    assert all(e["mask"].shape == (batch_size // replicas,) for e in elements)
+    joined = {k: np.concatenate([e[k] for e in elements]) for k in elements[0]}
+    examples = _examples(source, split)
+    num = len(examples)
+    # Padding is less than one global batch and comes last.
+    assert 0 <= len(joined["mask"]) - num < batch_size
+    assert joined["mask"][:num].all() and not joined["mask"][num:].any()
+    assert joined["index"].tolist() == [
+        *range(num),
+        *[-1] * (len(joined["mask"]) - num),
+    ]
+    assert joined["label"][:num].tolist() == [int(e["label"]) for e in examples]
+    assert joined["image"].dtype == np.float32
+    for image, example in zip(joined["image"], examples, strict=False):
+        expected = images.to_model_range(images.resize(example["image"], 16))
+        np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("crop", list(config.EvalCrop))
+def test_evaluation_uses_the_configured_view(source, crop):
+    data = _data(eval_crop=crop)
+    (batch,) = pipeline.eval_stream(source, data, "test[:4]", batch_size=4)
+    for row, example in enumerate(storage.in_order(source, "test[:4]")):
+        encoded = source.parse(example["record"])["image"]
+        expected = images.evaluation_view(encoded, data)
+        np.testing.assert_array_equal(batch["image"][row], expected)
+
+
+def test_a_batch_that_does_not_divide_is_refused(source):
+    with pytest.raises(
+        config.Refused, match="data.batch_size=100.*8 replicas.*96, 104"
+    ):
+        pipeline.train_stream(source, _data(batch_size=100), seed=0, num_replicas=8)
+    with pytest.raises(config.Refused, match="evals.batch_size=3.*near.*: 8$"):
+        pipeline.eval_stream(source, _data(), "test", batch_size=3, num_replicas=8)
+
+
+def test_unequal_hosts_are_an_error(source):
+    for hosts, index, replicas in ((2, 0, 3), (2, 2, 4)):
+        with pytest.raises(ValueError, match="same|as many replicas"):
+            pipeline.train_stream(
+                source,
+                _data(),
+                seed=0,
+                num_hosts=hosts,
+                host_index=index,
+                num_replicas=replicas,
+            )
+
+
+def test_a_split_that_is_not_there_is_refused(source):
+    with pytest.raises(config.Refused, match="validation"):
+        pipeline.train_stream(source, _data(split="validation"), seed=0)
+    with pytest.raises(config.Refused, match="validation"):
+        pipeline.eval_stream(source, _data(), "validation", batch_size=8)
+
+
+def test_corrupt_images_are_named(tmp_path, path):
+    bad = ("train/dark/040.jpg", "test/light/011.jpg")
+    source = _prepare(tmp_path, "broken", damaged=bad)
+    stream = iter(pipeline.train_stream(source, _data(), seed=0))
+    for step in range(4):
+        found = pipeline.find_corrupt(source, _data(), seed=0, step=step)
+        try:
+            next(stream)
+        except tf.errors.InvalidArgumentError:
+            break
+        assert found is None
+    else:
+        pytest.fail("the damaged image was decoded")
+    assert found.startswith("train/dark/040.jpg (record ")
+    assert found.endswith(" of broken 1.0.0 train) cannot be decoded")
+    assert bad[1] in pipeline.find_corrupt_eval(source, _data(), "test")
+    assert pipeline.find_corrupt_eval(source, _data(), "test[:1]") is None
+
+
+def test_a_cut_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
+    source = _prepare(tmp_path, "cut")
+    shard = source.shards("train")[3].filename
+    with open(shard, "r+b") as file:
+        file.truncate(5000)
+    stream = pipeline.train_stream(source, _data(), seed=0)
+    with pytest.raises(tf.errors.DataLossError):
+        _take(stream, 4)
+    found = [pipeline.find_corrupt(source, _data(), seed=0, step=s) for s in range(4)]
+    assert any(line and shard in line for line in found)
+    with open(source.shards("test")[0].filename, "r+b") as file:
+        file.truncate(100)
+    line = pipeline.find_corrupt_eval(source, _data(), "test")
+    assert source.shards("test")[0].filename in line
+
+
+def test_a_strategy_gets_the_same_rows(source):
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+    whole = _take(pipeline.train_stream(source, _data(), seed=6), 3)
+    distributed = strategy.distribute_datasets_from_function(
+        lambda context: pipeline.train_stream(
+            source,
+            _data(),
+            seed=6,
+            num_hosts=context.num_input_pipelines,
+            host_index=context.input_pipeline_id,
+            num_replicas=context.num_replicas_in_sync,
+        )
+    )
+    for step, batch in zip(range(3), distributed):
+        rows = np.concatenate(strategy.experimental_local_results(batch["index"]))
+        np.testing.assert_array_equal(rows, whole["index"][step])

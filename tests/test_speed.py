@@ -1,0 +1,53 @@
+"""The benchmark measures what it says; no figure is asserted."""
+
+import tensorflow as tf
+import tiny
+
+from vit_tf import config, speed
+
+
+def test_works_take_turns_and_count_their_images():
+    calls = []
+    works = {
+        "a": lambda: calls.append("a") or 3,
+        "b": lambda: calls.append("b") or 5,
+    }
+    rates = speed.compare(works, rounds=2)
+    assert calls == ["a", "a", "b", "b", "a", "b", "a", "b"]
+    for rate in rates.values():
+        assert 0 < rate.slowest <= rate.median <= rate.fastest
+
+
+def test_the_model_is_measured_in_every_way():
+    cfg = tiny.make(data__batch_size=4)
+    works = speed.model_works(cfg, num_classes=10)
+    assert len(works) == 8
+    for precision in config.Precision:
+        for jit in ("on", "off"):
+            for what in ("inference", "training step"):
+                assert works[f"{what}, {precision}, XLA {jit}"]() == 4
+
+
+def test_the_bare_step_trains():
+    cfg = tiny.make(data__batch_size=4, optim__warmup_steps=0)
+    from vit_tf.models import build
+
+    model = build.build(cfg.model, num_classes=10, image_size=16)
+    before = [v.numpy() for v in model.trainable_variables]
+    speed.bare_step(cfg, model, num_classes=10, jit_compile=False)()
+    after = [v.numpy() for v in model.trainable_variables]
+    assert any((x != y).any() for x, y in zip(before, after))
+
+
+def test_the_loop_and_the_input_are_measured(data_dir):
+    cfg = tiny.make(train__length=4, optim__warmup_steps=0)
+    rates = speed.loop_overhead(cfg, data_dir=data_dir, turns=1, steps=2)
+    assert rates.keys() == {"bare step", "loop"}
+    assert speed.input_work(cfg, data_dir=data_dir, batches=2)() == 32
+
+
+def test_crops_are_measured_over_every_file():
+    picture = tf.io.encode_jpeg(tf.zeros((40, 50, 3), tf.uint8)).numpy()
+    works = speed.crop_works([picture] * 5, image_size=16)
+    assert {work() for work in works.values()} == {5}
+    assert len(works) == 2
