@@ -45,7 +45,7 @@ def pretrain(scale: table.Scale) -> config.Config:
             clip_norm=1.0,
         ),
         train=config.Train(
-            length=6000 if small else 4,
+            length=5000 if small else 4,
             log_every_steps=50 if small else 2,
             checkpoint_every_steps=1000 if small else 2,
         ),
@@ -73,9 +73,9 @@ def finetune(scale: table.Scale) -> config.Config:
             clip_norm=1.0,
         ),
         train=config.Train(
-            length=500 if small else 2,
+            length=400 if small else 2,
             log_every_steps=5 if small else 1,
-            checkpoint_every_steps=250 if small else 1,
+            checkpoint_every_steps=200 if small else 1,
         ),
         evals=config.Evals(splits=("test",)),
     )

@@ -1,5 +1,6 @@
 """The loop's guarantees: replicas, resume, signals, and loud failures."""
 
+import itertools
 import os
 import pathlib
 import random
@@ -13,6 +14,8 @@ import pytest
 import tiny
 
 from vit_tf import config, record, train
+from vit_tf.data import folders
+from vit_tf.data.builders import image_folder
 
 
 def _assert_same_state(ours, theirs):
@@ -22,10 +25,11 @@ def _assert_same_state(ours, theirs):
 
 
 def _assert_close_state(ours, theirs):
-    """Weights and their average within 1e-6 relative, each tensor within 1e-5.
+    """Weights and their average within 1e-6 relative, each tensor within 1e-4.
 
-    A bias starts at zero and is as small as the few steps it took, so that one
-    rounding error in ten steps weighs more in it than in all weights together.
+    A bias starts at zero and is as small as the few steps it took, and Adam divides
+    by the gradient's own size: where a gradient is nearly zero, its rounding error
+    becomes a part of a whole step.
     """
     assert ours.keys() == theirs.keys()
     for kind in ("model/", "polyak"):
@@ -34,7 +38,7 @@ def _assert_close_state(ours, theirs):
             value = theirs[name].astype("float64")
             errors.append(np.linalg.norm(value - ours[name]))
             sizes.append(np.linalg.norm(value))
-            assert errors[-1] <= 1e-5 * sizes[-1], name
+            assert errors[-1] <= 1e-4 * sizes[-1], name
         assert len(errors) > 30
         assert np.linalg.norm(errors) <= 1e-6 * np.linalg.norm(sizes), kind
 
@@ -314,6 +318,38 @@ def test_a_batch_that_does_not_divide_is_refused(data_dir):
     trainee = train.prepare(cfg, machine, data_dir=data_dir)
     with pytest.raises(config.Refused, match="data.batch_size=16.*near: 15, 18"):
         trainee.steps(cfg, machine)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_corrupt_image_stops_the_run_with_its_name(tmp_path, split):
+    """What was trained before it is saved; nothing is skipped in silence."""
+    rng = np.random.default_rng(0)
+    bad = f"{split}/b/3.png"
+    for part, kind, number in itertools.product(("train", "test"), "ab", range(16)):
+        path = tmp_path / "photos" / part / kind / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        path.write_bytes(tiny.tf.io.encode_png(pixels).numpy())
+    listing = folders.list_folder(str(tmp_path / "photos"))
+    # Damaged between the check and the writing, as a failing disk would do it.
+    (tmp_path / "photos" / bad).write_bytes(b"\x89PNG\r\n\x1a\n but no picture")
+    chosen = image_folder.FolderConfig(name="photos", listing=listing)
+    data_dir = str(tmp_path / "data")
+    image_folder.ImageFolder(config=chosen, data_dir=data_dir).download_and_prepare()
+    cfg = tiny.make(data__name="photos", data__batch_size=4, train__length=8)
+    with pytest.raises(config.Refused) as caught:
+        train.train(
+            cfg, str(tmp_path / "run"), machine=tiny.one_device(), data_dir=data_dir
+        )
+    line = str(caught.value)
+    assert bad in line and "\n" not in line
+    if split == "train":
+        step = int(line.split("step ")[1].split(":")[0])
+        rows = tiny.rows(tmp_path / "run")
+        assert [r["step"] for r in rows] == list(range(1, step))
+        if step > 1:
+            whole = sorted((tmp_path / "run" / "checkpoints").glob("step_*"))
+            assert whole[-1].name == f"step_{step - 1:08d}"
 
 
 # Transfer.

@@ -50,7 +50,10 @@ def build(
         norm = tf.linalg.global_norm(gradients)
         gradients = optim.clip(gradients, cfg.optim.clip_norm, norm)
         rate = tf.convert_to_tensor(optimizer.learning_rate, tf.float32)
-        optimizer.apply(gradients, model.trainable_variables)
+        # The step counter depends on no data and would run ahead of a batch that
+        # cannot be read; a checkpoint would then hold one step too many.
+        with tf.control_dependencies([norm]):
+            optimizer.apply(gradients, model.trainable_variables)
         return tf.stack([loss, norm, rate])  # as METRICS
 
     @tf.function
