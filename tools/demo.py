@@ -4,7 +4,6 @@ python -m tools.demo --workdir=runs/demo
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
@@ -24,13 +23,12 @@ def main() -> None:
     from experiments import quickstart
     from tools import demo_page
     from vit_tf import runtime, train
-    from vit_tf.data.builders import digits, shapes
+    from vit_tf.data import datasets, preparation
 
     workdir = pathlib.Path(_WORKDIR.value)
     data_dir = _DATA_DIR.value or str(workdir / "data")
-    for builder in (shapes.Shapes, digits.Digits):
-        print(f"preparing {builder.name} in {data_dir}", file=sys.stderr)
-        builder(data_dir=data_dir).download_and_prepare()
+    for name in ("shapes", "digits"):
+        preparation.prepare_dataset(name, datasets.Path(data_dir))
     for name in demo_page.RUNS:
         cfg = quickstart.get_config(f"{name},{_SCALE.value}")
         if name == "finetune":

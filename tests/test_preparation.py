@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import prepare_data
 from vit_tf import config
-from vit_tf.data import datasets
+from vit_tf.data import datasets, preparation
 from vit_tf.data.builders import digits
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -48,7 +47,7 @@ def test_the_command_prepares_and_twice_is_once(tmp_path, capsys):
     assert f"Prepared in {home}: " in first.stdout
     assert "train 1,197" in first.stdout
     written = {file: file.stat().st_mtime_ns for file in home.iterdir()}
-    prepare_data.prepare_dataset("digits", datasets.Path(tmp_path))
+    preparation.prepare_dataset("digits", datasets.Path(tmp_path))
     assert capsys.readouterr().out == f"digits: already prepared in {home}\n"
     assert written == {file: file.stat().st_mtime_ns for file in home.iterdir()}
 
@@ -62,13 +61,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
 
 
 def test_a_folder_goes_in_and_opens_by_its_name(tmp_path, pets, capsys):
-    prepare_data.prepare_folder(str(pets), "pets", datasets.Path(tmp_path / "data"))
+    preparation.prepare_folder(str(pets), "pets", datasets.Path(tmp_path / "data"))
     said = capsys.readouterr().out
     assert "2 classes" in said and "1 .db" in said
     source = datasets.open_source("pets", str(tmp_path / "data"))
     counts = [source.num_examples(split) for split in ("train", "validation")]
     assert sum(counts) == 40 and source.class_names == ("cat", "dog")
-    prepare_data.prepare_folder(str(pets), "pets", datasets.Path(tmp_path / "data"))
+    preparation.prepare_folder(str(pets), "pets", datasets.Path(tmp_path / "data"))
     assert "pets: already prepared in " in capsys.readouterr().out
 
 
@@ -78,14 +77,14 @@ def test_corrupt_files_are_refused_or_left_out(tmp_path, pets, capsys):
     (pets / "dog" / "7.jpg").write_bytes(whole[: len(whole) // 2])
     (pets / "cat" / "3.jpg").write_bytes(b"")
     with pytest.raises(config.Refused) as refusal:
-        prepare_data.prepare_folder(str(pets), "pets", root, validation_share=0.0)
+        preparation.prepare_folder(str(pets), "pets", root, validation_share=0.0)
     line = str(refusal.value)
     assert "2 of 40 images cannot be decoded" in line and "\n" not in line
     assert "cat/3.jpg (empty file)" in line and "--skip_corrupt" in line
     with pytest.raises(config.Refused, match="unknown"):
         datasets.open_source("pets", str(root))
 
-    prepare_data.prepare_folder(
+    preparation.prepare_folder(
         str(pets), "pets", root, validation_share=0.0, skip_corrupt=True
     )
     assert "Skipped 2 damaged files, listed in " in capsys.readouterr().out
@@ -99,13 +98,13 @@ def test_corrupt_files_are_refused_or_left_out(tmp_path, pets, capsys):
 
 def test_a_name_stands_for_one_folder(tmp_path, pets):
     root = datasets.Path(tmp_path / "data")
-    prepare_data.prepare_folder(str(pets), "pets", root)
+    preparation.prepare_folder(str(pets), "pets", root)
     _images(tmp_path / "others", "a/1.png", "b/1.png")
     with pytest.raises(config.Refused, match="already prepared from .*pets; choose"):
-        prepare_data.prepare_folder(str(tmp_path / "others"), "pets", root)
+        preparation.prepare_folder(str(tmp_path / "others"), "pets", root)
     _images(pets, "dog/new.png")
     with pytest.raises(config.Refused, match="from 40 images.* now holds 41; remove"):
-        prepare_data.prepare_folder(str(pets), "pets", root)
+        preparation.prepare_folder(str(pets), "pets", root)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +119,12 @@ def test_a_name_stands_for_one_folder(tmp_path, pets):
 )
 def test_names_that_cannot_be_used(tmp_path, pets, name, complaint):
     with pytest.raises(config.Refused, match=complaint):
-        prepare_data.prepare_folder(str(pets), name, datasets.Path(tmp_path))
+        preparation.prepare_folder(str(pets), name, datasets.Path(tmp_path))
 
 
 def test_data_to_fetch_by_hand_says_what_goes_where(tmp_path):
     with pytest.raises(config.Refused) as refusal:
-        prepare_data.prepare_dataset("imagenet2012", datasets.Path(tmp_path))
+        preparation.prepare_dataset("imagenet2012", datasets.Path(tmp_path))
     line = str(refusal.value)
     for part in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
         assert part in line
@@ -138,18 +137,18 @@ def test_a_failing_download_is_one_line(tmp_path, monkeypatch):
         def download_and_prepare(self):
             raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(prepare_data.tfds, "builder", lambda *_, **__: Failing())
+    monkeypatch.setattr(preparation.tfds, "builder", lambda *_, **__: Failing())
     with pytest.raises(config.Refused) as refusal:
-        prepare_data.prepare_dataset("cifar10", datasets.Path(tmp_path))
+        preparation.prepare_dataset("cifar10", datasets.Path(tmp_path))
     line = "--dataset=cifar10: not prepared: ConnectionError: no route to host"
     assert str(refusal.value) == line
 
 
 def test_the_list_shows_what_is_prepared(tmp_path, pets, capsys):
     root = datasets.Path(tmp_path)
-    prepare_data.prepare_folder(str(pets), "pets", root, validation_share=0.0)
+    preparation.prepare_folder(str(pets), "pets", root, validation_share=0.0)
     capsys.readouterr()
-    prepare_data.list_datasets(root)
+    preparation.list_datasets(root)
     lines = capsys.readouterr().out.splitlines()[1:]
     states = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
     assert states["pets"] == "prepared, 2 classes, train 40"
@@ -182,9 +181,9 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(digits, "_png", fail)
     with pytest.raises(config.Refused, match="not prepared: .*No space left on device"):
-        prepare_data.prepare_dataset("digits", datasets.Path(tmp_path))
+        preparation.prepare_dataset("digits", datasets.Path(tmp_path))
     with pytest.raises(config.Refused, match="not prepared in"):
         datasets.open_source("digits", str(tmp_path))
     monkeypatch.undo()
-    prepare_data.prepare_dataset("digits", datasets.Path(tmp_path))
+    preparation.prepare_dataset("digits", datasets.Path(tmp_path))
     assert datasets.open_source("digits", str(tmp_path)).num_examples("test") == 400
