@@ -13,6 +13,7 @@ FLOORS = [
     ["vit_tf/config.py"],
     ["vit_tf/recipes.py"],
     [
+        "vit_tf/files.py",
         "vit_tf/runtime.py",
         "vit_tf/record.py",
         "vit_tf/optim.py",

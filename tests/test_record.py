@@ -48,12 +48,16 @@ def test_another_config_is_refused_with_what_differs(tmp_path):
 
 def test_progress_prints_lines_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(record, "_LINE_SECONDS", 0.0)
-    with record.Progress("a run", first=0, total=2) as progress:
-        progress.update(1, loss=0.5, rate=12345.6)
-        progress.update(2, loss=0.25, rate=12345.6)
+    with record.Progress("a run", first=0, total=3) as progress:
+        for step in (1, 2, 3):
+            progress.update(step, loss=1 / step, rate=12345.6)
+        progress.say("done")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("a run: step 1/2  loss 0.5000  12,346 images/s  0:0")
-    assert lines[0].endswith("left") and "step 2/2" in lines[1]
+    # The first step compiles and would give a foolish time left.
+    assert len(lines) == 3
+    assert lines[0].startswith("a run: step 2/3  loss 0.5000  12,346 images/s  0:0")
+    assert lines[0].endswith("left") and "step 3/3" in lines[1]
+    assert lines[2] == "a run: done"
 
 
 @pytest.mark.parametrize(

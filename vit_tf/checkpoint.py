@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, files
 from vit_tf.models import build, weights
 
 _NAME = re.compile(r"^step_(\d{8})$")
@@ -49,23 +49,23 @@ class Keeper:
         final = os.path.join(self.folder, f"step_{step:08d}")
         unfinished = f"{final}.unfinished"
         try:
-            _remove(unfinished)
+            files.remove(unfinished)
             tf.io.gfile.makedirs(unfinished)
             self._state.write(os.path.join(unfinished, "state"))
-            _remove(final)
+            files.remove(final)
             tf.io.gfile.rename(unfinished, final)
-            _write_whole(os.path.join(final, _MARK), json.dumps({"step": step}))
-        except (tf.errors.OpError, OSError) as error:
-            _remove(unfinished)
+            files.write_whole(os.path.join(final, _MARK), json.dumps({"step": step}))
+        except (tf.errors.OpError, OSError, config.Refused) as error:
+            files.remove(unfinished)
             whole = [s for s in self.steps() if s != step]
             last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
             raise config.Refused(
                 f"cannot save the checkpoint of step {step} in {self.folder}: "
-                f"{_reason(error)}; {last}; free some space and run the same "
+                f"{files.reason(error)}; {last}; free some space and run the same "
                 "command again"
             ) from error
         for old in self.steps()[: -self.keep]:
-            _remove(os.path.join(self.folder, f"step_{old:08d}"))
+            files.remove(os.path.join(self.folder, f"step_{old:08d}"))
 
     def restore(self) -> int:
         """Restores the newest checkpoint; the step it was saved at, or 0.
@@ -74,6 +74,7 @@ class Keeper:
             config.Refused: it cannot be read or belongs to another model.
         """
         steps = self.steps()
+        self._sweep(steps)
         if not steps:
             return 0
         path = os.path.join(self.folder, f"step_{steps[-1]:08d}")
@@ -83,10 +84,19 @@ class Keeper:
         except Exception as error:  # TensorFlow raises many kinds for damaged files
             before = f"step {steps[-2]}" if len(steps) > 1 else "the beginning"
             raise config.Refused(
-                f"checkpoint {path} cannot be read: {_reason(error)}; remove that "
+                f"checkpoint {path} cannot be read: {files.reason(error)}; remove that "
                 f"folder to go on from {before}"
             ) from error
         return steps[-1]
+
+    def _sweep(self, whole: list[int]) -> None:
+        """Removes what interrupted writes have left."""
+        if not tf.io.gfile.isdir(self.folder):
+            return
+        kept = {f"step_{step:08d}" for step in whole}
+        for name in tf.io.gfile.listdir(self.folder):
+            if name.startswith("step_") and name.rstrip("/") not in kept:
+                files.remove(os.path.join(self.folder, name))
 
 
 def saved_steps(folder: str) -> list[int]:
@@ -106,14 +116,9 @@ def save_weights(model, path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         local = os.path.join(folder, "weights.npz")
         weights.save_released(model, local)
-        try:
+        with files.refusing(path):
             tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
             tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
-        except (tf.errors.OpError, OSError) as error:
-            raise config.Refused(
-                f"cannot write {path}: {_reason(error)}; free some space and run the "
-                "same command again"
-            ) from error
 
 
 def load_run(workdir: str):
@@ -173,10 +178,8 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
 
 
 def _read_run(workdir: str) -> tuple[config.Config, dict]:
-    with tf.io.gfile.GFile(os.path.join(workdir, "config.json")) as file:
-        cfg = config.from_json(file.read())
-    with tf.io.gfile.GFile(os.path.join(workdir, "result.json")) as file:
-        return cfg, json.loads(file.read())
+    cfg = config.from_json(files.read(os.path.join(workdir, "config.json")))
+    return cfg, json.loads(files.read(os.path.join(workdir, "result.json")))
 
 
 @contextlib.contextmanager
@@ -202,19 +205,3 @@ class _Variables(tf.train.Checkpoint):
                 raise ValueError(f"two variables named {variable.path}")
             named[name] = variable.value
         super().__init__(**named)
-
-
-def _remove(path: str) -> None:
-    if tf.io.gfile.exists(path):
-        tf.io.gfile.rmtree(path)
-
-
-def _write_whole(path: str, text: str) -> None:
-    with tf.io.gfile.GFile(f"{path}.unfinished", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
-
-
-def _reason(error: Exception) -> str:
-    text = str(getattr(error, "message", "") or error).strip().splitlines()
-    return text[0] if text else type(error).__name__

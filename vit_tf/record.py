@@ -22,7 +22,7 @@ import keras
 import rich.progress
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, files
 
 # Fields of a row that depend on the clock; all others repeat exactly.
 TIMING_FIELDS = ("images_per_second", "seconds")
@@ -54,13 +54,13 @@ class Run:
         """The result of the run if it is finished."""
         if not tf.io.gfile.exists(self.path("result.json")):
             return None
-        return json.loads(_read(self.path("result.json")))
+        return json.loads(files.read(self.path("result.json")))
 
     def rewind(self, step: int) -> None:
         """Drops the rows after `step`; they will be written again."""
         kept = [row for row in read_rows(self.workdir) if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        _write_whole(self.path("metrics.jsonl"), text)
+        files.write_whole(self.path("metrics.jsonl"), text)
 
     def seconds(self) -> float:
         """Training seconds so far, over all the times this run was resumed."""
@@ -69,8 +69,7 @@ class Run:
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row to metrics.jsonl and its numbers to TensorBoard."""
-        with tf.io.gfile.GFile(self.path("metrics.jsonl"), "a") as file:
-            file.write(json.dumps(row) + "\n")
+        files.append(self.path("metrics.jsonl"), json.dumps(row) + "\n")
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self.path("tensorboard"))
         with self._writer.as_default(step=row["step"]):
@@ -84,7 +83,7 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, after which the run counts as finished."""
-        _write_whole(self.path("result.json"), json.dumps(result, indent=2) + "\n")
+        files.write_whole(self.path("result.json"), json.dumps(result, indent=2) + "\n")
 
     def close(self) -> None:
         if self._writer is not None:
@@ -102,9 +101,9 @@ class Run:
     def _claim(self) -> None:
         path = self.path("config.json")
         if not tf.io.gfile.exists(path):
-            _write_whole(path, config.to_json(self.config))
+            files.write_whole(path, config.to_json(self.config))
             return
-        theirs = config.from_json(_read(path))
+        theirs = config.from_json(files.read(path))
         differing = config.differences(theirs, self.config)
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -121,7 +120,7 @@ def read_rows(workdir: str) -> list[dict[str, Any]]:
     if not tf.io.gfile.exists(path):
         return []
     rows = []
-    for line in _read(path).split("\n"):
+    for line in files.read(path).split("\n"):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -153,7 +152,8 @@ class Progress:
 
     def __init__(self, name: str, *, first: int, total: int):
         self.name, self.first, self.total = name, first, total
-        self._began = self._printed = time.monotonic()
+        self._began: float | None = None
+        self._printed = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             self._bar = rich.progress.Progress(
@@ -177,6 +177,9 @@ class Progress:
             self._bar.update(self._task, completed=step, state=state)
             return
         now = time.monotonic()
+        if self._began is None:  # the first call compiles: no measure of the rest
+            self._began, self.first = now, step
+            return
         if now - self._printed < _LINE_SECONDS and step < self.total:
             return
         self._printed = now
@@ -246,15 +249,3 @@ def _lock(workdir: str) -> int | None:
             f"--workdir={workdir}: another process is writing to this run"
         ) from None
     return handle
-
-
-def _read(path: str) -> str:
-    with tf.io.gfile.GFile(path) as file:
-        return file.read()
-
-
-def _write_whole(path: str, text: str) -> None:
-    """Writes a file so that it is never seen half done."""
-    with tf.io.gfile.GFile(f"{path}.unfinished", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)

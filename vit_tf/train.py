@@ -230,6 +230,7 @@ class _Clock:
         self.rate = 0.0
         self._last = time.monotonic()
         self._steps, self._began = 0, seconds
+        self._compiled = False
 
     def tick(self, steps: int) -> None:
         """Counts `steps` that ended now."""
@@ -239,6 +240,9 @@ class _Clock:
         self._steps += steps
         passed = max(self.seconds - self._began, 1e-9)
         self.rate = self._steps * self.batch_size / passed
+        if not self._compiled:  # the rates after this one leave compilation out
+            self._compiled = True
+            self._steps, self._began = 0, self.seconds
 
     def row(self) -> dict[str, float]:
         """The timing fields of a row; the rate starts afresh after it."""

@@ -1,0 +1,118 @@
+"""Checkpoints are whole or not there, in every window in which a kill can fall."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from vit_tf import checkpoint, config, optim
+from vit_tf.models import build
+
+
+def _keeper(folder, *, keep=2, value=0.0, depth=2):
+    cfg = tiny.make(model__depth=depth, optim__polyak=0.9)
+    keras.utils.set_random_seed(0)
+    model = build.build(cfg.model, num_classes=10, image_size=16)
+    optimizer = optim.build(
+        cfg.optim, total_steps=10, variables=model.trainable_variables
+    )
+    for variable in [*model.trainable_variables, *optimizer.averages]:
+        variable.assign(tf.fill(variable.shape, value))
+    return model, checkpoint.Keeper(
+        str(folder), model=model, optimizer=optimizer, keep=keep
+    )
+
+
+def _values(model):
+    return {float(v.numpy().max()) for v in model.trainable_variables}
+
+
+def test_save_and_restore_in_another_process_image(tmp_path):
+    _, keeper = _keeper(tmp_path, value=3.0)
+    keeper.save(7)
+    model, again = _keeper(tmp_path, value=0.0)
+    assert again.restore() == 7
+    assert _values(model) == {3.0}
+
+
+def test_the_newest_few_stay(tmp_path):
+    _, keeper = _keeper(tmp_path, keep=2)
+    for step in (1, 2, 3, 10):
+        keeper.save(step)
+    assert keeper.steps() == [3, 10]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step_00000003",
+        "step_00000010",
+    ]
+
+
+@pytest.mark.parametrize("window", ["writing", "before the mark"])
+def test_an_interrupted_write_is_not_a_checkpoint(tmp_path, window):
+    _, keeper = _keeper(tmp_path, value=1.0)
+    keeper.save(5)
+    left = tmp_path / "step_00000009"
+    shutil.copytree(tmp_path / "step_00000005", left)
+    (left / "complete.json").unlink()
+    if window == "writing":
+        left.rename(tmp_path / "step_00000009.unfinished")
+    model, again = _keeper(tmp_path)
+    assert again.restore() == 5
+    assert _values(model) == {1.0}
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000005"], "left-overs"
+    again.save(9)
+    assert again.steps() == [5, 9]
+
+
+@pytest.mark.parametrize("call", ["write", "rename", "write_whole"])
+def test_a_failing_write_keeps_the_one_before(tmp_path, monkeypatch, call):
+    _, keeper = _keeper(tmp_path, value=1.0)
+    keeper.save(5)
+
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        target = {
+            "write": keeper._state,
+            "rename": tf.io.gfile,
+            "write_whole": checkpoint.files,
+        }[call]
+        patch.setattr(target, call, full)
+        with pytest.raises(config.Refused) as caught:
+            keeper.save(6)
+    line = str(caught.value)
+    assert "checkpoint of step 6" in line and "No space left" in line
+    assert "the one of step 5 is whole" in line and "\n" not in line
+    model, again = _keeper(tmp_path)
+    assert again.restore() == 5
+    assert _values(model) == {1.0}
+
+
+def test_another_models_checkpoint_is_refused(tmp_path):
+    _, keeper = _keeper(tmp_path, depth=1)
+    keeper.save(5)
+    _, other = _keeper(tmp_path, depth=2)
+    with pytest.raises(config.Refused, match="step_00000005 cannot be read"):
+        other.restore()
+
+
+def test_an_empty_folder_starts_at_zero(tmp_path):
+    assert _keeper(tmp_path / "none")[1].restore() == 0
+
+
+def test_weights_are_written_whole(tmp_path):
+    model, _ = _keeper(tmp_path / "c", value=2.0)
+    path = tmp_path / "weights.npz"
+    checkpoint.save_weights(model, str(path))
+    with np.load(path) as arrays:
+        assert set(map(float, map(np.max, arrays.values()))) == {2.0}
+    with pytest.raises(config.Refused, match="cannot write"):
+        checkpoint.save_weights(model, str(tmp_path / "no" / "weights.npz"))
+
+
+def test_a_run_that_is_not_finished_cannot_be_loaded(tmp_path):
+    with pytest.raises(config.Refused, match="no finished run there"):
+        checkpoint.load_run(str(tmp_path))

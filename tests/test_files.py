@@ -1,0 +1,39 @@
+"""Files are whole or not there, and a failed write is one line."""
+
+import pytest
+
+from vit_tf import config, files
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_whole(str(path), "old")
+    files.write_whole(str(path), "new")
+    assert files.read(str(path)) == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_whole(str(path), "old")
+
+    def broken(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files.tf.io.gfile, "rename", broken)
+    with pytest.raises(config.Refused, match=r"a\.json: No space left .*free some"):
+        files.write_whole(str(path), "new")
+    assert files.read(str(path)) == "old"
+
+
+def test_append_and_remove(tmp_path):
+    path = tmp_path / "folder" / "rows"
+    path.parent.mkdir()
+    for text in ("a\n", "b\n"):
+        files.append(str(path), text)
+    assert files.read(str(path)) == "a\nb\n"
+    files.remove(str(path.parent))
+    files.remove(str(path.parent))  # not there any more, which is fine
+    assert not path.parent.exists()
+    with pytest.raises(config.Refused, match="cannot write"):
+        files.append(str(tmp_path / "nowhere" / "rows"), "a")
