@@ -104,6 +104,41 @@ def test_mirrored_over_virtual_devices(data_dir, tmp_path):
     assert tiny.result(tmp_path)["device"] == "2 virtual CPU devices"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return config.Config(optim=config.Optim(lrr=1))", "lrr: Unexpected keyword"),
+        ("return 3", "get_config() gave int"),
+        ("return config.Config(", "SyntaxError"),
+        ("return len(3)", "TypeError"),
+    ],
+)
+def test_mistakes_in_a_config_file_are_one_line(tmp_path, body, said):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"from vit_tf import config\n\n\ndef get_config(argument=None):\n    {body}\n"
+    )
+    done = _run(f"--config={path}", f"--workdir={tmp_path / 'x'}")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert str(path) in line and said in line
+
+
+def test_tools_without_a_config_do_not_swallow_overrides():
+    done = _run("--config.train.length=10", tool="tools.demo")
+    assert done.returncode == 2 and "config.train.length" in done.stderr
+
+
+def test_another_keras_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    done = _run(QUICKSTART, "--workdir=x")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: KERAS_BACKEND=jax: the tools train and evaluate with TensorFlow; "
+        "unset it"
+    )
+
+
 def test_overrides_may_stand_apart():
     from tools import command
 

@@ -51,6 +51,15 @@ def test_finetuning_is_table_4(dataset, steps, sweep):
     assert not cfg.model.pre_logits and cfg.start_from == "a.npz"
 
 
+@pytest.mark.parametrize("dataset", recipes.FINETUNING)
+def test_finetuning_is_scored_on_the_final_split(dataset):
+    from vit_tf.data import datasets
+
+    train, test = datasets.DATASETS[dataset].final
+    cfg = recipes.finetune("ViT-B/16", dataset, start_from=None)
+    assert (cfg.data.split, cfg.evals.splits) == (train, (test,))
+
+
 def test_what_the_tables_do_not_have_is_refused():
     with pytest.raises(config.Refused, match="no pre-training recipe for ViT-S/16"):
         recipes.pretrain("ViT-S/16", "jft300m")

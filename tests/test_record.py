@@ -17,33 +17,70 @@ def test_a_torn_last_row_is_left_out(tmp_path):
     assert found == rows
 
 
-def test_rewind_drops_later_rows(tmp_path):
+DATA = {"dataset": "digits 1.0.0", "training_examples": 7}
+
+
+def test_what_comes_after_the_checkpoint_is_dropped(tmp_path):
+    """Also the evaluation of its step, which may have been cut off half-way."""
     with record.Run(str(tmp_path), config.Config()) as run:
+        run.begin(0, data=DATA)
         for step in (1, 2, 3):
             run.write({"step": step, "loss": 1.0})
-        run.write({"step": 3, "split": "test", "name": "accuracy", "value": 1.0})
-        run.rewind(2)
-        assert [r["step"] for r in record.read_rows(str(tmp_path))] == [1, 2]
+            run.write({"step": step, "split": "test", "name": "loss", "value": 1.0})
+        run.begin(2, data=DATA)
+        rows = record.read_rows(str(tmp_path))
+        assert [(r["step"], "split" in r) for r in rows] == [
+            (1, False),
+            (1, True),
+            (2, False),
+        ]
+        run.begin(0, data=DATA)
+        assert record.read_rows(str(tmp_path)) == []
 
 
-def test_the_config_is_there_before_the_first_step(tmp_path):
-    cfg = config.Config()
-    cfg.optim.lr = 0.25
+def test_a_folder_is_claimed_when_the_run_begins(tmp_path):
+    cfg, other = config.Config(), config.Config()
+    other.optim.lr, other.train.seed = 0.5, 3
+    for early in (cfg, other):  # refused before they began, say
+        record.Run(str(tmp_path), early).close()
     with record.Run(str(tmp_path), cfg) as run:
+        run.begin(0, data=DATA)
         assert config.from_json((tmp_path / "config.json").read_text()) == cfg
         assert run.result() is None
         run.finish({"steps": 3})
         assert run.result() == {"steps": 3}
-
-
-def test_another_config_is_refused_with_what_differs(tmp_path):
-    with record.Run(str(tmp_path), config.Config()):
-        pass
-    other = config.Config()
-    other.optim.lr, other.train.seed = 0.5, 3
     with pytest.raises(config.Refused) as caught:
         record.Run(str(tmp_path), other)
     assert "optim.lr: 0.001 against 0.5; train.seed: 0 against 3" in str(caught.value)
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(config.Refused, match=r"config\.json cannot be read"):
+        record.Run(str(tmp_path), config.Config())
+
+
+def test_other_data_are_refused(tmp_path):
+    with record.Run(str(tmp_path), config.Config()) as run:
+        run.begin(0, data=DATA)
+        with pytest.raises(config.Refused, match="training_examples 7 against 8"):
+            run.begin(5, data=DATA | {"training_examples": 8})
+
+
+def test_curves_hold_each_step_once(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+
+    with record.Run(str(tmp_path), config.Config()) as run:
+        run.begin(0, data=DATA)
+        for step in (1, 2, 3):
+            run.write({"step": step, "loss": 0.5})
+        run.begin(2, data=DATA)
+        run.write({"step": 3, "loss": 0.25})
+        run.write({"step": 3, "split": "test", "name": "accuracy", "value": 0.75})
+    curves = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    assert [e.step for e in curves.Tensors("train/loss")] == [1, 2, 3]
+    assert [e.step for e in curves.Tensors("test/accuracy")] == [3]
 
 
 def test_progress_prints_lines_where_there_is_no_terminal(capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """The loop's guarantees: replicas, resume, signals, and loud failures."""
 
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -49,11 +50,23 @@ def _trained(cfg, workdir, data_dir, machine):
     return result, tiny.newest_state(workdir)
 
 
+# What a resume has to get right all at once: draws, slots, averages, accumulated
+# gradients, several epochs (of four steps), evaluations on the way.
+HARD = {
+    "model__dropout": 0.1,
+    "optim__polyak": 0.9,
+    "train__accumulation": 2,
+    "train__length": 20,
+    "evals__every_steps": 6,
+    "data__split": "train[:64]",
+}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
     """An uninterrupted run of the command, in its own process."""
     workdir = tmp_path_factory.mktemp("whole")
-    process = tiny.start(tiny.command(workdir, data_dir))
+    process = tiny.start(tiny.command(workdir, data_dir, **HARD))
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return workdir
@@ -84,13 +97,32 @@ def test_replicas_do_not_change_the_weights(tmp_path, data_dir, rule):
         assert many["metrics"][0] == one["metrics"][0], "accuracy and count differ"
 
 
-def test_dropout_masks_differ_between_replicas(tmp_path, data_dir):
-    """With dropout, two replicas on equal halves do not act as one repeated."""
-    from vit_tf import step
+def _loss_on_copies(data_dir, machine, *, dropout):
+    """The first step's loss where every replica gets the same single example."""
+    replicas = machine.strategy.num_replicas_in_sync
+    cfg = tiny.make(model__dropout=dropout, data__batch_size=replicas)
+    trainee = train.prepare(cfg, machine, data_dir=data_dir)
+    _randomise(trainee.model)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    copies = tiny.tf.data.Dataset.from_tensors({"image": pixels, "label": [3]})
+    batches = machine.strategy.distribute_datasets_from_function(
+        lambda context: copies.repeat()
+    )
+    steps = trainee.steps(cfg, machine)
+    return float(steps(iter(batches), tiny.tf.constant(1))["loss"][0])
 
-    seeds = [step.draw_seed(0, 3, replica).numpy().tolist() for replica in range(4)]
-    seeds += [step.draw_seed(0, 4, replica).numpy().tolist() for replica in range(4)]
-    assert len({tuple(s) for s in seeds}) == 8
+
+def test_dropout_masks_differ_between_replicas(data_dir):
+    """Were they the same, copies of one example would have one loss."""
+    alone = _loss_on_copies(data_dir, tiny.one_device(), dropout=0.5)
+    shared = _loss_on_copies(data_dir, tiny.mirrored(2), dropout=0.5)
+    assert abs(alone - shared) > 1e-3
+    alone = _loss_on_copies(data_dir, tiny.one_device(), dropout=0.0)
+    shared = _loss_on_copies(data_dir, tiny.mirrored(2), dropout=0.0)
+    assert alone == pytest.approx(shared, rel=1e-6)
+
+
+def test_dropout_repeats_on_the_same_replicas(tmp_path, data_dir):
     cfg = tiny.make(model__dropout=0.5, train__length=3)
     first = _trained(cfg, tmp_path / "a", data_dir, tiny.mirrored(2))[1]
     again = _trained(cfg, tmp_path / "b", data_dir, tiny.mirrored(2))[1]
@@ -100,27 +132,53 @@ def test_dropout_masks_differ_between_replicas(tmp_path, data_dir):
 # Guarantee 2: exact resume.
 
 
-def test_killed_at_random_and_resumed_is_bit_for_bit_the_same(
-    whole, tmp_path, data_dir
-):
-    """SIGKILL in the middle of an epoch, twice, then to the end."""
-    workdir = tmp_path / "run"
-    rng = random.Random(int.from_bytes(os.urandom(4)))
-    for kill_after in sorted(rng.sample(range(1, 12), 2)):
-        process = tiny.start(tiny.command(workdir, data_dir))
-        while process.poll() is None and _last_step(workdir) < kill_after:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    process = tiny.start(tiny.command(workdir, data_dir))
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+def _assert_same_run(workdir, whole):
+    """Weights, optimizer state, averages, rows, results and files are equal."""
     _assert_same_state(tiny.newest_state(workdir), tiny.newest_state(whole))
     assert tiny.rows(workdir) == tiny.rows(whole)
-    ours, theirs = tiny.result(workdir), tiny.result(whole)
-    assert ours["metrics"] == theirs["metrics"]
+    assert tiny.result(workdir)["metrics"] == tiny.result(whole)["metrics"]
     weights = [(w / "weights.npz").read_bytes() for w in (workdir, whole)]
     assert weights[0] == weights[1]
+
+
+def _finish(workdir, data_dir):
+    process = tiny.start(tiny.command(workdir, data_dir, **HARD))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return errors
+
+
+def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(
+    whole, tmp_path, data_dir
+):
+    workdir = tmp_path / "run"
+    process = tiny.start(tiny.command(workdir, data_dir, **HARD))
+    kill_after = random.Random(os.urandom(4)).randrange(5, 15)
+    while process.poll() is None and _last_step(workdir) < kill_after:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it ended before the kill"
+    assert "resumed at step" in _finish(workdir, data_dir)
+    _assert_same_run(workdir, whole)
+
+
+def test_killed_at_any_touch_of_the_disk_is_bit_for_bit_the_same(
+    whole, tmp_path, data_dir
+):
+    """Also inside a checkpoint, a row, and between the two; again and again."""
+    workdir = tmp_path / "run"
+    rng = random.Random(os.urandom(4))
+    for touches in [rng.randrange(20, 60) for _ in range(3)]:
+        arguments = tiny.command(workdir, data_dir, **HARD)
+        arguments[1:3] = ["tests/killed_at.py", str(touches)]
+        process = tiny.start(arguments)
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break  # all the work was done in fewer touches
+        assert process.returncode == -signal.SIGKILL, errors
+    _finish(workdir, data_dir)
+    _assert_same_run(workdir, whole)
 
 
 def _last_step(workdir):
@@ -131,20 +189,17 @@ def _last_step(workdir):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_within_a_step_and_exit_cleanly(whole, tmp_path, data_dir, number):
     workdir = tmp_path / "run"
-    process = tiny.start(tiny.command(workdir, data_dir))
+    process = tiny.start(tiny.command(workdir, data_dir, **HARD))
     while process.poll() is None and _last_step(workdir) < 5:
         time.sleep(0.002)
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    if not (workdir / "result.json").exists():  # it was not too late
-        assert f"{number.name}: saved at step" in errors
-        process = tiny.start(tiny.command(workdir, data_dir))
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-    _assert_same_state(tiny.newest_state(workdir), tiny.newest_state(whole))
-    assert tiny.rows(workdir) == tiny.rows(whole)
+    assert f"{number.name}: saved at step" in errors
+    assert not (workdir / "result.json").exists(), "it ended before the signal"
+    _finish(workdir, data_dir)
+    _assert_same_run(workdir, whole)
 
 
 def test_steps_per_loop_change_nothing(tmp_path, data_dir):
@@ -170,10 +225,10 @@ def test_the_step_is_traced_once(tmp_path, data_dir):
 
 def test_a_finished_run_is_not_trained_again(whole, data_dir):
     before = (whole / "metrics.jsonl").read_bytes()
-    process = tiny.start(tiny.command(whole, data_dir))
+    process = tiny.start(tiny.command(whole, data_dir, **HARD))
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert "12 steps" in output and "test accuracy" in output
+    assert "20 steps" in output and "test accuracy" in output
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
@@ -221,28 +276,125 @@ def _by_hand(trainee):
     return np.mean(hits), np.mean(losses)
 
 
+def test_evaluation_sees_the_average_and_training_does_not(data_dir):
+    cfg = tiny.make(optim__polyak=0.9)
+    trainee = train.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+    variables, averages = trainee.model.trainable_variables, trainee.optimizer.averages
+    for variable, average in zip(variables, averages):
+        variable.assign(tiny.tf.fill(variable.shape, 1.0))
+        average.assign(tiny.tf.fill(average.shape, 2.0))
+
+    def values():
+        return {float(v.numpy().max()) for v in variables}
+
+    with train.averaged(trainee):
+        assert values() == {2.0}
+    assert values() == {1.0}
+    with pytest.raises(RuntimeError), train.averaged(trainee):
+        raise RuntimeError("a failing evaluation")
+    assert values() == {1.0}
+
+
+def test_evaluating_on_the_way_does_not_change_the_weights(tmp_path, data_dir):
+    states = []
+    for every in ("none", 5):
+        cfg = tiny.make(evals__every_steps=every, optim__polyak=0.9)
+        states.append(
+            _trained(cfg, tmp_path / str(every), data_dir, tiny.one_device())[1]
+        )
+    _assert_same_state(*states)
+    steps = [r["step"] for r in tiny.rows(tmp_path / "5") if r.get("name") == "loss"]
+    assert steps == [5, 10, 12]
+    assert (
+        tiny.result(tmp_path / "5")["metrics"]
+        == (tiny.result(tmp_path / "none")["metrics"])
+    )
+
+
 # Guarantee 5: loud failures that lose nothing.
 
 
-def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, data_dir):
-    cfg = tiny.make(
-        optim__lr=1e30,
-        optim__rule="sgd",
-        optim__schedule="constant",
-        optim__clip_norm="none",
-        optim__warmup_steps=0,
-        train__checkpoint_every_steps=1,
-    )
-    with pytest.raises(config.Refused, match=r"step \d+: loss .*optim.lr") as caught:
-        train.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
+def _refusal(cfg, workdir, data_dir):
+    """The one line that training `cfg` ends with."""
+    with pytest.raises(config.Refused) as caught:
+        train.train(cfg, str(workdir), machine=tiny.one_device(), data_dir=data_dir)
     assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, data_dir):
+    diverging = {
+        "optim__rule": "sgd",
+        "optim__schedule": "constant",
+        "optim__clip_norm": "none",
+        "optim__warmup_steps": 0,
+        "optim__weight_decay": 0,
+        "train__checkpoint_every_steps": 1,
+    }
+    cfg = tiny.make(optim__lr=1e8, **diverging)
+    line = _refusal(cfg, tmp_path, data_dir)
+    assert line.startswith("step ") and "optim.lr" in line
     state = tiny.newest_state(tmp_path)
     weights = [v for k, v in state.items() if k.startswith("model")]
     assert weights and all(np.isfinite(w).all() for w in weights)
+    assert "checkpoint of step" in line
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_weights_that_the_last_update_broke_are_never_saved(tmp_path, data_dir):
+    """The loss of a step is taken before its update and cannot see this."""
+    cfg = tiny.make(
+        optim__rule="sgd",
+        optim__lr=3e38,
+        optim__schedule="constant",
+        optim__clip_norm="none",
+        optim__warmup_steps=0,
+        optim__weight_decay=1e30,
+        train__length=1,
+    )
+    line = _refusal(cfg, tmp_path, data_dir)
+    assert "is not finite" in line and "no checkpoint" in line
+    assert not (tmp_path / "result.json").exists()
+    assert not list(tmp_path.glob("checkpoints/step_*"))
+
+
+def test_refused_input_leaves_the_folder_free_for_the_right_one(tmp_path, data_dir):
+    for wrong in (
+        {"data__image_size": 30},
+        {"model__variant": "ViT-Q/8"},
+        {"data__name": "nowhere"},
+        {"evals__splits": "tset"},
+        {"optim__warmup_steps": 50},
+        {"start_from": "nowhere.npz"},
+        {"train__accumulation": 3},
+    ):
+        _refusal(tiny.make(**wrong, train__length=4), tmp_path, data_dir)
+    cfg = tiny.make(train__length=4)
+    result = train.train(
+        cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir
+    )
+    assert result["steps"] == 4
+
+
+def test_other_data_than_the_run_began_with_are_refused(tmp_path, whole, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    (workdir / "result.json").unlink()
+    facts = json.loads((workdir / "data.json").read_text())
+    facts["training_examples"] += 1
+    (workdir / "data.json").write_text(json.dumps(facts))
+    line = _refusal(tiny.make(**HARD), workdir, data_dir)
+    assert "training_examples 65 against 64" in line
+
+
+def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path, data_dir):
+    (tmp_path / "file").write_text("")
+    line = _refusal(tiny.make(), tmp_path / "file", data_dir)
+    assert f"cannot write {tmp_path / 'file'}" in line
 
 
 def test_another_config_in_the_folder_is_refused(whole, data_dir):
-    process = tiny.start(tiny.command(whole, data_dir, optim__lr=0.5))
+    process = tiny.start(tiny.command(whole, data_dir, **HARD, optim__lr=0.5))
     _, errors = process.communicate()
     assert process.returncode == 2
     assert "optim.lr: 0.003 against 0.5" in errors
@@ -265,16 +417,16 @@ def test_an_unreadable_checkpoint_is_named(whole, tmp_path, data_dir):
     newest = max((workdir / "checkpoints").glob("step_*"))
     data = next(newest.glob("state.data*"))
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(config.Refused, match="step_00000012.*go on from step 8"):
+    with pytest.raises(config.Refused, match="step_00000020.*go on from step 16"):
         train.train(
-            tiny.make(),
+            tiny.make(**HARD),
             str(workdir),
             machine=tiny.one_device(),
             data_dir=data_dir,
         )
     shutil.rmtree(newest)
     result = train.train(
-        tiny.make(),
+        tiny.make(**HARD),
         str(workdir),
         machine=tiny.one_device(),
         data_dir=data_dir,
@@ -294,22 +446,21 @@ def test_a_full_disk_keeps_the_previous_checkpoint_whole(whole, tmp_path, data_d
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
-    process = tiny.start(tiny.command(workdir, data_dir), preexec_fn=limit)
+    command = tiny.command(workdir, data_dir, **HARD)
+    process = tiny.start(command, preexec_fn=limit)
     _, errors = process.communicate()
     assert process.returncode == 2, errors
     line = errors.strip().splitlines()[-1]
-    assert "cannot save the checkpoint of step 12" in line
-    assert "the one of step 8 is whole" in line
+    assert "cannot save the checkpoint of step 20" in line
+    assert "the one of step 16 is whole" in line
     _assert_same_state(tiny.newest_state(workdir), before)
-    process = tiny.start(tiny.command(workdir, data_dir))
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    _assert_same_state(tiny.newest_state(workdir), tiny.newest_state(whole))
+    _finish(workdir, data_dir)
+    _assert_same_run(workdir, whole)
 
 
 def test_only_the_newest_checkpoints_stay(whole):
     names = sorted(p.name for p in (whole / "checkpoints").iterdir())
-    assert names == ["step_00000008", "step_00000012"]
+    assert names == ["step_00000016", "step_00000020"]
 
 
 def test_a_batch_that_does_not_divide_is_refused(data_dir):
@@ -343,7 +494,9 @@ def test_a_corrupt_image_stops_the_run_with_its_name(tmp_path, split):
         )
     line = str(caught.value)
     assert bad in line and "\n" not in line
-    if split == "train":
+    if split == "test":  # the training before it is kept
+        assert (tmp_path / "run" / "checkpoints" / "step_00000008").is_dir()
+    else:
         step = int(line.split("step ")[1].split(":")[0])
         rows = tiny.rows(tmp_path / "run")
         assert [r["step"] for r in rows] == list(range(1, step))
@@ -410,7 +563,7 @@ def test_xla_takes_the_same_steps(tmp_path, data_dir):
 
 def test_result_says_what_ran(whole):
     found = tiny.result(whole)
-    assert found["steps"] == 12 and found["examples_seen"] == 12 * 16
+    assert found["steps"] == 20 and found["examples_seen"] == 20 * 16
     assert found["device"] == "1 CPU"
     assert found["dataset"].startswith("digits ")
     assert {m["name"] for m in found["metrics"]} == {"accuracy", "loss"}

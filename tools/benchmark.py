@@ -5,6 +5,7 @@ python -m tools.benchmark --what=input --folder=PHOTOS
 python -m tools.benchmark --what=loop --variant=ViT-S/16 --batch_size=16
 """
 
+import itertools
 import pathlib
 
 from absl import flags
@@ -41,9 +42,11 @@ def main() -> None:
         evals=config.Evals(splits=()),
     )
     command.load_tensorflow()
-    from vit_tf import speed
+    from vit_tf import runtime
 
-    rates = {"model": _model, "input": _input, "loop": _loop}[_WHAT.value](cfg, speed)
+    machine = runtime.start(cfg.train, strategy=runtime.Strategy.ONE)
+    works = {"model": _model, "input": _input, "loop": _loop}
+    rates = works[_WHAT.value](cfg, machine)
     width = max(map(len, rates))
     print(f"{'images/s':<{width}}  {'median':>9} {'slowest':>9} {'fastest':>9}")
     for name, rate in rates.items():
@@ -56,11 +59,20 @@ def main() -> None:
         print(f"the loop costs {100 * share:+.1f} % over the bare step")
 
 
-def _model(cfg, speed):
-    return speed.compare(speed.model_works(cfg), rounds=_ROUNDS.value)
+def _model(cfg, machine):
+    from vit_tf import speed
+
+    rates = {}
+    for precision, jit in itertools.product(config.Precision, (False, True)):
+        # One model at a time: the large ones fill the memory.
+        works = speed.model_works(cfg, precision=precision, jit_compile=jit)
+        rates |= speed.compare(works, rounds=_ROUNDS.value)
+    return rates
 
 
-def _input(cfg, speed):
+def _input(cfg, machine):
+    from vit_tf import speed
+
     if _FOLDER.value is None:
         work = speed.input_work(cfg, data_dir=_DATA_DIR.value, batches=10)
         return speed.compare({f"stream of {cfg.data.name}": work}, rounds=_ROUNDS.value)
@@ -77,9 +89,11 @@ def _input(cfg, speed):
     return speed.compare(works, rounds=_ROUNDS.value)
 
 
-def _loop(cfg, speed):
+def _loop(cfg, machine):
+    from vit_tf import speed
+
     return speed.loop_overhead(
-        cfg, data_dir=_DATA_DIR.value, turns=_ROUNDS.value, steps=6
+        cfg, machine=machine, data_dir=_DATA_DIR.value, turns=_ROUNDS.value, steps=6
     )
 
 

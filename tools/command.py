@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+import pydantic
 from absl import app, flags, logging
 
 from vit_tf import config
@@ -44,6 +45,12 @@ def load_tensorflow() -> None:
     Called by each binary once its flags are known to be right, so that a typo is
     answered at once. The notices come from C++ and heed no setting.
     """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise config.Refused(
+            f"KERAS_BACKEND={backend}: the tools train and evaluate with TensorFlow; "
+            "unset it"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _quiet_stderr():
         import tensorflow as tf
@@ -114,10 +121,18 @@ def load_config(text: str) -> config.Config:
     if spec is None or spec.loader is None:
         raise config.Refused(f"--config={text}: {name} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise config.Refused(f"--config={text}: {name} defines no get_config()")
-    chosen = module.get_config(argument) if argument else module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise config.Refused(f"--config={text}: {name} defines no get_config()")
+        chosen = module.get_config(argument) if argument else module.get_config()
+    except pydantic.ValidationError as error:
+        raise config.Refused(
+            f"--config={text}: {config.first_problem(error)}"
+        ) from None
+    except (SyntaxError, TypeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise config.Refused(f"--config={text}: {reason}") from error
     if not isinstance(chosen, config.Config):
         raise config.Refused(
             f"--config={text}: get_config() gave {type(chosen).__name__}, "
@@ -131,7 +146,9 @@ _overrides: list[tuple[str, str]] = []
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, with the config overrides taken out and errors in a line."""
-    rest, _overrides[:] = _split_overrides(list(argv))
+    rest = list(argv)
+    if "config" in flags.FLAGS:
+        rest, _overrides[:] = _split_overrides(rest)
     try:
         return flags.FLAGS(rest)
     except flags.Error as error:

@@ -42,13 +42,17 @@ def write(workdir: pathlib.Path, *, data_dir: str | None) -> pathlib.Path:
     results = {
         name: json.loads((workdir / name / "result.json").read_text()) for name in RUNS
     }
-    rows = {RUNS[name]: record.read_rows(str(workdir / name)) for name in RUNS}
+    rows = {name: record.read_rows(str(workdir / name)) for name in RUNS}
+    panels = {
+        "pre-training on shapes": {RUNS["pretrain"]: rows["pretrain"]},
+        "digits": {RUNS[name]: rows[name] for name in ("finetune", "scratch")},
+    }
     pictures = workdir / "figures"
     figures.curves(
-        rows, pictures / "loss.png", name="loss", label="loss [nats]", smooth=5
+        panels, pictures / "loss.png", name="loss", label="loss [nats]", smooth=5
     )
     figures.curves(
-        rows, pictures / "rate.png", name="learning_rate", label="learning rate"
+        panels, pictures / "rate.png", name="learning_rate", label="learning rate"
     )
     figures.accuracies(
         {RUNS[name]: _accuracy(results[name]) for name in RUNS},
@@ -184,7 +188,7 @@ same steps.</p>
 {_figure("accuracy", "Accuracy on the test splits; lines are 95 % intervals, the dotted line is chance for ten classes.")}
 <h2>How they learned</h2>
 {_figure("loss", "Training loss of the logged steps (faint) and its running mean over five of them.")}
-{_figure("rate", "Learning rate: warm-up, then linear decay (Adam, pre-training) or cosine (SGD, digits).")}
+{_figure("rate", "Learning rate: warm-up, then linear decay (Adam, pre-training) or cosine (SGD, digits; both runs have the same).")}
 <h2>What the model knows about places</h2>
 {_figure("positions", "Cosine similarity between the position embedding of each patch and all others (the paper's Figure 7, centre). Fine-tuning started from the left ones, resized to the finer grid.")}
 <h2>Where it looks</h2>

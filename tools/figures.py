@@ -26,37 +26,40 @@ _STYLE = {
 
 
 def curves(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
     path: pathlib.Path,
     *,
     name: str,
     label: str,
     smooth: int = 1,
-    log: bool = False,
 ) -> None:
     """Field `name` of metrics.jsonl rows against the step, a line per run.
 
     Args:
-        runs: run -> its rows.
+        panels: title -> run -> its rows; runs of one panel share its axes.
         path: the PNG to write.
         name: 'loss', 'learning_rate', ...
         label: the vertical axis' label, with its unit.
         smooth: rows in the running mean that is drawn over the faint raw line.
-        log: logarithmic vertical axis.
     """
+    colours = iter(COLOURS)
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(5.2, 3.0))
-        for (run, rows), colour in zip(runs.items(), COLOURS):
-            points = [(r["step"], r[name]) for r in rows if name in r]
-            steps, values = np.array(points).T
-            if smooth > 1:
-                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-                steps, values = _running_mean(steps, values, smooth)
-            axes.plot(steps, values, color=colour, linewidth=1.8, label=run)
-        axes.set(xlabel="training step", ylabel=label)
-        if log:
-            axes.set_yscale("log")
-        axes.legend(frameon=False)
+        figure, found = plt.subplots(
+            1, len(panels), figsize=(3.6 * len(panels), 2.7), squeeze=False
+        )
+        for axes, (title, runs) in zip(found[0], panels.items()):
+            for run, rows in runs.items():
+                points = [(r["step"], r[name]) for r in rows if name in r]
+                steps, values = np.array(points).T
+                colour = next(colours)
+                if smooth > 1:
+                    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+                    steps, values = _running_mean(steps, values, smooth)
+                axes.plot(steps, values, color=colour, linewidth=1.8, label=run)
+            axes.set(title=title, xlabel="training step", ylabel=label)
+            axes.set_ylim(bottom=0)
+            if len(runs) > 1:
+                axes.legend(frameon=False)
         _save(figure, path)
 
 

@@ -17,6 +17,7 @@ from vit_tf import config, files
 from vit_tf.models import build, weights
 
 _NAME = re.compile(r"^step_(\d{8})$")
+_LEFT = re.compile(r"^step_\d{8}(\.unfinished)?$")  # whole or not
 _MARK = "complete.json"
 
 
@@ -61,7 +62,7 @@ class Keeper:
             last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
             raise config.Refused(
                 f"cannot save the checkpoint of step {step} in {self.folder}: "
-                f"{files.reason(error)}; {last}; free some space and run the same "
+                f"{files.reason(error.__cause__ or error)}; {last}; free some space and run the same "
                 "command again"
             ) from error
         for old in self.steps()[: -self.keep]:
@@ -95,7 +96,7 @@ class Keeper:
             return
         kept = {f"step_{step:08d}" for step in whole}
         for name in tf.io.gfile.listdir(self.folder):
-            if name.startswith("step_") and name.rstrip("/") not in kept:
+            if _LEFT.match(name.rstrip("/")) and name.rstrip("/") not in kept:
                 files.remove(os.path.join(self.folder, name))
 
 

@@ -231,7 +231,7 @@ def from_json(text: str) -> Config:
     try:
         return pydantic.TypeAdapter(Config).validate_json(text)
     except pydantic.ValidationError as error:
-        raise Refused(f"config: {_first_problem(error)}") from None
+        raise Refused(f"config: {first_problem(error)}") from None
 
 
 def fingerprint(config: Config) -> str:
@@ -308,7 +308,7 @@ def _parse(kind: Any, text: str) -> Any:
     return text
 
 
-def _first_problem(error: pydantic.ValidationError) -> str:
+def first_problem(error: pydantic.ValidationError) -> str:
     """The first of pydantic's complaints as 'optim.lr: message'."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

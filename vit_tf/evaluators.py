@@ -1,6 +1,7 @@
 """Evaluations: each example exactly once, each number with its count."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
@@ -72,6 +73,11 @@ class Classification:
             raise RuntimeError(
                 f"split {split!r} of {source.name}: saw {count} examples, it has "
                 f"{expected}"
+            )
+        if not math.isfinite(loss):
+            raise config.Refused(
+                f"evaluating {split!r}: the loss is {loss / count}; the weights have "
+                "grown too large, train with a lower optim.lr"
             )
         return [
             Metric(split, "accuracy", correct / count, count),

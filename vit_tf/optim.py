@@ -13,7 +13,6 @@ from keras import ops
 from vit_tf import config
 
 
-@keras.saving.register_keras_serializable("vit_tf")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant, linear or cosine (paper.md 2.3).
 
@@ -65,15 +64,6 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         if self.warmup_steps:
             rate *= ops.minimum(1.0, step / self.warmup_steps)
         return rate
-
-    def get_config(self):
-        return {
-            "base": self.base,
-            "schedule": str(self.schedule),
-            "total_steps": self.total_steps,
-            "warmup_steps": self.warmup_steps,
-            "linear_end": self.linear_end,
-        }
 
 
 class SummedGradients(keras.optimizers.Optimizer):

@@ -89,7 +89,7 @@ def pretrain(variant: str, dataset: str) -> config.Config:
             length=row.epochs,
             unit=config.Unit.EPOCHS,
             precision=config.Precision.MIXED_BFLOAT16,
-            steps_per_loop=50,
+            steps_per_loop=5,
         ),
     )
 
@@ -136,9 +136,12 @@ def finetune(
             clip_norm=1.0,
         ),
         train=config.Train(
-            length=steps, precision=config.Precision.MIXED_BFLOAT16, steps_per_loop=50
+            length=steps, precision=config.Precision.MIXED_BFLOAT16, steps_per_loop=5
         ),
-        evals=config.Evals(splits=("test",)),
+        # ImageNet's test labels are not public; all report its validation split.
+        evals=config.Evals(
+            splits=("validation" if dataset == "imagenet2012" else "test",)
+        ),
         start_from=start_from,
     )
 

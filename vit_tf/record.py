@@ -1,6 +1,7 @@
 """A run's folder: config.json, metrics.jsonl, TensorBoard, result.json, progress.
 
 config.json       what the run is, written before the first step
+data.json         which data it began with
 metrics.jsonl     a row per logged step and per evaluated number
 checkpoints/      see checkpoint.py
 tensorboard/      the same rows as curves
@@ -8,6 +9,7 @@ weights.npz       the final weights in the released layout
 result.json       written last: its presence says that the run is finished
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -34,18 +36,26 @@ _LINE_SECONDS = 10.0
 class Run:
     """Opens or creates the folder of one run.
 
+    The folder belongs to a config from `begin` on; input that is refused before
+    the first step leaves it free for the corrected config.
+
     Raises:
-        config.Refused: the folder holds the run of another config.
+        config.Refused: the folder holds the run of another config, another
+            process writes to it, or it cannot be made.
     """
 
     def __init__(self, workdir: str, cfg: config.Config):
         self.workdir = workdir
         self.config = cfg
-        self._lock = None
-        tf.io.gfile.makedirs(workdir)
-        self._claim()
-        self._lock = _lock(workdir)
         self._writer = None
+        with files.refusing(workdir):
+            tf.io.gfile.makedirs(workdir)
+            self._lock = _lock(workdir)
+        try:
+            self._check_owner()
+        except BaseException:
+            self.close()
+            raise
 
     def path(self, name: str) -> str:
         return os.path.join(self.workdir, name)
@@ -56,11 +66,35 @@ class Run:
             return None
         return json.loads(files.read(self.path("result.json")))
 
-    def rewind(self, step: int) -> None:
-        """Drops the rows after `step`; they will be written again."""
-        kept = [row for row in read_rows(self.workdir) if row["step"] <= step]
+    def begin(self, step: int, *, data: dict[str, Any]) -> None:
+        """Claims the folder and drops the rows that will be written again.
+
+        Those are the rows after `step` and the evaluation of `step`, which may
+        have been cut off between two numbers.
+
+        Args:
+            step: where the run goes on; 0 at its start.
+            data: what must not change while a run is resumed.
+
+        Raises:
+            config.Refused: the data are not those that the run began with.
+        """
+        if step:
+            self._check_data(data)
+        files.write_whole(self.path("config.json"), config.to_json(self.config))
+        files.write_whole(self.path("data.json"), json.dumps(data, indent=2) + "\n")
+        kept = [
+            row
+            for row in read_rows(self.workdir)
+            if row["step"] < step or (row["step"] == step and "split" not in row)
+        ]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         files.write_whole(self.path("metrics.jsonl"), text)
+        self._close_curves()
+        with files.refusing(self.path("tensorboard")):
+            files.remove(self.path("tensorboard"))
+            for row in kept:
+                self._draw(row)
 
     def seconds(self) -> float:
         """Training seconds so far, over all the times this run was resumed."""
@@ -70,24 +104,16 @@ class Run:
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row to metrics.jsonl and its numbers to TensorBoard."""
         files.append(self.path("metrics.jsonl"), json.dumps(row) + "\n")
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self.path("tensorboard"))
-        with self._writer.as_default(step=row["step"]):
-            if "split" in row:
-                tf.summary.scalar(f"{row['split']}/{row['name']}", row["value"])
-            else:
-                for name, value in row.items():
-                    if name != "step":
-                        tf.summary.scalar(f"train/{name}", value)
-        self._writer.flush()
+        with files.refusing(self.path("tensorboard")):
+            self._draw(row)
+            self._writer.flush()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, after which the run counts as finished."""
         files.write_whole(self.path("result.json"), json.dumps(result, indent=2) + "\n")
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._close_curves()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -98,12 +124,48 @@ class Run:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _claim(self) -> None:
+    def _close_curves(self) -> None:
+        if self._writer is not None:
+            # What a full disk left unwritten is in metrics.jsonl all the same.
+            with contextlib.suppress(tf.errors.OpError):
+                self._writer.close()
+            self._writer = None
+
+    def _draw(self, row: dict[str, Any]) -> None:
+        """Adds a row's numbers to the TensorBoard curves."""
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self.path("tensorboard"))
+        with self._writer.as_default(step=row["step"]):
+            if "split" in row:
+                tf.summary.scalar(f"{row['split']}/{row['name']}", row["value"])
+                return
+            for name in row.keys() - {"step"}:
+                tf.summary.scalar(f"train/{name}", row[name])
+
+    def _check_data(self, data: dict[str, Any]) -> None:
+        began = json.loads(files.read(self.path("data.json")))
+        changed = [
+            f"{name} {began.get(name)} against {data[name]}"
+            for name in data
+            if began.get(name) != data[name]
+        ]
+        if changed:
+            raise config.Refused(
+                f"--workdir={self.workdir}: the data changed since this run began "
+                f"({'; '.join(changed)[:300]}), so it cannot go on exactly; choose "
+                "another folder"
+            )
+
+    def _check_owner(self) -> None:
         path = self.path("config.json")
         if not tf.io.gfile.exists(path):
-            files.write_whole(path, config.to_json(self.config))
             return
-        theirs = config.from_json(files.read(path))
+        try:
+            theirs = config.from_json(files.read(path))
+        except config.Refused as error:
+            raise config.Refused(
+                f"{path} cannot be read ({error}); choose another --workdir"
+            ) from None
         differing = config.differences(theirs, self.config)
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

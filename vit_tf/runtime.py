@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import enum
+import os
 import signal
-import sys
 from collections.abc import Iterator
 
 import keras
@@ -35,10 +35,6 @@ class Runtime:
     jit_compile: bool
     device: str
 
-    @property
-    def num_replicas(self) -> int:
-        return self.strategy.num_replicas_in_sync
-
 
 def seed(number: int) -> None:
     """Makes what is drawn from now on, such as initial weights, repeatable."""
@@ -51,10 +47,10 @@ def start(
     strategy: Strategy = Strategy.AUTO,
     num_devices: int | None = None,
 ) -> Runtime:
-    """Seeds the process, makes its kernels deterministic, picks the devices.
+    """Makes the kernels of this process deterministic and picks its devices.
 
     Args:
-        train: its seed and jit_compile are read.
+        train: its jit_compile is read.
         strategy: one device, or mirrored over several.
         num_devices: how many; None: all GPUs. Without a GPU this many virtual
             CPU devices are made, which has to happen before TensorFlow runs.
@@ -62,7 +58,6 @@ def start(
     Raises:
         config.Refused: devices that are not there.
     """
-    seed(train.seed)
     # Needed for resuming bit for bit; kernels without a deterministic form fail.
     tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
@@ -147,9 +142,12 @@ def stop_requests() -> Iterator[StopRequest]:
         del frame
         request.signal_name = signal.Signals(number).name
         signal.signal(number, previous[number])
-        print(f"\n{request.signal_name}: saving, then stopping", file=sys.stderr)
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, f"\n{request.signal_name}: saving, then stopping\n".encode())
 
     for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue  # a shell's background job does not want Ctrl-C
         try:
             previous[number] = signal.signal(number, ask)
         except ValueError:  # not the main thread: the caller handles signals

@@ -5,7 +5,6 @@ call can be compared although the machine's speed drifts.
 """
 
 import dataclasses
-import itertools
 import statistics
 import tempfile
 import time
@@ -55,25 +54,24 @@ def compare(works: Mapping[str, Callable[[], int]], *, rounds: int) -> dict[str,
 def model_works(
     cfg: config.Config,
     *,
+    precision: config.Precision,
+    jit_compile: bool,
     num_classes: int = 1000,
-    precisions: tuple[config.Precision, ...] = tuple(config.Precision),
-    jits: tuple[bool, ...] = (False, True),
 ) -> dict[str, Callable[[], int]]:
-    """Inference and training step for each precision, XLA off and on."""
-    works = {}
-    for precision, jit in itertools.product(precisions, jits):
-        chosen = f"{precision}, XLA {'on' if jit else 'off'}"
-        model = build.build(
-            cfg.model,
-            num_classes=num_classes,
-            image_size=cfg.data.image_size,
-            dtype=str(precision),
-        )
-        works[f"inference, {chosen}"] = _inference(cfg, model, jit)
-        works[f"training step, {chosen}"] = bare_step(
-            cfg, model, num_classes=num_classes, jit_compile=jit
-        )
-    return works
+    """Inference and training step of one model, at one precision."""
+    chosen = f"{precision}, XLA {'on' if jit_compile else 'off'}"
+    model = build.build(
+        cfg.model,
+        num_classes=num_classes,
+        image_size=cfg.data.image_size,
+        dtype=str(precision),
+    )
+    return {
+        f"inference, {chosen}": _inference(cfg, model, jit_compile),
+        f"training step, {chosen}": bare_step(
+            cfg, model, num_classes=num_classes, jit_compile=jit_compile
+        ),
+    }
 
 
 def bare_step(
@@ -163,7 +161,12 @@ def crop_works(
 
 
 def loop_overhead(
-    cfg: config.Config, *, data_dir: str | None, turns: int, steps: int
+    cfg: config.Config,
+    *,
+    machine: runtime.Runtime,
+    data_dir: str | None,
+    turns: int,
+    steps: int,
 ) -> dict[str, Rate]:
     """`train.train` against `bare_step` of the same model, in turns.
 
@@ -172,11 +175,11 @@ def loop_overhead(
 
     Args:
         cfg: model, data and optimizer; its length and cadence are replaced.
+        machine: one device, from `runtime.start`, as `tools.train` has it.
         data_dir: where the data set lies.
         turns: how often bare step and loop follow each other.
         steps: timed steps of each per turn.
     """
-    machine = runtime.Runtime(tf.distribute.get_strategy(), False, "1 device")
     cfg = config.from_json(config.to_json(cfg))
     cfg.train.unit, cfg.train.length = config.Unit.STEPS, 2 * steps
     cfg.train.log_every_steps = steps
@@ -188,7 +191,12 @@ def loop_overhead(
         image_size=cfg.data.image_size,
         dtype=str(cfg.train.precision),
     )
-    bare = bare_step(cfg, model, num_classes=source.num_classes, jit_compile=False)
+    bare = bare_step(
+        cfg,
+        model,
+        num_classes=source.num_classes,
+        jit_compile=machine.jit_compile,
+    )
     found = {"bare step": [], "loop": []}
     for _ in range(turns):
         found["bare step"].append(compare({"": bare}, rounds=steps)[""].median)

@@ -1,8 +1,9 @@
 """The only loop: train(config, workdir) leaves a finished run, or one to resume.
 
-Order that must not change: the row of a step is written before its evaluation,
-and both before its checkpoint. So no checkpoint lies ahead of its rows, and
-resuming drops the rows after it and writes them again, equal to the digit.
+Order that must not change: the row of a step, then its checkpoint, then its
+evaluation. So no checkpoint lies ahead of its rows, a failing evaluation loses no
+training, and resuming writes again, equal to the digit, what came after the
+checkpoint.
 """
 
 import contextlib
@@ -66,7 +67,7 @@ def train(
             if cfg.start_from is not None:
                 loaded = trainee.start_from(cfg.start_from)
             trainee.optimizer.start_average()
-        run.rewind(done)
+        run.begin(done, data=trainee.data_facts(cfg))
 
         take_steps = trainee.steps(cfg, machine)
         batches = stream(cfg, trainee.source, machine, start_step=done)
@@ -75,7 +76,16 @@ def train(
         with record.Progress(trainee.name, first=done, total=total) as progress:
             for line in loaded:
                 progress.say(line)
-            while done < total:
+            while True:
+                if done == total or _divides(cfg.evals.every_steps, done):
+                    with clock.paused(), averaged(trainee):
+                        metrics = trainee.evaluate(cfg)
+                    for metric in metrics:
+                        run.write({"step": done, **dataclasses.asdict(metric)})
+                        progress.say(_sentence(done, metric))
+                if done == total:
+                    break
+
                 count = _until_next_stop(cfg, done=done, total=total)
                 with _naming_bad_data(cfg, trainee, keeper):
                     values = take_steps(batches, tf.constant(count))
@@ -88,19 +98,13 @@ def train(
                 if done == total or done % cfg.train.log_every_steps == 0:
                     last = {name: v[-1] for name, v in values.items()}
                     run.write({"step": done, **last, **clock.row()})
-                if done == total or _divides(cfg.evals.every_steps, done):
-                    with clock.paused(), averaged(trainee):
-                        metrics = trainee.evaluate(cfg)
-                    for metric in metrics:
-                        run.write({"step": done, **dataclasses.asdict(metric)})
-                    if metrics:
-                        progress.say(_summary(done, metrics))
-                if done == total or done % cfg.train.checkpoint_every_steps == 0:
+                stopping = bool(stop)  # read once: it may change at any time
+                due = done == total or done % cfg.train.checkpoint_every_steps == 0
+                if due or stopping:
                     with clock.paused():
+                        _check_weights(trainee, done=done, keeper=keeper)
                         keeper.save(done)
-                elif stop:
-                    keeper.save(done)
-                if stop and done < total:
+                if stopping:
                     progress.say(
                         f"{stop.signal_name}: saved at step {done}; the same command "
                         "goes on from there"
@@ -139,6 +143,14 @@ class Trainee:
             strategy=machine.strategy,
             jit_compile=machine.jit_compile,
         )
+
+    def data_facts(self, cfg: config.Config) -> dict[str, Any]:
+        """What fixes the stream of examples, and so must stay while resuming."""
+        return {
+            "dataset": f"{self.source.name} {self.source.version}",
+            "training_examples": self.source.num_examples(cfg.data.split),
+            "class_names": list(self.source.class_names),
+        }
 
     def start_from(self, path: str) -> list[str]:
         """Loads other weights; the lines that say what was done."""
@@ -268,22 +280,31 @@ def _until_next_stop(cfg: config.Config, *, done: int, total: int) -> int:
 
 
 def _divides(every: int | None, done: int) -> bool:
-    return every is not None and done % every == 0
+    return every is not None and done > 0 and done % every == 0
 
 
 def _check_finite(values, *, done: int, keeper: checkpoint.Keeper) -> None:
     """Stops before anything is saved when a step's numbers are not finite."""
     for i, (loss, norm) in enumerate(zip(values["loss"], values["gradient_norm"])):
-        if math.isfinite(loss) and math.isfinite(norm):
-            continue
-        bad = done - len(values["loss"]) + i + 1
-        whole = keeper.steps()
-        last = f"the checkpoint of step {whole[-1]}" if whole else "no checkpoint"
-        raise config.Refused(
-            f"step {bad}: loss {loss}, gradient norm {norm}; stopped with {last} in "
-            f"{keeper.folder}; try a lower optim.lr, a longer optim.warmup_steps or "
-            "optim.clip_norm=1"
-        )
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            bad = done - len(values["loss"]) + i + 1
+            _stop_diverged(f"step {bad}: loss {loss}, gradient norm {norm}", keeper)
+
+
+def _check_weights(trainee: Trainee, *, done: int, keeper: checkpoint.Keeper) -> None:
+    """Stops before weights are saved that the last update made non-finite."""
+    for variable in (*trainee.model.variables, *trainee.optimizer.averages):
+        if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
+            _stop_diverged(f"step {done}: {variable.path} is not finite", keeper)
+
+
+def _stop_diverged(what: str, keeper: checkpoint.Keeper) -> None:
+    whole = keeper.steps()
+    last = f"the checkpoint of step {whole[-1]}" if whole else "no checkpoint"
+    raise config.Refused(
+        f"{what}; stopped with {last} in {keeper.folder}; try a lower optim.lr, a "
+        "longer optim.warmup_steps or optim.clip_norm=1, in another --workdir"
+    )
 
 
 @contextlib.contextmanager
@@ -303,14 +324,16 @@ def _naming_bad_data(
         if done not in (0, *keeper.steps()):
             keeper.save(done)
         raise config.Refused(
-            f"step {done + 1}: {culprit}; mend or remove it and prepare the data "
-            "again; the same command then goes on"
+            f"step {done + 1}: {culprit}; mend it and prepare the data again, then "
+            "the same command goes on"
         ) from error
 
 
-def _summary(done: int, metrics: list[evaluators.Metric]) -> str:
-    parts = [f"{m.split} {m.name} {m.value:.4f} (n={m.count})" for m in metrics]
-    return f"step {done}: " + ", ".join(parts)
+def _sentence(done: int, metric: evaluators.Metric) -> str:
+    return (
+        f"step {done}: {metric.split} {metric.name} {metric.value:.4f} "
+        f"(n={metric.count})"
+    )
 
 
 def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""Losses against NumPy, and the authors' initial values (paper.md 2.5)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vit_tf import config, objectives
+
+
+class _Logits:
+    """Stands in for a model: gives fixed logits and keeps what it was shown."""
+
+    compute_dtype = "float32"
+
+    def __init__(self, logits):
+        self.logits = tf.constant(logits, tf.float32)
+
+    def __call__(self, images, *, training, seed):
+        self.images, self.training, self.seed = images, training, seed
+        return self.logits
+
+
+def _batch(labels, image=None):
+    number = len(labels)
+    image = np.zeros((number, 2, 2, 3), "uint8") if image is None else image
+    return {"image": tf.constant(image), "label": tf.constant(labels, tf.int32)}
+
+
+def _losses(logits, labels, *, training=True, **kwargs):
+    objective = objectives.Classification(
+        config.Objective(**kwargs), num_classes=np.shape(logits)[1]
+    )
+    losses, _ = objective(_Logits(logits), _batch(labels), training=training)
+    return losses.numpy()
+
+
+def _numpy(logits, labels, loss, smoothing):
+    """Written from the definitions, in float64."""
+    z = np.asarray(logits, "float64")
+    y = np.eye(z.shape[1])[labels] * (1 - smoothing) + smoothing / z.shape[1]
+    if loss == "softmax":
+        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        return -(y * np.log(p)).sum(1)
+    s = 1 / (1 + np.exp(-z))
+    return -(y * np.log(s) + (1 - y) * np.log(1 - s)).sum(1)  # sum, not mean
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_follow_their_definitions(loss, smoothing):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(5, 7)) * 3, rng.integers(0, 7, 5)
+    got = _losses(logits, labels, loss=loss, label_smoothing=smoothing)
+    np.testing.assert_allclose(got, _numpy(logits, labels, loss, smoothing), rtol=1e-5)
+    evaluated = _losses(
+        logits, labels, loss=loss, label_smoothing=smoothing, training=False
+    )
+    np.testing.assert_allclose(evaluated, _numpy(logits, labels, loss, 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "bias", "initial"),
+    [
+        ("sigmoid", 21_843, -10.0, 10.9916),
+        ("sigmoid", 18_291, -10.0, 10.8304),
+        ("sigmoid", 1000, -6.9, 7.9073),
+        ("sigmoid", 1000, 0.0, 693.147),
+        ("softmax", 1000, 0.0, 6.9078),
+        ("softmax", 10, 0.0, 2.3026),
+    ],
+)
+def test_initial_losses_are_the_papers(loss, classes, bias, initial):
+    """A zero head gives logits that equal its bias."""
+    got = _losses(np.full((1, classes), bias), [3], loss=loss)
+    assert got[0] == pytest.approx(initial, rel=2e-5)
+
+
+def test_training_pixels_are_scaled_and_evaluation_pixels_are_not():
+    model = _Logits(np.zeros((1, 3)))
+    objective = objectives.Classification(config.Objective(), num_classes=3)
+    bytes_ = np.full((1, 2, 2, 3), 255, "uint8")
+    objective(model, _batch([0], bytes_), seed="a seed")
+    np.testing.assert_array_equal(model.images, np.ones((1, 2, 2, 3)))
+    assert (model.training, model.seed) == (True, "a seed")
+    scaled = np.full((1, 2, 2, 3), 0.25, "float32")
+    objective(model, _batch([0], scaled), training=False)
+    np.testing.assert_array_equal(model.images, scaled)
+    assert model.training is False
