@@ -1,6 +1,6 @@
 """Trains the tiny run and kills itself at its n-th touch of the disk.
 
-python tests/killed_at.py N FLAGS OF tools.train ...
+python -m tests.killed_at N FLAGS OF tools.train ...
 """
 
 import os

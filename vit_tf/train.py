@@ -54,6 +54,7 @@ def train(
         if (result := run.result()) is not None:
             return result
         trainee = prepare(cfg, machine, data_dir=data_dir)
+        take_steps = trainee.steps(cfg, machine)
         keeper = checkpoint.Keeper(
             run.path("checkpoints"),
             model=trainee.model,
@@ -69,7 +70,6 @@ def train(
             trainee.optimizer.start_average()
         run.begin(done, data=trainee.data_facts(cfg))
 
-        take_steps = trainee.steps(cfg, machine)
         batches = stream(cfg, trainee.source, machine, start_step=done)
         clock = _Clock(cfg.data.batch_size, seconds=run.seconds())
         total = trainee.total_steps
