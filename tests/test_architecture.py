@@ -24,6 +24,8 @@ FLOORS = [
         "vit_tf/objectives.py",
         "vit_tf/evaluators.py",
         "vit_tf/checkpoint.py",
+        "vit_tf/conversion.py",
+        "vit_tf/cost.py",
         "vit_tf/inspection.py",
         "vit_tf/step.py",
     ],

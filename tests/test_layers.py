@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from vit_tf.models import layers
+from vit_tf.models import encoder, layers, positions
 
 
 def _built(layer):
@@ -94,7 +94,7 @@ def test_layer_norm_computes_in_float32_under_bfloat16():
 
 
 def test_self_attention_equals_keras_multi_head_attention():
-    ours = _built(layers.SelfAttention(24, 3))
+    ours = _built(encoder.Attention(24, 3))
     theirs = keras.layers.MultiHeadAttention(3, 8)
     theirs.build((None, 7, 24), (None, 7, 24))
     for i, weight in enumerate(ours.weights):
@@ -109,7 +109,7 @@ def test_self_attention_equals_keras_multi_head_attention():
 
 
 def test_attention_weights_are_float32_and_sum_to_one_under_bfloat16():
-    layer = _built(layers.SelfAttention(24, 3, dtype="mixed_bfloat16"))
+    layer = _built(encoder.Attention(24, 3, dtype="mixed_bfloat16"))
     tokens, weights = layer(_normal(2, 50, 24) * 4)
     assert keras.backend.standardize_dtype(tokens.dtype) == "bfloat16"
     assert keras.backend.standardize_dtype(weights.dtype) == "float32"
@@ -162,10 +162,10 @@ def test_no_keys_and_no_rate_change_nothing():
     [
         layers.Linear((4,), (2, 3), "lecun_normal", keras.initializers.Constant(-6.9)),
         layers.LayerNorm(8),
-        layers.PositionEmbedding(5, 8),
-        layers.SelfAttention(8, 2, 0.1),
+        positions.PositionEmbedding(5, 8),
+        encoder.Attention(8, 2, 0.1),
         layers.MlpBlock(8, 16, 0.2),
-        layers.EncoderBlock(8, 16, 2, 0.1, 0.2, dtype="mixed_bfloat16"),
+        encoder.EncoderBlock(8, 16, 2, 0.1, 0.2, dtype="mixed_bfloat16"),
         layers.PatchEmbedding(4, 8, name="embedding"),
     ],
     ids=lambda layer: type(layer).__name__,

@@ -367,6 +367,7 @@ def test_refused_input_leaves_the_folder_free_for_the_right_one(tmp_path, data_d
         {"optim__warmup_steps": 50},
         {"start_from": "nowhere.npz"},
         {"train__accumulation": 3},
+        {"model__pool": "unpooled"},
     ):
         _refusal(tiny.make(**wrong, train__length=4), tmp_path, data_dir)
     cfg = tiny.make(train__length=4)

@@ -1,11 +1,5 @@
 """The model against NumPy, its initial values, its seeds, its ways to run."""
 
-import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -14,8 +8,6 @@ import tensorflow as tf
 
 from vit_tf import config
 from vit_tf.models import build, vit, weights
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 SHAPES = [
     pytest.param("token", False, id="token"),
@@ -225,26 +217,6 @@ def test_all_variables_exist_at_once_under_their_own_paths():
     assert [v.path for v in model.trainable_variables] == before
 
 
-@pytest.mark.parametrize(("pool", "pre_logits"), SHAPES)
-def test_xla_gives_the_same_logits_and_gradients(pool, pre_logits):
-    model = _filled(_model(pool=pool, pre_logits=pre_logits))
-
-    def step(images):
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            loss = tf.reduce_mean(tf.square(logits))
-        gradients = tape.gradient(loss, model.trainable_variables)
-        return logits, [g for g in gradients if g is not None]  # not key biases
-
-    logits, gradients = step(_images())
-    assert len(gradients) == len(model.trainable_variables) - model.depth
-    compiled = tf.function(step, jit_compile=True)(tf.constant(_images()))
-    _close(compiled[0], logits)
-    top = max(float(tf.reduce_max(tf.abs(g))) for g in gradients)
-    for got, want in zip(compiled[1], gradients):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * top)
-
-
 def test_a_graph_of_open_batch_size_fills_the_record():
     model = _filled(_model())
     names = []
@@ -280,21 +252,6 @@ def test_bfloat16_stays_close_and_answers_in_float32(jit_compile):
     assert got.dtype == "float32"
     _close(got, want, 0.05)
     assert np.abs(got - want).max() > 0  # it did compute in bfloat16
-
-
-@pytest.mark.parametrize(("pool", "pre_logits"), SHAPES)
-def test_saved_as_keras_and_loaded_it_is_the_same(pool, pre_logits, tmp_path):
-    model = _filled(
-        _model(pool=pool, pre_logits=pre_logits, dtype="mixed_bfloat16", head_bias=-1.0)
-    )
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    assert isinstance(again, vit.VisionTransformer)
-    assert again.get_config() == model.get_config()
-    for ours, theirs in zip(model.weights, again.weights, strict=True):
-        assert ours.path == theirs.path
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    np.testing.assert_array_equal(model(_images()), again(_images()))
 
 
 def test_rebuilt_from_its_config_it_has_the_same_shapes():
@@ -431,62 +388,3 @@ def test_training_with_dropout_needs_a_seed():
         assert "\n" not in str(refusal.value)
     model(_images())
     _model()(_images(), training=True)
-
-
-# The JAX backend ---------------------------------------------------------------
-
-_ON_JAX = """
-import sys
-import jax
-import keras
-import numpy as np
-from vit_tf import config
-from vit_tf.models import build, weights
-
-assert keras.backend.backend() == "jax"
-folder = sys.argv[1]
-model = build.build(
-    config.Model(
-        variant="ViT-mu/4", depth=2, num_heads=4, dropout=0.2, attention_dropout=0.2
-    ),
-    num_classes=5,
-    image_size=16,
-)
-weights.load_released(model, f"{folder}/weights.npz")
-images = np.load(f"{folder}/images.npy")
-record = {}
-logits = model(images, record=record)
-np.savez(f"{folder}/jax.npz", **{k: np.asarray(v) for k, v in record.items()})
-
-tv = [v.value for v in model.trainable_variables]
-run = jax.jit(
-    lambda seed: model.stateless_call(tv, [], images, training=True, seed=seed)[0]
-)
-first, again, other = (np.asarray(run(np.array(s))) for s in ([-1, 2], [-1, 2], [-1, 3]))
-assert (first == again).all() and (first != other).all()
-assert abs(first - np.asarray(logits)).max() > 0.01
-np.testing.assert_allclose(model(images, training=True, seed=[-1, 2]), first, 1e-4)
-assert "tensorflow" not in sys.modules
-"""
-
-
-def test_the_jax_backend_computes_the_same(tmp_path):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
-    model = _filled(_model())
-    weights.save_released(model, tmp_path / "weights.npz")
-    np.save(tmp_path / "images.npy", _images())
-    done = subprocess.run(
-        [sys.executable, "-c", _ON_JAX, str(tmp_path)],
-        check=False,
-        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    record = {}
-    model(_images(), record=record)
-    with np.load(tmp_path / "jax.npz") as theirs:
-        assert set(theirs.files) == set(record)
-        for name, value in record.items():
-            _close(theirs[name], value)

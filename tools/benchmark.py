@@ -1,5 +1,6 @@
 """Images per second of a model, of its input, and of the loop around its step.
 
+python -m tools.benchmark --list
 python -m tools.benchmark --variant=ViT-S/16 --batch_size=16
 python -m tools.benchmark --what=input --folder=PHOTOS
 python -m tools.benchmark --what=loop --variant=ViT-S/16 --batch_size=16
@@ -20,6 +21,12 @@ _WHAT = flags.DEFINE_enum(
     "model: inference and training step, float32 and bfloat16, XLA off and on. "
     "input: the training stream of --dataset, or crops of JPEGs in --folder. "
     "loop: what the loop costs over the bare compiled step.",
+)
+_LIST = flags.DEFINE_boolean(
+    "list",
+    False,
+    "Lists all models with parameters, tokens and multiply-accumulates of the "
+    "forward pass at --image_size, and where weights were released.",
 )
 _VARIANT = flags.DEFINE_string("variant", "ViT-S/16", "Which model.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=1)
@@ -42,6 +49,9 @@ def main() -> None:
         evals=config.Evals(splits=()),
     )
     command.load_tensorflow()
+    if _LIST.value:
+        _list(_IMAGE_SIZE.value)
+        return
     from vit_tf import runtime
 
     machine = runtime.start(cfg.train, strategy=runtime.Strategy.ONE)
@@ -57,6 +67,26 @@ def main() -> None:
     if _WHAT.value == "loop":
         share = rates["bare step"].median / rates["loop"].median - 1
         print(f"the loop costs {100 * share:+.1f} % over the bare step")
+
+
+def _list(image_size: int) -> None:
+    from vit_tf import cost
+    from vit_tf.models import build
+
+    width = max(map(len, build.NAMES))
+    heads = ("parameters", "tokens", "GMAC", "released weights")
+    print(f"{'':<{width}}  {heads[0]:>13} {heads[1]:>6} {heads[2]:>8}  {heads[3]}")
+    for name, released in build.NAMES.items():
+        try:
+            found = cost.of(config.Model(variant=name), image_size=image_size)
+        except config.Refused as refusal:
+            print(f"{name:<{width}}  {refusal}")
+            continue
+        print(
+            f"{name:<{width}}  {found.parameters:13,} {found.tokens or '-':>6} "
+            f"{found.macs / 1e9:8.2f}  {released or '-'}"
+        )
+    print(f"1000 classes, {image_size} pixels; GMAC without norms and head")
 
 
 def _model(cfg, machine):

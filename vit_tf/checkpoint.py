@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, files
@@ -114,9 +115,14 @@ def saved_steps(folder: str) -> list[int]:
 
 def save_weights(model, path: str) -> None:
     """Writes the model's weights in the released .npz layout, whole or not."""
+    write_weights(path, weights.released(model))
+
+
+def write_weights(path: str, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz to any path of tf.io.gfile, whole or not."""
     with tempfile.TemporaryDirectory() as folder:
         local = os.path.join(folder, "weights.npz")
-        weights.save_released(model, local)
+        weights.write_npz(local, arrays)
         with files.refusing(path):
             tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
             tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
@@ -142,9 +148,35 @@ def load_run(workdir: str):
         num_classes=len(result["class_names"]),
         image_size=cfg.data.image_size,
     )
-    with _local(os.path.join(workdir, "weights.npz")) as file:
-        weights.load_released(model, file)
+    load_weights(model, os.path.join(workdir, "weights.npz"))
     return model, cfg, result
+
+
+def load_weights(
+    model, path: str, *, head: weights.Head = weights.Head.KEEP
+) -> list[str]:
+    """`weights.load_released` from any path of tf.io.gfile, such as gs://..."""
+    with local_copy(path) as file:
+        return weights.load_released(model, file, head=head)
+
+
+def weights_file(path: str) -> str:
+    """The .npz that `path` stands for: itself, or that of a finished run.
+
+    Raises:
+        config.Refused: there is neither.
+    """
+    if not tf.io.gfile.exists(path):
+        raise config.Refused(
+            f"{path}: no such file or folder; name a finished run or a released .npz"
+        )
+    if not tf.io.gfile.isdir(path):
+        return path
+    if not tf.io.gfile.exists(os.path.join(path, "result.json")):
+        known = tf.io.gfile.exists(os.path.join(path, "config.json"))
+        remedy = "finish that run first" if known else "name a run's folder"
+        raise config.Refused(f"{path}: no finished run there; {remedy}")
+    return os.path.join(path, "weights.npz")
 
 
 def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
@@ -158,24 +190,16 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
     Returns:
         Lines that say what was loaded, resized and left out.
     """
-    if not tf.io.gfile.exists(path):
-        raise config.Refused(
-            f"start_from={path}: no such file or folder; name a finished run or a "
-            "released .npz"
-        )
-    file, head = path, weights.Head.RESET
-    if tf.io.gfile.isdir(path):
-        file = os.path.join(path, "weights.npz")
-        if not tf.io.gfile.exists(os.path.join(path, "result.json")):
-            known = tf.io.gfile.exists(os.path.join(path, "config.json"))
-            remedy = "finish that run first" if known else "name a run's folder"
-            raise config.Refused(f"start_from={path}: no finished run there; {remedy}")
+    try:
+        file, head = weights_file(path), weights.Head.RESET
+    except config.Refused as refusal:
+        raise config.Refused(f"start_from={refusal}") from None
+    if file != path:
         cfg, result = _read_run(path)
         same_layers = cfg.model.pre_logits == model.has_pre_logits
         if same_layers and result["class_names"] == list(class_names):
             head = weights.Head.KEEP
-    with _local(file) as local:
-        return weights.load_released(model, local, head=head)
+    return load_weights(model, file, head=head)
 
 
 def _read_run(workdir: str) -> tuple[config.Config, dict]:
@@ -184,7 +208,7 @@ def _read_run(workdir: str) -> tuple[config.Config, dict]:
 
 
 @contextlib.contextmanager
-def _local(path: str) -> Iterator[str]:
+def local_copy(path: str) -> Iterator[str]:
     """A local copy of a remote file, because models/ opens local files only."""
     if "://" not in path:
         yield path

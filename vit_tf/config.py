@@ -41,6 +41,27 @@ class Pool(enum.StrEnum):
 
     TOKEN = "token"  # a class token is prepended, its output is the image
     GAP = "gap"  # no class token, mean over all patch tokens
+    MAP = "map"  # no class token, a learned probe attends to all patch tokens
+    UNPOOLED = "unpooled"  # no class token, logits for every patch token
+    TOKEN_UNPOOLED = "token_unpooled"  # the same with a class token in front
+
+
+class Positions(enum.StrEnum):
+    """How tokens know their place (Table 8; sincos2d is of the later releases)."""
+
+    NOWHERE = "nowhere"  # not at all: a bag of patches
+    LEARNED_1D = "1d"  # a vector for each place in raster order
+    LEARNED_2D = "2d"  # half a vector for each column and for each row
+    RELATIVE = "relative"  # attention knows the offset of query and key
+    SINCOS_2D = "sincos2d"  # fixed sines and cosines of column and row
+
+
+class PositionsAt(enum.StrEnum):
+    """Where positions are added (Table 8's columns)."""
+
+    STEM = "stem"  # once, before the first block
+    EVERY = "every"  # before each block, learned for each
+    SHARED = "shared"  # before each block, the same
 
 
 class Crop(enum.StrEnum):
@@ -108,19 +129,31 @@ class Jit(enum.StrEnum):
 class Model:
     """The network. Number of classes and image size come from the data."""
 
-    # The paper's notation, ViT-<size>/<patch>; see models/build.py.
+    # The paper's notation, such as ViT-B/16, R50+ViT-B/16, R50x1 or Axial-ViT-B/32;
+    # see models/build.py, and `python -m tools.benchmark --list`.
     variant: str = "ViT-B/16"
-    # Free sizes: each replaces the variant's value; None keeps it.
+    # Free sizes: each replaces the Transformer's value; None keeps it.
     depth: int | None = Field(default=None, gt=0)
     width: int | None = Field(default=None, gt=0)
     mlp_dim: int | None = Field(default=None, gt=0)
     num_heads: int | None = Field(default=None, gt=0)
-    pool: Pool = Pool.TOKEN
+    # None: what the variant has in the paper, a class token, and the mean over all
+    # places in axial models and ResNets.
+    pool: Pool | None = None
+    positions: Positions = Positions.LEARNED_1D
+    positions_at: PositionsAt = PositionsAt.STEM
     # A tanh hidden layer of the model's width before the head (section 3.1).
     pre_logits: bool = False
     head_bias: float = 0.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    # Share of images that skip a branch of the last block, from 0 at the first.
+    stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
+    # Whether kept branches are divided by their share; see models/layers.py.
+    stochastic_depth_rescale: bool = True
+    # Computes the inside of every block again for the gradient: less memory, one
+    # more forward pass.
+    remat: bool = False
 
 
 @_typed
@@ -291,7 +324,8 @@ def override(config: Config, path: str, text: str) -> None:
         setattr(holder, name, _parse(kind, text))
     except pydantic.ValidationError as error:
         problem = error.errors()[0]["msg"]
-        choices = kind if isinstance(kind, enum.EnumMeta) else ()
+        enums = [k for k in (kind, *typing.get_args(kind)) if type(k) is enum.EnumMeta]
+        choices = enums[0] if enums else ()
         hint = nearest(text, [c.value for c in choices]) if choices else ""
         raise Refused(f"--config.{path}={text}: {problem}{hint}") from None
 

@@ -22,7 +22,7 @@ def attention_weights(model: keras.Model, images) -> list[np.ndarray]:
     """
     record = {}
     model(images, training=False, record=record)
-    names = [vit.ATTENTION.format(i) for i in range(model.depth)]
+    names = [vit.ATTENTION.format(i) for i in range(model.num_blocks)]
     return [keras.ops.convert_to_numpy(record[name]) for name in names]
 
 

@@ -187,6 +187,11 @@ def prepare(
             image_size=cfg.data.image_size,
             dtype=str(cfg.train.precision),
         )
+        if not model.pools:
+            raise config.Refused(
+                f"model.pool={cfg.model.pool}: gives logits for every token, training "
+                "needs one vector per image; use token, gap or map"
+            )
         optimizer = optim.build(
             cfg.optim, total_steps=total, variables=model.trainable_variables
         )

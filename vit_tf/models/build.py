@@ -1,28 +1,96 @@
-"""From a config's model to a built one: `ViT-B/16` and its free sizes."""
+"""From a config's model to a built one: every architecture of the paper, by name.
+
+Names are the paper's: `ViT-B/16`, a hybrid `R50+ViT-B/16`, a BiT ResNet `R50x1`,
+`Axial-ViT-B/32`, `AxialResNet50`.
+"""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from vit_tf import config
-from vit_tf.models import vit
+from vit_tf.models import bit, resnet, vit
 
-# Rows of paper.md 1.1: Table 1 (B, L, H), the later releases (Ti, S), and mu, the
-# authors' size for tests.
+# Rows of paper.md 1.1: Table 1 (B, L, H), Figure 4 (b, with heads of the usual 64),
+# later releases (Ti, S, M, So400m, g, G), and mu, the authors' size for tests.
 _SIZES = {
     "mu": {"depth": 1, "width": 32, "mlp_dim": 128, "num_heads": 2},
     "Ti": {"depth": 12, "width": 192, "mlp_dim": 768, "num_heads": 3},
     "S": {"depth": 12, "width": 384, "mlp_dim": 1536, "num_heads": 6},
+    "b": {"depth": 12, "width": 384, "mlp_dim": 1536, "num_heads": 6},
+    "M": {"depth": 12, "width": 512, "mlp_dim": 2048, "num_heads": 8},
     "B": {"depth": 12, "width": 768, "mlp_dim": 3072, "num_heads": 12},
     "L": {"depth": 24, "width": 1024, "mlp_dim": 4096, "num_heads": 16},
+    "So400m": {"depth": 27, "width": 1152, "mlp_dim": 4304, "num_heads": 16},
     "H": {"depth": 32, "width": 1280, "mlp_dim": 5120, "num_heads": 16},
+    "g": {"depth": 40, "width": 1408, "mlp_dim": 6144, "num_heads": 16},
+    "G": {"depth": 48, "width": 1664, "mlp_dim": 8192, "num_heads": 16},
 }
-_NAMES = "Ti/16 S/32 S/16 B/32 B/16 B/8 L/32 L/16 H/14"
+
+# Hybrids: ResNet and total stride -> units of its stages (paper.md 1.8). Stride 16 of
+# R50 has stage 4's units in stage 3 (section 4.1). R is the root alone, and what the
+# authors call R+Ti/16 has in truth a stride of 32.
+_STEMS = {
+    ("R50", 16): (3, 4, 9),
+    ("R50", 32): (3, 4, 6, 3),
+    ("R26", 32): (2, 2, 2, 2),
+    ("R", 16): (),
+}
+_ROOT_PATCH = 8  # positions of the root's map in a patch of R+ViT-Ti/16
+
+_BIT_COUNTS = {
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+
+# Every variant with published weights or results, and where its weights were
+# released (paper.md 1.2, 1.11, 10.3); '' where nowhere.
+_I21K, _AUGREG, _BIT = "paper (ImageNet-21k)", "AugReg", "BiT-S, BiT-M"
+NAMES = {
+    "ViT-Ti/16": _AUGREG,
+    "ViT-S/32": _AUGREG,
+    "ViT-S/16": f"{_AUGREG}, plain ViT",
+    "ViT-b/32": "",
+    "ViT-M/32": "",
+    "ViT-M/16": "",
+    "ViT-B/32": f"{_I21K}, {_AUGREG}",
+    "ViT-B/16": f"{_I21K}, {_AUGREG}",
+    "ViT-B/8": _AUGREG,
+    "ViT-L/32": _I21K,
+    "ViT-L/16": f"{_I21K}, {_AUGREG}",
+    "ViT-So400m/14": "",
+    "ViT-H/14": _I21K,
+    "ViT-g/14": "",
+    "ViT-G/14": "",
+    "R+ViT-Ti/16": _AUGREG,
+    "R26+ViT-S/32": _AUGREG,
+    "R26+ViT-B/32": "",
+    "R50+ViT-B/16": _I21K,
+    "R50+ViT-B/32": "",
+    "R50+ViT-L/16": "",
+    "R50+ViT-L/32": _AUGREG,
+    "R50x1": _BIT,
+    "R50x2": "",
+    "R50x3": _BIT,
+    "R101x1": _BIT,
+    "R101x3": _BIT,
+    "R152x1": "",
+    "R152x2": "BiT-M",
+    "R152x4": _BIT,
+    "R200x3": "",
+    "Axial-ViT-B/32": "",
+    "Axial-ViT-B/16": "",
+    "AxialResNet50": "",
+}
 
 
 def names() -> list[str]:
-    """The variants with published weights or results; any other patch works too."""
-    return [f"ViT-{name}" for name in _NAMES.split()]
+    """The variants with published weights or results; other patches work too."""
+    return list(NAMES)
 
 
 def build(
@@ -31,41 +99,112 @@ def build(
     """The network that `model` describes, with all its variables.
 
     Args:
-        model: the variant `ViT-<size>/<patch>`, with any integer as patch, and
-            what replaces the variant's own sizes.
+        model: the variant, one of `names()` or one like them: any integer as the
+            patch of a ViT or Axial-ViT, any size in a hybrid, any width of a ResNet;
+            and what replaces the variant's own sizes.
         num_classes: 0 leaves the last layer out.
         image_size: pixels along one side of the square images.
         dtype: a Keras dtype policy, 'float32' or 'mixed_bfloat16'; None: Keras'
             default.
 
     Raises:
-        config.Refused: unknown variant, sizes that do not divide.
+        config.Refused: unknown variant, sizes that do not divide, settings that the
+            variant does not have.
     """
-    sizes = _sizes(model.variant)
-    for name in sizes:
-        if (own := getattr(model, name, None)) is not None:
-            sizes[name] = own
-    return vit.VisionTransformer(
-        **sizes,
+    make, settings = _describe(model)
+    return make(
+        **settings,
         num_classes=num_classes,
         image_size=image_size,
-        pool=model.pool.value,
-        pre_logits=model.pre_logits,
         head_bias=model.head_bias,
-        dropout=model.dropout,
-        attention_dropout=model.attention_dropout,
+        remat=model.remat,
         dtype=dtype,
-        name=model.variant.replace("/", "_"),
+        name=re.sub(r"[/+]", "_", model.variant),
     )
 
 
-def _sizes(variant: str) -> dict[str, int]:
-    match = re.fullmatch(r"ViT-([A-Za-z]+)/([1-9]\d*)", variant)
-    if match is None or match[1] not in _SIZES:
-        same = [name for name in names() if name.lower() == variant.lower()]
-        hint = config.nearest(variant, same or names())
-        raise config.Refused(
-            f"model.variant: {variant!r} is not ViT-<size>/<patch> with size one of "
-            f"{', '.join(_SIZES)}{hint}"
-        )
-    return _SIZES[match[1]] | {"patch_size": int(match[2])}
+def outline(model: config.Model, *, num_classes: int, image_size: int) -> keras.Model:
+    """The same network with shapes only: nothing is allocated, nothing can be run."""
+    with keras.StatelessScope(initialize_variables=False):
+        return build(model, num_classes=num_classes, image_size=image_size)
+
+
+def token_stride(model: config.Model) -> int:
+    """Pixels from one token of `model` to the next; of a ResNet, of its last map."""
+    _, settings = _describe(model)
+    counts = settings.get("stem", settings.get("counts"))
+    ratio = 1 if counts is None else resnet.stem_ratio(counts)
+    return ratio * settings.get("patch_size", 1)
+
+
+def _describe(
+    model: config.Model,
+) -> tuple[Callable[..., keras.Model], dict[str, Any]]:
+    """The variant's constructor, and its arguments but for what `build` knows."""
+    variant = model.variant
+    if match := re.fullmatch(r"(?:(R\d*)\+)?(Axial-)?ViT-(\w+)/([1-9]\d*)", variant):
+        stem, axial, size, patch = match[1], match[2], match[3], int(match[4])
+        known = size in _SIZES and (size != "b" or patch == 32)
+        if known and stem is None:
+            return _transformer(
+                model, size, {"patch_size": patch, "axial": bool(axial)}
+            )
+        if known and not axial and (stem, patch) in _STEMS:
+            counts = _STEMS[stem, patch]
+            on_map = 1 if counts else _ROOT_PATCH
+            return _transformer(model, size, {"patch_size": on_map, "stem": counts})
+    if match := re.fullmatch(r"R(\d+)x([1-9]\d*)", variant):
+        counts = _BIT_COUNTS.get(int(match[1]))
+        if counts:
+            _refuse_what_only_transformers_have(model)
+            return bit.BiT, {"counts": counts, "width_factor": int(match[2])}
+    if variant == "AxialResNet50":
+        _refuse_what_only_transformers_have(model)
+        return bit.BiT, {"counts": _BIT_COUNTS[50], "width_factor": 1, "axial": True}
+    raise _unknown(variant)
+
+
+def _transformer(
+    model: config.Model, size: str, kind: dict[str, Any]
+) -> tuple[Callable[..., keras.Model], dict[str, Any]]:
+    """`vit.VisionTransformer` and its arguments."""
+    settings = _SIZES[size] | kind
+    for name in _SIZES[size]:
+        if (own := getattr(model, name)) is not None:
+            settings[name] = own
+    usual = config.Pool.GAP if kind.get("axial") else config.Pool.TOKEN
+    return vit.VisionTransformer, settings | {
+        "pool": (model.pool or usual).value,
+        "positions": model.positions.value,
+        "positions_at": model.positions_at.value,
+        "pre_logits": model.pre_logits,
+        "dropout": model.dropout,
+        "attention_dropout": model.attention_dropout,
+        "stochastic_depth": model.stochastic_depth,
+        "stochastic_depth_rescale": model.stochastic_depth_rescale,
+    }
+
+
+def _refuse_what_only_transformers_have(model: config.Model) -> None:
+    plain = config.Model(
+        variant=model.variant, head_bias=model.head_bias, remat=model.remat
+    )
+    if model.pool is config.Pool.GAP:
+        plain.pool = model.pool  # what it does anyway
+    ours, usual = config.fields(model), config.fields(plain)
+    for name in ours:
+        if ours[name] != usual[name]:
+            raise config.Refused(
+                f"model.{name}={ours[name]}: {model.variant} is a ResNet and has no "
+                f"such part; leave it at {usual[name]}"
+            )
+
+
+def _unknown(variant: str) -> config.Refused:
+    same = [name for name in NAMES if name.lower() == variant.lower()]
+    hint = config.nearest(variant, same or NAMES)
+    return config.Refused(
+        f"model.variant: {variant!r} is not ViT-<size>/<patch> with size one of "
+        f"{', '.join(_SIZES)}, nor a hybrid, ResNet or axial model{hint}; "
+        "`python -m tools.benchmark --list` shows all"
+    )

@@ -1,8 +1,8 @@
-"""The layers of a Transformer encoder for images, in keras.ops only.
+"""What every Transformer here is made of: matrices, norms, MLP, stateless dropout.
 
-They are named and shaped as the arrays of the authors' released files (paper.md
-1.11 a), with their epsilons and their initialisation (1.4, 1.6). Dropout is
-stateless: each layer that drops takes `keys` and no layer owns a seed.
+Layers are named and shaped as the arrays of the authors' released files (paper.md
+1.11 a), with their epsilons and their initialisation (1.4, 1.6), in keras.ops only.
+Each layer that drops takes `keys`; no layer owns a seed.
 """
 
 import math
@@ -12,8 +12,8 @@ from keras import ops
 
 _LAYER_NORM_EPSILON = 1e-6  # Keras would take 1e-3
 
-# Places in one encoder block where dropout draws, and their number.
-_WEIGHTS, _ATTENDED, _HIDDEN, _MLP_OUT, SITES = range(5)
+# Places in one encoder block where something is drawn, and their number.
+WEIGHTS, ATTENDED, HIDDEN, MLP_OUT, ATTENTION_BRANCH, MLP_BRANCH, SITES = range(7)
 
 
 class Given(keras.random.SeedGenerator):
@@ -35,6 +35,23 @@ def dropout(x, rate, keys, site):
     # In bfloat16 the draws would have 7 bits and the rate would be off.
     draws = keras.random.uniform(ops.shape(x), dtype="float32", seed=Given(keys[site]))
     return ops.where(draws >= rate, x / (1 - rate), ops.zeros_like(x))
+
+
+def drop_branch(x, rate, keys, site, *, rescale=True):
+    """Stochastic depth: leaves the branch `x` out for a share `rate` of the images.
+
+    Args:
+        x: (batch, T, width), what would be added to the residual stream.
+        rescale: divides what is kept by 1 - rate, so that the expected sum is that
+            of evaluation. The authors' only public form (MLP-Mixer) does not.
+    """
+    if keys is None or not rate:
+        return x
+    draws = keras.random.uniform(
+        (ops.shape(x)[0], 1, 1), dtype="float32", seed=Given(keys[site])
+    )
+    kept = x / (1 - rate) if rescale else x
+    return ops.where(draws >= rate, kept, ops.zeros_like(x))
 
 
 def _flattened(initializer, rows: int):
@@ -124,67 +141,6 @@ class LayerNorm(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("vit_tf")
-class PositionEmbedding(keras.layers.Layer):
-    """Adds one learned vector per token (paper equation 1, D.4 '1-D')."""
-
-    def __init__(self, tokens, width, **kwargs):
-        super().__init__(**kwargs)
-        self.tokens, self.width = tokens, width
-
-    def build(self, input_shape=None):
-        self.pos_embedding = self.add_weight(
-            shape=(1, self.tokens, self.width),
-            # As in BERT: not truncated.
-            initializer=keras.initializers.RandomNormal(stddev=0.02),
-            name="pos_embedding",
-        )
-
-    def call(self, x):
-        return x + self.pos_embedding
-
-
-@keras.saving.register_keras_serializable("vit_tf")
-class SelfAttention(keras.layers.Layer):
-    """Multi-head self-attention (paper appendix A)."""
-
-    def __init__(self, width, num_heads, dropout=0.0, **kwargs):
-        super().__init__(**kwargs)
-        self.width, self.num_heads, self.dropout = width, num_heads, dropout
-        split = (num_heads, width // num_heads)
-        policy = self.dtype_policy
-        self.query = Linear((width,), split, dtype=policy, name="query")
-        # The bias of the keys adds the same number to all scores of a query, which
-        # the softmax takes out again: its gradient is zero. What arithmetic leaves
-        # of it is rounding noise, and Adam, which divides by the gradient's own
-        # size, would walk on it at full speed, on each machine somewhere else.
-        self.key = Linear((width,), split, bias_learns=False, dtype=policy, name="key")
-        self.value = Linear((width,), split, dtype=policy, name="value")
-        self.out = Linear(split, (width,), dtype=policy, name="out")
-
-    def build(self, input_shape=None):
-        for layer in (self.query, self.key, self.value, self.out):
-            layer.build()
-
-    def call(self, x, keys=None):
-        """Tokens (batch, T, width) to the same, and weights (batch, heads, T, T)."""
-        query = self._heads(self.query(x)) * (self.width // self.num_heads) ** -0.5
-        key = self._heads(self.key(x))
-        value = self._heads(self.value(x))
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        weights = ops.softmax(ops.cast(scores, "float32"))  # (batch, heads, T, T)
-        used = dropout(ops.cast(weights, value.dtype), self.dropout, keys, _WEIGHTS)
-        mixed = ops.transpose(ops.matmul(used, value), (0, 2, 1, 3))
-        return self.out(ops.reshape(mixed, ops.shape(x))), weights
-
-    def _heads(self, x):
-        """(batch, T, width) to (batch, heads, T, head_width)."""
-        x = ops.reshape(
-            x, (-1, x.shape[1], self.num_heads, x.shape[2] // self.num_heads)
-        )
-        return ops.transpose(x, (0, 2, 1, 3))
-
-
-@keras.saving.register_keras_serializable("vit_tf")
 class MlpBlock(keras.layers.Layer):
     """Two matrices around a GELU (paper section 3.1)."""
 
@@ -211,42 +167,8 @@ class MlpBlock(keras.layers.Layer):
     def call(self, x, keys=None):
         # The tanh form: the one that the released weights were trained with.
         x = keras.activations.gelu(self.grow(x), approximate=True)
-        x = dropout(x, self.dropout, keys, _HIDDEN)
-        return dropout(self.shrink(x), self.dropout, keys, _MLP_OUT)
-
-
-@keras.saving.register_keras_serializable("vit_tf")
-class EncoderBlock(keras.layers.Layer):
-    """Pre-norm attention and MLP, each with a residual (paper equations 2, 3)."""
-
-    def __init__(
-        self, width, mlp_dim, num_heads, dropout=0.0, attention_dropout=0.0, **kwargs
-    ):
-        super().__init__(**kwargs)
-        self.width, self.mlp_dim, self.num_heads = width, mlp_dim, num_heads
-        self.dropout, self.attention_dropout = dropout, attention_dropout
-        policy = self.dtype_policy
-        # The authors' numbers: one counter over all kinds of layer in a block.
-        self.attention_norm = LayerNorm(width, dtype=policy, name="LayerNorm_0")
-        self.attention = SelfAttention(
-            width,
-            num_heads,
-            attention_dropout,
-            dtype=policy,
-            name="MultiHeadDotProductAttention_1",
-        )
-        self.mlp_norm = LayerNorm(width, dtype=policy, name="LayerNorm_2")
-        self.mlp = MlpBlock(width, mlp_dim, dropout, dtype=policy, name="MlpBlock_3")
-
-    def build(self, input_shape=None):
-        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
-            layer.build()
-
-    def call(self, x, keys=None):
-        """Tokens (batch, T, width) to the same, and weights (batch, heads, T, T)."""
-        y, weights = self.attention(self.attention_norm(x), keys=keys)
-        x = x + dropout(y, self.dropout, keys, _ATTENDED)
-        return x + self.mlp(self.mlp_norm(x), keys=keys), weights
+        x = dropout(x, self.dropout, keys, HIDDEN)
+        return dropout(self.shrink(x), self.dropout, keys, MLP_OUT)
 
 
 @keras.saving.register_keras_serializable("vit_tf")
@@ -257,23 +179,32 @@ class PatchEmbedding(Linear):
     forward and backward than the convolution on a CPU.
     """
 
-    def __init__(self, patch_size, width, **kwargs):
+    def __init__(self, patch_size, width, channels=3, **kwargs):
         super().__init__(
-            (patch_size, patch_size, 3),
+            (patch_size, patch_size, channels),
             (width,),
             kernel_initializer="lecun_normal",
             **kwargs,
         )
-        self.patch_size, self.width = patch_size, width
+        self.patch_size, self.width, self.channels = patch_size, width, channels
 
     def call(self, images):
-        """Images (batch, height, width, 3) to (batch, patches, width), row by row."""
-        size = self.patch_size
+        """Images (batch, height, width, channels) to (batch, patches, width).
+
+        Patches in raster order; height and width are multiples of the patch.
+        """
+        size, channels = self.patch_size, self.channels
         rows, columns = images.shape[1] // size, images.shape[2] // size
-        x = ops.reshape(images, (-1, rows, size, columns, size, 3))
+        x = ops.reshape(images, (-1, rows, size, columns, size, channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-        return super().call(ops.reshape(x, (-1, rows * columns, size * size * 3)))
+        return super().call(
+            ops.reshape(x, (-1, rows * columns, size * size * channels))
+        )
 
     def get_config(self):
         base = keras.layers.Layer.get_config(self)
-        return base | {"patch_size": self.patch_size, "width": self.width}
+        return base | {
+            "patch_size": self.patch_size,
+            "width": self.width,
+            "channels": self.channels,
+        }

@@ -1,4 +1,4 @@
-"""The Vision Transformer (paper sections 3.1 and 3.2), in keras.ops only.
+"""The Vision Transformer (paper sections 3.1 and 3.2) and its hybrids, in keras.ops.
 
 The path of a variable below its model is the name of that array in the
 authors' released files, such as `Transformer/encoderblock_0/LayerNorm_0/scale`:
@@ -9,49 +9,64 @@ import keras
 from keras import ops
 
 from vit_tf import config
-from vit_tf.models import layers
+from vit_tf.models import encoder, layers, network, positions, resnet
 
-# What a call with `record={}` leaves in that dict. T tokens: the class token, if
-# there is one, then the patches in raster order.
-PATCHES = "patches"  # (batch, patches, width), the stem's output
+# What a call with `record={}` leaves in that dict, beside the names in network.py.
+# T tokens: the class token, if there is one, then the patches in raster order.
+STEM = "stem"  # (batch, rows, columns, channels), of hybrids: the ResNet's map
+PATCHES = "patches"  # (batch, patches, width), the embedding's output
 POSITIONED = "positioned"  # (batch, T, width), class token and positions added
 BLOCK = "block_{}"  # (batch, T, width), output of encoder block i from 0
 ATTENTION = "attention_{}"  # (batch, heads, T, T) float32, rows sum to 1
-ENCODED = "encoded"  # (batch, T, width), after the last LayerNorm
-POOLED = "pooled"  # (batch, width) float32
-PRE_LOGITS = "pre_logits"  # (batch, width) float32, only with that layer
-LOGITS = "logits"  # (batch, classes) float32, only with classes
+ENCODED, POOLED = network.ENCODED, network.POOLED
+PRE_LOGITS, LOGITS = network.PRE_LOGITS, network.LOGITS
+
+_WITH_CLASS_TOKEN = (config.Pool.TOKEN, config.Pool.TOKEN_UNPOOLED)
+_UNPOOLED = (config.Pool.UNPOOLED, config.Pool.TOKEN_UNPOOLED)
 
 
 @keras.saving.register_keras_serializable("vit_tf")
-class VisionTransformer(keras.Model):
-    """ViT with a class token or global average pooling.
+class VisionTransformer(network.Network):
+    """ViT, hybrid or Axial-ViT, with every way to place and to pool its tokens.
 
-    Four verbs, each a joint where callers may enter; `call` composes them:
-    `head(pool(encode(embed(images))))`. Every variable exists once the
-    constructor returns. Initialisation is that of the authors' code and depends
-    only on `keras.utils.set_random_seed`.
-
-    Under mixed_bfloat16 the variables, softmax, LayerNorm, and everything from
-    pooling on are float32.
+    Initialisation is that of the authors' code and depends only on
+    `keras.utils.set_random_seed`. Under mixed_bfloat16 the variables, softmax, all
+    norms, and everything from pooling on are float32.
 
     Args:
-        patch_size: pixels along one side of a patch.
+        patch_size: pixels along one side of a patch; of a hybrid: positions of the
+            ResNet's map.
         width: of a token.
-        depth: number of encoder blocks.
+        depth: number of encoder blocks; each is two in an axial model.
         mlp_dim: hidden width of the MLPs.
         num_heads: heads of each self-attention; divides `width`.
         num_classes: width of the logits; 0: no last layer, features come out.
-        image_size: pixels along one side; a multiple of `patch_size`.
-        pool: 'token' or 'gap', see `config.Pool`.
+        image_size: pixels along one side; a multiple of `token_stride`.
+        pool: see `config.Pool`.
+        positions, positions_at: see `config.Positions` and `config.PositionsAt`.
         pre_logits: a tanh layer of the same width before the last one, as in
             the paper's pre-training (section 3.1).
         head_bias: initial value of the last bias.
         dropout: share dropped after positions, attention and each MLP matrix.
         attention_dropout: share of attention weights dropped.
+        stochastic_depth: share of images that skip a branch of the last block,
+            growing linearly from 0 at the first (AugReg; the paper has none).
+        stochastic_depth_rescale: see `layers.drop_branch`.
+        stem: units in each stage of the hybrid's ResNet, () for its root alone; None:
+            patches of the image (paper section 3.1, 'Hybrid Architecture').
+        axial: each block attends along the rows, then in a block of its own along
+            the columns (D.6). The paper leaves the class token open: such a model
+            takes none.
+        remat: whether the inside of each block is computed again for the gradient.
+
+    Attributes:
+        token_stride: pixels from one token to the next.
+        grid: tokens along one side of the image.
+        num_tokens: with the class token.
+        num_blocks: encoder blocks; those of an axial model count each.
 
     Raises:
-        config.Refused: sizes that do not divide.
+        config.Refused: sizes that do not divide, settings that exclude each other.
     """
 
     def __init__(
@@ -65,44 +80,83 @@ class VisionTransformer(keras.Model):
         num_classes,
         image_size,
         pool="token",
+        positions="1d",
+        positions_at="stem",
         pre_logits=False,
         head_bias=0.0,
         dropout=0.0,
         attention_dropout=0.0,
+        stochastic_depth=0.0,
+        stochastic_depth_rescale=True,
+        stem=None,
+        axial=False,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_sizes(image_size, patch_size, width, num_heads)
         self.patch_size, self.image_size = patch_size, image_size
         self.width, self.depth = width, depth
         self.mlp_dim, self.num_heads = mlp_dim, num_heads
         self.num_classes, self.head_bias = num_classes, head_bias
         self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.stochastic_depth = stochastic_depth
+        self.stochastic_depth_rescale = stochastic_depth_rescale
+        self.draws = {
+            "dropout": dropout,
+            "attention_dropout": attention_dropout,
+            "stochastic_depth": stochastic_depth,
+        }
+        self.stem, self.axial, self.remat = stem, axial, remat
+        if stem is not None:
+            self.stem = tuple(stem)
         self.pooling, self.has_pre_logits = config.Pool(pool), pre_logits
-        self.has_class_token = self.pooling is config.Pool.TOKEN
-        self.grid = image_size // patch_size  # patches along one side
+        self.position_kind = config.Positions(positions)
+        self.positions_at = config.PositionsAt(positions_at)
+        self.has_class_token = self.pooling in _WITH_CLASS_TOKEN
+        self.pools = self.pooling not in _UNPOOLED
+        self.token_stride = patch_size * (
+            1 if stem is None else resnet.stem_ratio(self.stem)
+        )
+        self._check_sizes()
+        self.grid = image_size // self.token_stride
         self.num_tokens = self.grid**2 + self.has_class_token
+        self.num_blocks = depth * (2 if axial else 1)
         self._lay_out()
         self.build()
 
     def _lay_out(self):
         """Makes the layers, in the order in which initial values are drawn."""
-        policy, sizes = self.dtype_policy, (self.width, self.mlp_dim, self.num_heads)
-        rates = (self.dropout, self.attention_dropout)
+        policy = self.dtype_policy
+        self.stem_layers, channels = [], 3
+        if self.stem is not None:
+            self.stem_layers = resnet.stem_layers(self.stem, dtype=policy)
+            channels = resnet.stem_channels(self.stem)
         self.embedding = layers.PatchEmbedding(
-            self.patch_size, self.width, dtype=policy, name="embedding"
+            self.patch_size, self.width, channels, dtype=policy, name="embedding"
         )
-        self.positions = layers.PositionEmbedding(
-            self.num_tokens, self.width, dtype=policy, name="posembed_input"
+        # Number i goes to the tokens that enter block i.
+        self.positions = positions.layers_for(
+            self.position_kind,
+            self.positions_at,
+            grid=self.grid,
+            width=self.width,
+            class_token=self.has_class_token,
+            depth=self.num_blocks,
+            dtype=policy,
         )
-        self.blocks = [
-            layers.EncoderBlock(*sizes, *rates, dtype=policy, name=f"encoderblock_{i}")
-            for i in range(self.depth)
-        ]
+        self.blocks = [self._block(i) for i in range(self.num_blocks)]
         self.encoder_norm = layers.LayerNorm(
             self.width, dtype=policy, name="encoder_norm"
         )
-        self.pre_logits = self.classifier = None
+        self.map_head = self.pre_logits = self.classifier = None
+        if self.pooling is config.Pool.MAP:
+            self.map_head = encoder.MapHead(
+                self.width,
+                self.mlp_dim,
+                self.num_heads,
+                dtype="float32",
+                name="MAPHead_0",
+            )
         if self.has_pre_logits:
             self.pre_logits = layers.Linear(
                 (self.width,),
@@ -121,6 +175,23 @@ class VisionTransformer(keras.Model):
                 name="head",
             )
 
+    def _block(self, i):
+        relative = self.position_kind is config.Positions.RELATIVE
+        last = max(self.num_blocks - 1, 1)
+        return encoder.EncoderBlock(
+            self.width,
+            self.mlp_dim,
+            self.num_heads,
+            self.dropout,
+            self.attention_dropout,
+            drop_rate=self.stochastic_depth * i / last,
+            rescale=self.stochastic_depth_rescale,
+            relative_tokens=self.num_tokens if relative else None,
+            axis=("rows", "columns")[i % 2] if self.axial else None,
+            dtype=self.dtype_policy,
+            name=f"encoderblock_{i}",
+        )
+
     def build(self, input_shape=None):
         if self.built:  # by the constructor; Keras asks again when it loads
             return
@@ -128,160 +199,139 @@ class VisionTransformer(keras.Model):
             self.cls = self.add_weight(
                 shape=(1, 1, self.width), initializer="zeros", name="cls"
             )
-        self.embedding.build()
+        for layer in (*self.stem_layers, self.embedding):
+            layer.build()
         with keras.name_scope("Transformer"):
-            for layer in (self.positions, *self.blocks, self.encoder_norm):
+            # A layer that several blocks share is there once.
+            for layer in dict.fromkeys(self.positions):
                 layer.build()
-        for layer in (self.pre_logits, self.classifier):
+            for layer in (*self.blocks, self.encoder_norm):
+                layer.build()
+        for layer in (self.map_head, self.pre_logits, self.classifier):
             if layer is not None:
                 layer.build()
 
-    def __call__(self, images, *, training=None, seed=None, record=None):
-        """Images to logits.
-
-        Args:
-            images: (batch, image_size, image_size, 3) in [-1, 1].
-            training: whether dropout draws.
-            seed: two int32; every draw is a function of them and of the place
-                where it happens. Needed when training with dropout.
-            record: a dict that receives the intermediates named in this file.
-
-        Returns:
-            Logits (batch, num_classes) float32, or without classes the features
-            (batch, width) float32.
-
-        Raises:
-            config.Refused: images of another size; no seed for dropout.
-        """
-        # Asked here, because Keras wraps what `call` raises in several lines.
-        self._check_images(images)
-        self._check_seed(training, seed)
-        # Keras copies a dict that it is handed; it leaves a holder alone.
-        held = None if record is None else _Held(record)
-        return super().__call__(images, training=training, seed=seed, record=held)
-
-    def call(self, images, training=False, seed=None, record=None):
-        record = record.value if isinstance(record, _Held) else record
-        how = {"training": training, "seed": seed, "record": record}
-        tokens = self.encode(self.embed(images, **how), **how)
-        return self.head(self.pool(tokens, record=record), record=record)
-
     def embed(self, images, *, training=False, seed=None, record=None):
         """Images (batch, size, size, 3) to tokens (batch, T, width) with positions."""
-        self._check_images(images)
-        keys = self._dropout_keys(training, seed)
-        x = _note(record, PATCHES, self.embedding(images))
+        self.check_images(images)
+        keys = self._keys(training, seed)
+        x = images
+        if self.stem is not None:
+            run = network.checkpointed(self._run_stem, self.remat and training)
+            x = network.note(record, STEM, run(ops.cast(x, self.compute_dtype)))
+        x = network.note(record, PATCHES, self.embedding(x))
         if self.has_class_token:
             cls = ops.cast(self.cls, x.dtype)
             cls = ops.broadcast_to(cls, (ops.shape(x)[0], 1, self.width))
             x = ops.concatenate([cls, x], axis=1)
-        x = _note(record, POSITIONED, self.positions(x))
-        mine = None if keys is None else keys[self.depth]
+        if self.positions:
+            x = self.positions[0](x)
+        x = network.note(record, POSITIONED, x)
+        mine = None if keys is None else keys[self.num_blocks]
         return layers.dropout(x, self.dropout, mine, 0)
+
+    def _run_stem(self, images):
+        return resnet.run_stem(self.stem_layers, images)
 
     def encode(self, tokens, *, training=False, seed=None, record=None):
         """Tokens (batch, T, width) through all blocks and the last LayerNorm."""
-        keys = self._dropout_keys(training, seed)
+        keys = self._keys(training, seed)
         for i, block in enumerate(self.blocks):
+            if 0 < i < len(self.positions):
+                tokens = self.positions[i](tokens)
             mine = None if keys is None else keys[i]
+            if record is None:
+                tokens = self._run_block(block, tokens, mine, training)
+                continue
             tokens, weights = block(tokens, keys=mine)
-            _note(record, BLOCK.format(i), tokens)
-            _note(record, ATTENTION.format(i), weights)
-        return _note(record, ENCODED, self.encoder_norm(tokens))
+            network.note(record, BLOCK.format(i), tokens)
+            network.note(record, ATTENTION.format(i), block.full_weights(weights))
+        return network.note(record, ENCODED, self.encoder_norm(tokens))
+
+    def _run_block(self, block, tokens, keys, training):
+        # Without the weights, which nobody asked for and a gradient would keep.
+        def run(x):
+            return block(x, keys=keys)[0]
+
+        return network.checkpointed(run, self.remat and training)(tokens)
 
     def pool(self, tokens, *, record=None):
-        """Encoded tokens (batch, T, width) to features (batch, width) float32."""
-        if self.has_class_token:
-            return _note(record, POOLED, ops.cast(tokens[:, 0], "float32"))
-        return _note(record, POOLED, ops.mean(ops.cast(tokens, "float32"), axis=1))
+        """Encoded tokens (batch, T, width) to features (batch, width) float32.
+
+        An unpooled model gives all its tokens, (batch, T, width) float32.
+        """
+        tokens = ops.cast(tokens, "float32")
+        if not self.pools:
+            return tokens
+        pooled = {
+            config.Pool.TOKEN: lambda: tokens[:, 0],
+            config.Pool.GAP: lambda: ops.mean(tokens, axis=1),
+            config.Pool.MAP: lambda: self.map_head(tokens),
+        }[self.pooling]()
+        return network.note(record, POOLED, pooled)
 
     def head(self, features, *, record=None):
-        """Features (batch, width) to logits; layers that the model lacks are skipped."""
+        """Features (..., width) to logits; layers that the model lacks are skipped."""
         if self.pre_logits is not None:
             features = ops.tanh(self.pre_logits(features))
-            _note(record, PRE_LOGITS, features)
+            network.note(record, PRE_LOGITS, features)
         if self.classifier is None:
             return features
-        return _note(record, LOGITS, self.classifier(features))
+        return network.note(record, LOGITS, self.classifier(features))
 
-    def _dropout_keys(self, training, seed):
-        """Keys for all places that draw, (depth + 1, SITES, 2); None: no draws.
+    def _keys(self, training, seed):
+        """Keys for all places that draw, (blocks + 1, SITES, 2); None: no draws.
 
         All are hashed from `seed` at once. Adding numbers to the seed instead
         would give step n the masks of step n + 1 a layer further on.
         """
-        self._check_seed(training, seed)
-        if not self._draws(training):
+        self.check_seed(training, seed)
+        if not self.is_drawing(training):
             return None
-        shape = (self.depth + 1, layers.SITES, 2)
+        shape = (self.num_blocks + 1, layers.SITES, 2)
         return keras.random.randint(
             shape, 0, 2**31 - 1, "int32", seed=layers.Given(seed)
         )
 
-    def _draws(self, training):
-        return bool(training and (self.dropout or self.attention_dropout))
-
-    def _check_seed(self, training, seed):
-        if self._draws(training) and seed is None:
+    def _check_sizes(self):
+        size, stride = self.image_size, self.token_stride
+        if size % stride:
+            below = size // stride * stride
+            near = [str(s) for s in (below, below + stride) if s]
+            what = "patch size" if self.stem is None else "total stride"
             raise config.Refused(
-                f"dropout {self.dropout}, attention_dropout {self.attention_dropout}: "
-                "got no seed, need seed=two int32 numbers that change every step"
+                f"image size {size}: not a multiple of the {what} {stride}; "
+                f"the nearest that are: {', '.join(near)}"
             )
-
-    def _check_images(self, images):
-        size, shape = self.image_size, tuple(images.shape)
-        if len(shape) != 4 or shape[1:] != (size, size, 3):
+        if self.width % self.num_heads:
             raise config.Refused(
-                f"images: got shape {shape}, need (batch, {size}, {size}, 3): resize "
-                "them, or build the model with another image_size"
+                f"width {self.width}: not a multiple of num_heads {self.num_heads}; "
+                "change one of the two"
             )
-        kind = keras.backend.standardize_dtype(images.dtype)
-        if not keras.backend.is_float_dtype(kind):
+        if self.axial and self.has_class_token:
             raise config.Refused(
-                f"images: got {kind}, need floats in [-1, 1]: (images - 127.5) / 127.5"
+                f"model.pool={self.pooling.value}: axial attention has no place for a "
+                "class token on its grid; use pool=gap, map or unpooled"
+            )
+        if self.axial and self.position_kind is config.Positions.RELATIVE:
+            raise config.Refused(
+                "model.positions=relative: its offsets run over all tokens, axial "
+                "attention sees one row or column; use positions=1d or 2d"
             )
 
     def get_config(self):
-        return super().get_config() | {
-            "patch_size": self.patch_size,
-            "width": self.width,
-            "depth": self.depth,
-            "mlp_dim": self.mlp_dim,
-            "num_heads": self.num_heads,
-            "num_classes": self.num_classes,
-            "image_size": self.image_size,
-            "pool": self.pooling.value,
-            "pre_logits": self.has_pre_logits,
-            "head_bias": self.head_bias,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-        }
-
-
-class _Held:
-    """Carries a dict through Keras, which would copy a bare one."""
-
-    def __init__(self, value):
-        self.value = value
-
-
-def _note(record, name, value):
-    """`value`, after leaving it in `record` under `name` if there is a record."""
-    if record is not None:
-        record[name] = value
-    return value
-
-
-def _check_sizes(image_size, patch_size, width, num_heads):
-    if image_size % patch_size:
-        below = image_size // patch_size * patch_size
-        near = [size for size in (below, below + patch_size) if size]
-        raise config.Refused(
-            f"image size {image_size}: not a multiple of the patch size {patch_size}; "
-            f"the nearest that are: {', '.join(map(str, near))}"
+        plain = (
+            "patch_size width depth mlp_dim num_heads num_classes image_size head_bias "
+            "dropout attention_dropout stochastic_depth stochastic_depth_rescale stem "
+            "axial remat"
         )
-    if width % num_heads:
-        raise config.Refused(
-            f"width {width}: not a multiple of num_heads {num_heads}; "
-            "change one of the two"
+        return (
+            super().get_config()
+            | {name: getattr(self, name) for name in plain.split()}
+            | {
+                "pool": self.pooling.value,
+                "positions": self.position_kind.value,
+                "positions_at": self.positions_at.value,
+                "pre_logits": self.has_pre_logits,
+            }
         )

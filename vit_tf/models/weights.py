@@ -1,4 +1,4 @@
-"""The authors' released .npz layout (paper.md 1.11 a), in and out of a model."""
+"""The authors' released .npz files (paper.md 1.11), in and out of a model."""
 
 import enum
 import os
@@ -10,11 +10,14 @@ import keras
 import numpy as np
 
 from vit_tf import config
+from vit_tf.models import layouts
 
-_POSITIONS = "Transformer/posembed_input/pos_embedding"
-_HEAD = ("head/kernel", "head/bias")
+# The last layer of a Transformer, and of a ResNet.
+_HEADS = {
+    "head/kernel": "head/bias",
+    "resnet/head/conv2d/kernel": "resnet/head/conv2d/bias",
+}
 _PRE_LOGITS = ("pre_logits/kernel", "pre_logits/bias")
-_TARGET = "opt/target/"  # where full training states of the authors keep weights
 
 _SHOWN = 3  # arrays named per kind of problem; the rest is counted
 
@@ -28,19 +31,24 @@ class Head(enum.StrEnum):
     RESET = "reset"
 
 
-def read_npz(file: str | os.PathLike | BinaryIO) -> dict[str, np.ndarray]:
-    """Arrays of a released file by their names below `opt/target/`, if any.
+def read_npz(
+    file: str | os.PathLike | BinaryIO,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays of a released file under our names, whichever layout it has.
 
     Pickled data is never read.
+
+    Returns:
+        The arrays, and lines that say what `layouts.to_ours` changed.
 
     Raises:
         config.Refused: missing or damaged file, another format, object arrays.
     """
     try:
         if not isinstance(file, str | os.PathLike):
-            return _weights_of(_read_arrays(file))
+            return layouts.to_ours(_read_arrays(file))
         with open(file, "rb") as opened:
-            return _weights_of(_read_arrays(opened))
+            return layouts.to_ours(_read_arrays(opened))
     except OSError as error:
         problem = error.strerror or str(error)
     # What zipfile and numpy raise for files cut short, damaged, or of another kind.
@@ -62,9 +70,12 @@ def released(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def save_released(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes a file that `load_released` reads back bit for bit.
+    """Writes a file that `load_released` reads back bit for bit."""
+    write_npz(path, released(model))
 
-    The file appears whole or not at all.
+
+def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays to a file that appears whole or not at all.
 
     Raises:
         config.Refused: the folder is missing, the disk is full.
@@ -73,7 +84,7 @@ def save_released(model: keras.Model, path: str | os.PathLike) -> None:
     try:
         try:
             with open(partial, "wb") as file:
-                np.savez(file, **released(model))
+                np.savez(file, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
@@ -90,40 +101,57 @@ def load_released(
 ) -> list[str]:
     """Loads a released file, resizing its position embeddings where needed.
 
-    All arrays are checked before the first is assigned: a refused file leaves
-    the model as it was.
-
     Args:
         model: from `build.build`.
-        path: local path, or a file opened for reading bytes.
+        path: local path, or a file opened for reading bytes. For a path such as
+            gs://bucket/file.npz: `checkpoint.load_weights`.
         head: whether the last layer comes from the file.
 
     Returns:
         Lines that say what was done: loaded, resized, dropped, left as it was.
 
     Raises:
-        config.Refused: what `read_npz` refuses; arrays missing in the file, not
-            known to the model, or of another shape.
+        config.Refused: what `read_npz` and `assign` refuse.
     """
-    file, head = _name(path), Head(head)
-    given, wanted, lines = read_npz(path), _variables(model), []
-    if head is Head.RESET:
+    given, lines = read_npz(path)
+    first, *rest = assign(model, given, name=_name(path), head=head)
+    return [first, *lines, *rest]
+
+
+def assign(
+    model: keras.Model,
+    arrays: dict[str, np.ndarray],
+    *,
+    name: str,
+    head: Head = Head.KEEP,
+) -> list[str]:
+    """Gives a model the arrays that `read_npz` found; see `load_released`.
+
+    All arrays are checked before the first is assigned: a refused file leaves
+    the model as it was.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        config.Refused: arrays missing, not known to the model, or of another shape.
+    """
+    given, wanted, lines = dict(arrays), _variables(model), []
+    if Head(head) is Head.RESET:
         lines += _drop_head(given, wanted)
-    if _POSITIONS in given and _POSITIONS in wanted:
-        table, line = _fit_positions(given[_POSITIONS], wanted[_POSITIONS].shape)
-        given[_POSITIONS] = table
-        lines += line
+    lines += _fit_positions(given, wanted)
     if problems := _problems(given, wanted):
         raise config.Refused(
-            f"weights {file} do not fit {model.name}: "
+            f"weights {name} do not fit {model.name}: "
             + "; ".join(problems)
             + _remedy(given, wanted)
         )
-    for name, variable in wanted.items():
-        variable.assign(given[name])
-    if _HEAD[0] in wanted and not given[_HEAD[0]].any():
-        lines.append("head/kernel is all zeros in the file: logits equal the bias")
-    return [f"{file}: {len(wanted)} arrays loaded into {model.name}", *lines]
+    for key, variable in wanted.items():
+        variable.assign(given[key])
+    for key in _HEADS:
+        if key in wanted and not given[key].any():
+            lines.append(f"{key} is all zeros in the file: logits equal the bias")
+    return [f"{name}: {len(wanted)} arrays loaded into {model.name}", *lines]
 
 
 def resize_positions(table: np.ndarray, tokens: int) -> np.ndarray:
@@ -170,20 +198,14 @@ def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     with archive:
         arrays = {name: archive[name] for name in archive.files}
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            kind = getattr(array, "dtype", "no array")
+        kind = getattr(array, "dtype", "no array")
+        # Two bytes without a type are how NumPy stores bfloat16.
+        plain = isinstance(array, np.ndarray) and (kind.kind == "f" or kind == "V2")
+        # The optimizer's state beside the weights may count its steps.
+        state = name.startswith("opt/") and not name.startswith("opt/target/")
+        if not plain and not state:
             raise ValueError(f"{name} is {kind}, not floating point")
     return arrays
-
-
-def _weights_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drops `opt/target/`, and beside it the state of the optimizer."""
-    inner = {
-        name.removeprefix(_TARGET): array
-        for name, array in arrays.items()
-        if name.startswith(_TARGET)
-    }
-    return inner or arrays
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -194,8 +216,13 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
 def _drop_head(given: dict, wanted: dict) -> list[str]:
     """Takes out what `Head.RESET` leaves alone, and says so."""
     lines = []
-    classes = [side[_HEAD[1]].shape[0] for side in (wanted, given) if _HEAD[1] in side]
-    for name in _HEAD:
+    classes = [
+        side[bias].shape[0]
+        for bias in _HEADS.values()
+        for side in (wanted, given)
+        if bias in side
+    ]
+    for name in (*_HEADS, *_HEADS.values()):
         wanted.pop(name, None)
         given.pop(name, None)
     if classes:
@@ -210,18 +237,43 @@ def _drop_head(given: dict, wanted: dict) -> list[str]:
     return lines
 
 
-def _fit_positions(table: np.ndarray, shape: tuple) -> tuple[np.ndarray, list[str]]:
-    """The table for the model's grid where that can be, else as it was."""
-    shape = tuple(shape)
-    if table.shape == shape or table.ndim != 3 or table.shape[::2] != shape[::2]:
-        return table, []
+def _fit_positions(given: dict, wanted: dict) -> list[str]:
+    """Puts tables for the model's grid into `given` where that can be."""
+    lines = {}
+    for name, variable in wanted.items():
+        if name not in given or given[name].shape == tuple(variable.shape):
+            continue
+        table, shape = given[name], tuple(variable.shape)
+        if name.endswith("/pos_embedding") and table.ndim == len(shape) == 3:
+            resized, sides = _fit_grid(table, shape)
+        elif name.endswith(("/x_embedding", "/y_embedding")) and table.ndim == 2:
+            resized, sides = _fit_axis(table, shape)
+        else:
+            continue
+        if resized is not None:
+            given[name] = resized
+            line = "position embeddings: resized from {0}x{0} to {1}x{1}"
+            lines[line.format(*sides)] = None
+    return list(lines)
+
+
+def _fit_grid(table: np.ndarray, shape: tuple) -> tuple:
+    """The table for another grid, and both sides; None if it cannot be."""
+    if table.shape[::2] != shape[::2]:
+        return None, ()
     try:
         resized = resize_positions(table, shape[1])
     except ValueError:
-        return table, []
-    sides = [int(rows**0.5) for rows in (table.shape[1], shape[1])]
-    line = "position embeddings: resized from {0}x{0} to {1}x{1}".format(*sides)
-    return resized, [line]
+        return None, ()
+    return resized, [int(rows**0.5) for rows in (table.shape[1], shape[1])]
+
+
+def _fit_axis(table: np.ndarray, shape: tuple) -> tuple:
+    """The same for the columns or rows of a 2-D embedding, which is a sum of both."""
+    if table.shape[1] != shape[1]:
+        return None, ()
+    sides = (len(table), shape[0])
+    return (_linear(*sides) @ table).astype(table.dtype), sides
 
 
 def _problems(given: dict, wanted: dict) -> list[str]:
@@ -247,7 +299,7 @@ def _problems(given: dict, wanted: dict) -> list[str]:
 
 def _remedy(given: dict, wanted: dict) -> str:
     """Advice, where nothing but the layers after pooling stands in the way."""
-    tops = (*_HEAD, *_PRE_LOGITS)
+    tops = (*_HEADS, *_HEADS.values(), *_PRE_LOGITS)
     body = [
         {name: array for name, array in side.items() if name not in tops}
         for side in (given, wanted)

@@ -1,0 +1,61 @@
+"""Converts weights between a run's folder and the authors' .npz layouts.
+
+python -m tools.convert --from=ViT-B_16.npz --to=vit_b16_bv.npz --layout=big_vision
+python -m tools.convert --from=runs/photos --to=photos.npz
+python -m tools.convert --from=ViT-B_16.npz --to=b16_384.npz --variant=ViT-B/16 \
+    --image_size=384 --head=drop
+"""
+
+from absl import flags
+
+from tools import command
+from vit_tf import config
+
+_FROM = flags.DEFINE_string(
+    "from", None, "A finished run's folder, or an .npz of any layout.", required=True
+)
+_TO = flags.DEFINE_string("to", None, "The .npz to write.", required=True)
+_LAYOUT = flags.DEFINE_enum(
+    "layout",
+    "released",
+    ["released", "big_vision"],
+    "released: names of the paper's, AugReg's and BiT's files. big_vision: those that "
+    "the authors' later code reads.",
+)
+_HEAD = flags.DEFINE_enum(
+    "head", "keep", ["keep", "drop"], "drop: without the layers after pooling."
+)
+_VARIANT = flags.DEFINE_string(
+    "variant", None, "Checks that the weights fit this model, such as ViT-B/16."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Resizes the position embeddings to this many pixels; needs --variant.",
+    lower_bound=1,
+)
+
+
+def main() -> None:
+    if _IMAGE_SIZE.value and not _VARIANT.value:
+        raise config.Refused(
+            f"--image_size={_IMAGE_SIZE.value}: needs --variant=NAME, whose patches say "
+            "how large the grid is"
+        )
+    command.load_tensorflow()
+    from vit_tf import conversion
+
+    lines = conversion.convert(
+        getattr(flags.FLAGS, "from"),
+        _TO.value,
+        layout=_LAYOUT.value,
+        keep_head=_HEAD.value == "keep",
+        variant=_VARIANT.value,
+        image_size=_IMAGE_SIZE.value,
+    )
+    for line in lines:
+        print(line)
+
+
+if __name__ == "__main__":
+    command.run(main)

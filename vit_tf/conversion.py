@@ -1,0 +1,90 @@
+"""Weights from one place and layout to another, checked on the way where asked."""
+
+from vit_tf import checkpoint, config
+from vit_tf.models import build, layouts, weights
+
+_HEADS = ("head/", "pre_logits/", "resnet/head/")
+
+
+def convert(
+    source: str,
+    target: str,
+    *,
+    layout: str = layouts.Layout.RELEASED,
+    keep_head: bool = True,
+    variant: str | None = None,
+    image_size: int | None = None,
+) -> list[str]:
+    """Reads weights, changes what is asked, writes them.
+
+    Args:
+        source: a finished run's folder or an .npz of any layout (`layouts.to_ours`);
+            local, or any path of tf.io.gfile.
+        target: the .npz to write, likewise.
+        layout: of the target, a `layouts.Layout`.
+        keep_head: False leaves out the layers after pooling.
+        variant: a name of `build.names()` that the weights must fit.
+        image_size: position embeddings are resized to it; needs `variant`.
+
+    Returns:
+        Lines that say what was read, changed and written.
+
+    Raises:
+        config.Refused: no such file, damaged, or not of this variant.
+    """
+    path = checkpoint.weights_file(source)
+    with checkpoint.local_copy(path) as file:
+        arrays, lines = weights.read_npz(file)
+    number = sum(array.size for array in arrays.values())
+    lines = [f"{path}: {len(arrays)} arrays, {number:,} numbers", *lines]
+    if not keep_head:
+        dropped = [name for name in arrays if name.startswith(_HEADS)]
+        arrays = {n: a for n, a in arrays.items() if n not in dropped}
+        lines.append(f"head: {len(dropped)} arrays dropped")
+    if variant is not None:
+        arrays, said = _through_model(arrays, path, variant, image_size)
+        lines += said
+    written = layouts.from_ours(arrays, layouts.Layout(layout))
+    checkpoint.write_weights(target, written)
+    return [*lines, f"{target}: {len(written)} arrays written, layout {layout}"]
+
+
+def _through_model(arrays, path, variant, image_size):
+    """The arrays as a model of this variant takes them."""
+    model = config.Model(
+        variant=variant,
+        pool=_pool(arrays),
+        positions=_positions(arrays),
+        pre_logits="pre_logits/kernel" in arrays,
+    )
+    if "resnet/root_block/standardized_conv2d/kernel" in arrays:
+        model = config.Model(variant=variant)
+    bias = arrays.get("head/bias", arrays.get("resnet/head/conv2d/bias"))
+    size = image_size or _trained_size(arrays, model)
+    network = build.build(
+        model, num_classes=0 if bias is None else len(bias), image_size=size
+    )
+    said = weights.assign(network, arrays, name=path)
+    return weights.released(network), [f"fits {variant} at {size} pixels", *said[1:]]
+
+
+def _pool(arrays):
+    if "MAPHead_0/probe" in arrays:
+        return config.Pool.MAP
+    return config.Pool.TOKEN if "cls" in arrays else config.Pool.GAP
+
+
+def _positions(arrays):
+    if layouts.POSITIONS in arrays:
+        return config.Positions.LEARNED_1D
+    if "Transformer/posembed_input/x_embedding" in arrays:
+        return config.Positions.LEARNED_2D
+    return config.Positions.SINCOS_2D
+
+
+def _trained_size(arrays, model) -> int:
+    """Pixels that the file's grid of positions stands for; 224 where there is none."""
+    if layouts.POSITIONS not in arrays:
+        return 224
+    rows = arrays[layouts.POSITIONS].shape[1] - ("cls" in arrays)
+    return round(rows**0.5) * build.token_stride(model)

@@ -1,0 +1,110 @@
+"""What every network here shares: its call, its checks, and its record.
+
+A network is `head(pool(encode(embed(images))))`; each verb is a joint where callers
+may enter. A call with `record={}` leaves intermediates in that dict.
+"""
+
+import keras
+
+from vit_tf import config
+
+# Names in a record that all networks share; each file adds its own.
+ENCODED = "encoded"  # after the last norm: tokens (batch, T, width) or a map
+POOLED = "pooled"  # (batch, width) float32
+PRE_LOGITS = "pre_logits"  # (batch, width) float32, only with that layer
+LOGITS = "logits"  # (batch, classes) float32, only with classes
+
+
+class Network(keras.Model):
+    """Takes square images in [-1, 1]; every variable exists once it is made.
+
+    Subclasses set `image_size` and `draws`, write the four verbs, and build in their
+    constructor.
+
+    Attributes:
+        image_size: pixels along one side.
+        has_pre_logits: whether a tanh layer stands before the last one.
+        pools: whether there is one vector of logits per image.
+        draws: the rates, by name, that make training need a seed.
+    """
+
+    has_pre_logits = False
+    pools = True
+
+    def __call__(self, images, *, training=None, seed=None, record=None):
+        """Images to logits.
+
+        Args:
+            images: (batch, image_size, image_size, 3) in [-1, 1].
+            training: whether dropout draws.
+            seed: two int32; every draw is a function of them and of the place
+                where it happens. Needed when training with dropout.
+            record: a dict that receives the intermediates named in this file and
+                in the network's own.
+
+        Returns:
+            Logits (batch, num_classes) float32, or without classes the features
+            (batch, width) float32.
+
+        Raises:
+            config.Refused: images of another size; no seed for dropout.
+        """
+        # Asked here, because Keras wraps what `call` raises in several lines.
+        self.check_images(images)
+        self.check_seed(training, seed)
+        # Keras copies a dict that it is handed; it leaves a holder alone.
+        held = None if record is None else _Held(record)
+        return super().__call__(images, training=training, seed=seed, record=held)
+
+    def call(self, images, training=False, seed=None, record=None):
+        record = record.value if isinstance(record, _Held) else record
+        how = {"training": training, "seed": seed, "record": record}
+        encoded = self.encode(self.embed(images, **how), **how)
+        return self.head(self.pool(encoded, record=record), record=record)
+
+    def is_drawing(self, training) -> bool:
+        """Whether a call draws random numbers."""
+        return bool(training and any(self.draws.values()))
+
+    def check_seed(self, training, seed) -> None:
+        if self.is_drawing(training) and seed is None:
+            rates = ", ".join(f"{name} {rate}" for name, rate in self.draws.items())
+            raise config.Refused(
+                f"{rates}: got no seed, need seed=two int32 numbers that change every "
+                "step"
+            )
+
+    def check_images(self, images) -> None:
+        size, shape = self.image_size, tuple(images.shape)
+        if len(shape) != 4 or shape[1:] != (size, size, 3):
+            raise config.Refused(
+                f"images: got shape {shape}, need (batch, {size}, {size}, 3): resize "
+                "them, or build the model with another image_size"
+            )
+        kind = keras.backend.standardize_dtype(images.dtype)
+        if not keras.backend.is_float_dtype(kind):
+            raise config.Refused(
+                f"images: got {kind}, need floats in [-1, 1]: (images - 127.5) / 127.5"
+            )
+
+
+class _Held:
+    """Carries a dict through Keras, which would copy a bare one."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+def note(record, name, value):
+    """`value`, after leaving it in `record` under `name` if there is a record."""
+    if record is not None:
+        record[name] = value
+    return value
+
+
+def checkpointed(function, wanted: bool):
+    """`function` of one tensor; if wanted, its inside is computed again backwards.
+
+    Costs another forward pass of it and saves the memory of what is inside.
+    """
+    return keras.remat(function) if wanted else function
