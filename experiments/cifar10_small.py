@@ -31,7 +31,7 @@ def vit(scale: table.Scale) -> config.Config:
             clip_norm=1.0,
         ),
         train=config.Train(
-            length=10 if small else 4,
+            length=6 if small else 4,
             unit=config.Unit.EPOCHS if small else config.Unit.STEPS,
             log_every_steps=50 if small else 1,
             checkpoint_every_steps=500 if small else 2,

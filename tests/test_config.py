@@ -98,6 +98,8 @@ def test_override_sets_optionals_tuples_and_enums():
         ("optim.clip_norm", "1.5", 1.5),
         ("optim.clip_norm", "none", None),
         ("evals.splits", "test", ("test",)),
+        ("evals.splits", "train[98%:],test[:256]", ("train[98%:]", "test[:256]")),
+        ("evals.splits", "[test[:256]]", ("test[:256]",)),
         ("evals.splits", "('train[:10%]', 'test')", ("train[:10%]", "test")),
         ("objective.loss", "sigmoid", config.Loss.SIGMOID),
         ("data.flip", "false", False),

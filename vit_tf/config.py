@@ -337,7 +337,9 @@ def _parse(kind: Any, text: str) -> Any:
     if optional and text.lower() in ("none", ""):
         return None
     if typing.get_origin(kind) is tuple:
-        parts = [part.strip(" '\"") for part in text.strip("()[]").split(",")]
+        if text[:1] + text[-1:] in ("()", "[]"):  # not the brackets of test[:100]
+            text = text[1:-1]
+        parts = [part.strip(" '\"") for part in text.split(",")]
         return tuple(part for part in parts if part)
     return text
 
