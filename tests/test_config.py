@@ -46,6 +46,8 @@ def _another(path, value):
         "start_from": "runs/a",
         "train.unit": "epochs",
         "model.variant": "ViT-L/16",
+        "model.pool": "map",
+        "model.stochastic_depth": "0.5",
         "optim.polyak": "0.9",
         "optim.clip_norm": "2",
         "model.dropout": "0.5",

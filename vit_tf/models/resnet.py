@@ -44,8 +44,9 @@ class StdConv(keras.layers.Layer):
         )
 
     def call(self, x):
-        mean, variance = ops.moments(self.kernel, axes=(0, 1, 2), keepdims=True)
-        kernel = _STANDARDIZE[self.style](mean, variance, self.kernel)
+        kernel = ops.convert_to_tensor(self.kernel)
+        mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
+        kernel = _STANDARDIZE[self.style](mean, variance, kernel)
         if self.padding != "same":
             x = pad_zeros(x, self.padding)
         return ops.conv(
