@@ -138,6 +138,38 @@ def attention(
         _save(figure, path)
 
 
+def contact_sheet(
+    images: np.ndarray,
+    captions: Sequence[str],
+    path: pathlib.Path,
+    *,
+    title: str,
+) -> None:
+    """Images in rows of eight, each with its caption.
+
+    Args:
+        images: (number, height, width, 3) in [0, 1].
+        captions: one per image, cut to what fits above it.
+        path: the PNG to write.
+    """
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        figure, panels = plt.subplots(
+            rows,
+            columns,
+            figsize=(1.3 * columns, 1.45 * rows + 0.4),
+            squeeze=False,
+        )
+        for axes in panels.flat:
+            axes.set_axis_off()
+        for axes, image, caption in zip(panels.flat, images, captions):
+            axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
+            axes.set_title(caption[:18], fontsize=7)
+        figure.suptitle(title, fontsize=9)
+        _save(figure, path)
+
+
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share seen in `count` examples."""
     z = 1.959964
