@@ -3,6 +3,7 @@
 import pytest
 
 from vit_tf import config, recipes
+from vit_tf.models import build
 
 
 @pytest.mark.parametrize(
@@ -12,6 +13,16 @@ from vit_tf import config, recipes
         ("ViT-L/32", "jft300m", 7, 6e-4, 0.1, 0.0, "linear"),
         ("ViT-L/16", "jft300m", 14, 4e-4, 0.1, 0.0, "linear"),
         ("ViT-H/14", "jft300m", 14, 3e-4, 0.1, 0.0, "linear"),
+        ("R50x1", "jft300m", 7, 1e-3, 0.1, 0.0, "linear"),
+        ("R50x2", "jft300m", 7, 1e-3, 0.1, 0.0, "linear"),
+        ("R101x1", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
+        ("R152x1", "jft300m", 7, 6e-4, 0.1, 0.0, "linear"),
+        ("R152x2", "jft300m", 14, 6e-4, 0.1, 0.0, "linear"),
+        ("R200x3", "jft300m", 14, 4e-4, 0.1, 0.0, "linear"),
+        ("R50+ViT-B/16", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
+        ("R50+ViT-B/32", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
+        ("R50+ViT-L/32", "jft300m", 7, 2e-4, 0.1, 0.0, "linear"),
+        ("R50+ViT-L/16", "jft300m", 14, 4e-4, 0.1, 0.0, "linear"),
         ("ViT-B/32", "imagenet21k", 90, 1e-3, 0.03, 0.1, "linear"),
         ("ViT-L/16", "imagenet21k", 90, 1e-3, 0.03, 0.1, "linear"),
         ("ViT-L/16", "imagenet2012", 300, 3e-3, 0.3, 0.1, "cosine"),
@@ -26,7 +37,9 @@ def test_pretraining_is_table_3(variant, dataset, epochs, lr, decay, dropout, sc
     assert (cfg.optim.warmup_steps, cfg.optim.linear_end) == (10_000, 1e-5)
     assert (cfg.optim.beta1, cfg.optim.beta2) == (0.9, 0.999)
     assert cfg.optim.clip_norm == (1.0 if dataset == "imagenet2012" else None)
-    assert cfg.objective.loss == config.Loss.SIGMOID and cfg.model.pre_logits
+    assert cfg.objective.loss == config.Loss.SIGMOID
+    assert cfg.model.pre_logits == ("ViT" in variant)
+    build.outline(cfg.model, num_classes=2, image_size=cfg.data.image_size)
 
 
 @pytest.mark.parametrize(
@@ -63,5 +76,7 @@ def test_finetuning_is_scored_on_the_final_split(dataset):
 def test_what_the_tables_do_not_have_is_refused():
     with pytest.raises(config.Refused, match="no pre-training recipe for ViT-S/16"):
         recipes.pretrain("ViT-S/16", "jft300m")
+    with pytest.raises(config.Refused, match="no pre-training recipe for R50x1 on im"):
+        recipes.pretrain("R50x1", "imagenet21k")
     with pytest.raises(config.Refused, match="did you mean cifar10"):
         recipes.finetune("ViT-B/16", "cifar-10", start_from=None)

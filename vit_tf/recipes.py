@@ -19,12 +19,22 @@ class _Pretraining:
 
 # Table 3: (data set, model or its size) -> epochs and base learning rate.
 # The released ImageNet-21k models of size L were trained for 90 epochs.
-# H/14 on ImageNet-21k is not in the table; it takes the values of L.
+# Not in the table: H/14 on ImageNet-21k, which takes the values of L; R152x2 for the 14
+# epochs of Table 6, and R200x3, which takes the rate of the largest hybrids.
 _TABLE_3 = {
     ("jft300m", "ViT-B"): _Pretraining(7, 8e-4),
     ("jft300m", "ViT-L/32"): _Pretraining(7, 6e-4),
     ("jft300m", "ViT-L/16"): _Pretraining(14, 4e-4),
     ("jft300m", "ViT-H"): _Pretraining(14, 3e-4),
+    ("jft300m", "R50x1"): _Pretraining(7, 1e-3),
+    ("jft300m", "R50x2"): _Pretraining(7, 1e-3),
+    ("jft300m", "R101x1"): _Pretraining(7, 8e-4),
+    ("jft300m", "R152x1"): _Pretraining(7, 6e-4),
+    ("jft300m", "R152x2"): _Pretraining(14, 6e-4),
+    ("jft300m", "R200x3"): _Pretraining(14, 4e-4),
+    ("jft300m", "R50+ViT-B"): _Pretraining(7, 8e-4),
+    ("jft300m", "R50+ViT-L/32"): _Pretraining(7, 2e-4),
+    ("jft300m", "R50+ViT-L/16"): _Pretraining(14, 4e-4),
     ("imagenet21k", "ViT-B"): _Pretraining(90, 1e-3),
     ("imagenet21k", "ViT-L"): _Pretraining(90, 1e-3),
     ("imagenet21k", "ViT-H"): _Pretraining(90, 1e-3),
@@ -66,7 +76,7 @@ def pretrain(variant: str, dataset: str) -> config.Config:
     return config.Config(
         model=config.Model(
             variant=variant,
-            pre_logits=True,
+            pre_logits="ViT" in variant,  # ResNets end in one linear layer
             head_bias=facts["head_bias"],
             dropout=facts["dropout"],
         ),
@@ -148,8 +158,8 @@ def finetune(
 
 def _table_3_row(variant: str, dataset: str) -> _Pretraining:
     # 'ViT-L/16' before 'ViT-L' before 'ViT': the table's own order of detail.
-    for name in (variant, variant.split("/")[0], "ViT"):
-        if (dataset, name) in _TABLE_3 and variant.startswith("ViT"):
+    for name in (variant, variant.split("/")[0], variant.split("-")[0]):
+        if (dataset, name) in _TABLE_3:
             return _TABLE_3[dataset, name]
     pairs = [f"{name} on {data}" for data, name in _TABLE_3]
     raise config.Refused(
