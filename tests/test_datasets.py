@@ -2,6 +2,7 @@
 
 import shutil
 
+import fakes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,17 +10,7 @@ import tensorflow_datasets as tfds
 
 from vit_tf import config
 from vit_tf.data import datasets
-from vit_tf.data.builders import digits, shapes
-
-NUM_CLASSES = {
-    "shapes": 10,
-    "digits": 10,
-    "cifar10": 10,
-    "cifar100": 100,
-    "imagenet2012": 1000,
-    "oxford_iiit_pet": 37,
-    "oxford_flowers102": 102,
-}
+from vit_tf.data.builders import digits, objectnet, shapes
 
 
 class Scans(tfds.core.GeneratorBasedBuilder):
@@ -59,24 +50,93 @@ def scans_dir(tmp_path_factory):
     return root
 
 
+OWN = {
+    "shapes": shapes.Shapes,
+    "digits": digits.Digits,
+    "objectnet": objectnet.Objectnet,
+}
+
+
 @pytest.mark.parametrize("name", datasets.DATASETS)
-def test_rows_pin_versions_that_exist(name):
+def test_rows_pin_versions_and_features_that_exist(name, tmp_path):
     row = datasets.DATASETS[name]
-    builder = {"shapes": shapes.Shapes, "digits": digits.Digits}.get(name)
-    builder = builder or tfds.builder_cls(row.tfds_name)
-    assert row.version == str(builder.VERSION)
-    assert row.num_classes == NUM_CLASSES[name]
+    if name in OWN:
+        builder = OWN[name](data_dir=tmp_path)
+        assert row.version == str(builder.version)
+    else:
+        builder = fakes.builder(name)  # TFDS refuses a version that it cannot build
+        assert str(builder.version) == row.version
+    features = builder.info.features
+    assert isinstance(features[row.image_key], tfds.features.Image)
+    for key in row.label.features:
+        assert key in features
+    if row.label.names_key:
+        label = features[row.label.names_key]
+        assert getattr(label, "feature", label).num_classes == row.num_classes
 
 
 def test_splits_are_those_of_the_paper():
-    splits = {name: row.development for name, row in datasets.DATASETS.items()}
+    rows = datasets.DATASETS
+    splits = {name: row.development for name, row in rows.items()}
     assert splits["cifar10"] == splits["cifar100"] == ("train[:98%]", "train[98%:]")
     assert splits["imagenet2012"] == ("train[:99%]", "train[99%:]")
     assert splits["oxford_iiit_pet"] == ("train[:90%]", "train[90%:]")
     assert splits["oxford_flowers102"] == ("train[:90%]", "train[90%:]")
-    final = {row.final for name, row in datasets.DATASETS.items()}
-    assert final == {("train", "test"), ("train", "validation")}
-    assert datasets.DATASETS["imagenet2012"].final == ("train", "validation")
+    for name in ("cifar10", "cifar100", "oxford_iiit_pet", "oxford_flowers102"):
+        assert rows[name].final == ("train", "test")
+    assert rows["imagenet2012"].final == ("train", "validation")
+    assert rows["imagenet2012_real"].final == (None, "validation")
+    few_shot = {name: row.few_shot for name, row in rows.items() if row.few_shot}
+    halves = {
+        "imagenet2012": ("train[:65000]", "validation"),
+        "imagenet2012_10pct": ("train", "validation"),
+        "uc_merced": ("train[:1000]", "train[1000:]"),
+        "colorectal_histology": ("train[:2000]", "train[2000:]"),
+    }
+    whole = "cifar100 oxford_iiit_pet caltech101 cars196 dtd caltech_birds2011"
+    assert few_shot == halves | dict.fromkeys(whole.split(), ("train", "test"))
+
+
+# From the counts of TFDS' catalogue, by hand.
+@pytest.mark.parametrize(
+    "name,sizes",
+    [
+        ("cifar10", (49_000, 1_000, 50_000, 10_000)),
+        ("cifar100", (49_000, 1_000, 50_000, 10_000)),
+        ("imagenet2012", (1_268_355, 12_812, 1_281_167, 50_000)),
+        ("oxford_iiit_pet", (3_312, 368, 3_680, 3_669)),
+        ("oxford_flowers102", (918, 102, 1_020, 6_149)),
+    ],
+)
+def test_every_split_has_its_real_size(name, sizes, tmp_path):
+    row = datasets.DATASETS[name]
+    fakes.write_metadata(name, tmp_path, {k: (n,) for k, n in row.counts.items()})
+    source = datasets.open_source(name, str(tmp_path))
+    splits = row.development + row.final
+    assert tuple(source.num_examples(split) for split in splits) == sizes
+
+
+@pytest.mark.parametrize("name", [n for n, r in datasets.DATASETS.items() if r.counts])
+def test_parts_of_a_split_do_not_overlap(name, tmp_path):
+    row = datasets.DATASETS[name]
+    # In files of uneven sizes, so that parts begin and end inside of them.
+    counts = {k: (n // 3, n // 5, n - n // 3 - n // 5) for k, n in row.counts.items()}
+    fakes.write_metadata(name, tmp_path, counts)
+    source = datasets.open_source(name, str(tmp_path))
+    for train, evaluation in filter(None, (row.development, row.final, row.few_shot)):
+        assert source.num_examples(evaluation) > 0
+        if train:
+            both = source.num_examples(f"{train}+{evaluation}")
+            parts = (source.num_examples(part) for part in (train, evaluation))
+            assert both == sum(parts)
+
+
+def test_a_split_that_names_examples_twice_is_refused(data_dir):
+    source = datasets.open_source("digits", data_dir)
+    for split, twice in (("train+train[:5]", 5), ("test[:9]+train+test[4:6]", 2)):
+        with pytest.raises(config.Refused, match=f"names {twice} examples twice"):
+            source.num_examples(split)
+    assert source.num_examples("train[:5]+train[5:]") == 1197
 
 
 def test_an_open_row_knows_its_classes_and_counts(data_dir):
@@ -185,7 +245,7 @@ def test_any_prepared_directory_opens_by_path_or_name(scans_dir):
     for name in (f"{scans_dir}/scans/2.1.0", f"{scans_dir}/scans", "scans"):
         source = datasets.open_source(name, str(scans_dir))
         assert (source.name, source.version) == (name, "2.1.0")
-        assert (source.image_key, source.label_key) == ("picture", "kind")
+        assert (source.row.image_key, source.row.label.names_key) == ("picture", "kind")
         assert source.class_names == ("a", "b")
         assert source.num_examples("all_of_it") == 6
 

@@ -45,7 +45,7 @@ def test_the_command_prepares_and_twice_is_once(tmp_path, capsys):
     assert first.returncode == 0, first.stderr
     home = tmp_path / "digits" / "1.0.0"
     assert f"Prepared in {home}: " in first.stdout
-    assert "train 1,197" in first.stdout
+    assert "train (1,197)" in first.stdout
     written = {file: file.stat().st_mtime_ns for file in home.iterdir()}
     preparation.prepare_dataset("digits", datasets.Path(tmp_path))
     assert capsys.readouterr().out == f"digits: already prepared in {home}\n"
@@ -150,8 +150,16 @@ def test_the_list_shows_what_is_prepared(tmp_path, pets, capsys):
     capsys.readouterr()
     preparation.list_datasets(root)
     lines = capsys.readouterr().out.splitlines()[1:]
+    middle = next(i for i, line in enumerate(lines) if line.startswith("To put into"))
+    lines, by_hand = lines[:middle], lines[middle:]
+    assert str(tmp_path / "downloads" / "manual") in by_hand[0]
+    where = {line.split()[0]: line for line in by_hand[1:]}
+    assert set(where) == {
+        name for name, row in datasets.DATASETS.items() if row.manual_files
+    }
+    assert "NWPU-RESISC45 from https://" in where["vtab/resisc45"]
     states = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
-    assert states["pets"] == "prepared, 2 classes, train 40"
+    assert states["pets"] == "prepared, 2 classes, train (40)"
     assert states["digits"] == "not prepared"
     assert states["imagenet2012"].startswith("not prepared, needs ILSVRC2012_img_train")
     assert set(datasets.DATASETS) < set(states)

@@ -3,6 +3,8 @@
   python -m tools.prepare_data --list
   python -m tools.prepare_data --dataset=shapes
   python -m tools.prepare_data --folder=PATH --name=NAME
+  python -m tools.prepare_data --verify --name=NAME
+  python -m tools.prepare_data --verify --all --dataset=vtab/clevr_count
 
 Safe to run twice; a preparation that is interrupted leaves nothing behind that
 looks prepared.
@@ -20,7 +22,9 @@ _FOLDER = flags.DEFINE_string(
     "A folder of class folders with JPEG or PNG files, or of split folders (train, "
     "test, val or validation) that hold class folders.",
 )
-_NAME = flags.DEFINE_string("name", None, "What to call the folder's data set.")
+_NAME = flags.DEFINE_string(
+    "name", None, "What to call the folder's data set, or which one to verify."
+)
 _SKIP_CORRUPT = flags.DEFINE_bool(
     "skip_corrupt", False, "Leave out image files that cannot be decoded."
 )
@@ -38,19 +42,27 @@ _DATA_DIR = flags.DEFINE_string(
     "Where prepared data sets lie. Default: $TFDS_DATA_DIR, or ~/tensorflow_datasets.",
 )
 _LIST = flags.DEFINE_bool("list", False, "Show the data sets and which are prepared.")
+_VERIFY = flags.DEFINE_bool(
+    "verify",
+    False,
+    "Compare counts of the prepared data set --dataset or --name with the table, decode "
+    "a sample of its records and list those that are damaged.",
+)
+_ALL = flags.DEFINE_bool("all", False, "With --verify: every record, not a sample.")
 
 
 def main() -> None:
-    asked = [bool(_LIST.value), bool(_DATASET.value), bool(_FOLDER.value)]
-    if sum(asked) != 1:
-        raise config.Refused("need one of --dataset=NAME, --folder=PATH and --list")
+    _check_flags()
     command.load_tensorflow()
     from vit_tf.data import datasets, preparation
 
     # TFDS logs every file it writes, and warns of configs that it does not know.
     logging.set_verbosity(logging.ERROR if _FOLDER.value else logging.WARNING)
     root = datasets.find_data_dir(_DATA_DIR.value)
-    if _LIST.value:
+    if _VERIFY.value:
+        name = _DATASET.value or _NAME.value
+        preparation.verify(name, root, every=_ALL.value)
+    elif _LIST.value:
         preparation.list_datasets(root)
     elif _DATASET.value:
         preparation.prepare_dataset(_DATASET.value, root)
@@ -62,6 +74,18 @@ def main() -> None:
             skip_corrupt=_SKIP_CORRUPT.value,
             validation_share=_VALIDATION_SHARE.value,
         )
+
+
+def _check_flags() -> None:
+    if _VERIFY.value:
+        if bool(_DATASET.value) == bool(_NAME.value) or _LIST.value or _FOLDER.value:
+            raise config.Refused("--verify needs one of --dataset=NAME and --name=NAME")
+        return
+    if _ALL.value:
+        raise config.Refused("--all: goes with --verify only")
+    asked = [bool(_LIST.value), bool(_DATASET.value), bool(_FOLDER.value)]
+    if sum(asked) != 1:
+        raise config.Refused("need one of --dataset=NAME, --folder=PATH and --list")
 
 
 if __name__ == "__main__":

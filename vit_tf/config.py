@@ -110,6 +110,14 @@ class Unit(enum.StrEnum):
     EXAMPLES = "examples"
 
 
+class Keep(enum.StrEnum):
+    """What the amount of a subset counts."""
+
+    FRACTION = "fraction"  # of all training examples
+    EXAMPLES = "examples"
+    SHOTS = "shots"  # examples of every class
+
+
 class Precision(enum.StrEnum):
     """Keras dtype policies. Variables are float32 in both."""
 
@@ -157,11 +165,22 @@ class Model:
 
 
 @_typed
+class Subset:
+    """A random part of the training split, read in place (data/subsets.py)."""
+
+    amount: float | None = Field(default=None, gt=0)  # of `unit`; None: everything
+    unit: Keep = Keep.FRACTION
+    # Chooses the part. Apart from train.seed, so that runs can share their examples.
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+@_typed
 class Data:
     """What is read and how it is shown to the model."""
 
     name: str = "shapes"  # a row of data/datasets.py, or a prepared data set
     split: str = "train"  # a TFDS split expression
+    subset: Subset = Field(default_factory=Subset)  # of `split`; of no evaluation
     image_size: int = Field(default=224, gt=0)  # pixels, square
     batch_size: int = Field(default=4096, gt=0)  # global: over all replicas
     crop: Crop = Crop.INCEPTION

@@ -25,7 +25,7 @@ from vit_tf import (
     runtime,
     step,
 )
-from vit_tf.data import datasets, pipeline
+from vit_tf.data import datasets, pipeline, subsets
 from vit_tf.models import build
 
 
@@ -148,7 +148,7 @@ class Trainee:
         """What fixes the stream of examples, and so must stay while resuming."""
         return {
             "dataset": f"{self.source.name} {self.source.version}",
-            "training_examples": self.source.num_examples(cfg.data.split),
+            "training_examples": subsets.count(self.source, cfg.data),
             "class_names": list(self.source.class_names),
         }
 
@@ -172,12 +172,17 @@ def prepare(
 ) -> Trainee:
     """Opens the data and builds model, objective, optimizer and evaluator."""
     source = datasets.open_source(cfg.data.name, data_dir=data_dir)
+    if source.multi_label:
+        raise config.Refused(
+            f"data.name={cfg.data.name}: has several labels for an image, training "
+            "and its evaluation take one"
+        )
     for split in cfg.evals.splits:
         source.num_examples(split)  # refuses an unknown split before training
     total = config.num_steps(
         cfg.train,
         batch_size=cfg.data.batch_size,
-        num_examples=source.num_examples(cfg.data.split),
+        num_examples=subsets.count(source, cfg.data),
     )
     runtime.seed(cfg.train.seed)  # the weights are a function of the config alone
     with machine.strategy.scope():

@@ -10,13 +10,13 @@ import math
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import datasets, images, storage
+from vit_tf.data import images, labels, prepared, storage, subsets
 
 _PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
 
 
 def train_stream(
-    source: datasets.Source,
+    source: prepared.Source,
     data: config.Data,
     *,
     seed: int,
@@ -30,7 +30,8 @@ def train_stream(
     A step takes `num_replicas / num_hosts` elements of each host: replica r, which
     lives on host r * num_hosts // num_replicas, gets rows r * b to (r + 1) * b of
     the global batch. The batch itself does not depend on hosts and replicas.
-    Every epoch is a fresh order of all examples; a batch may span two epochs.
+    Every epoch is a fresh order of all examples, or of those that `data.subset`
+    chooses; a batch may span two epochs.
 
     Args:
         source: an opened data set.
@@ -42,12 +43,13 @@ def train_stream(
         num_replicas: over all hosts.
 
     Returns:
-        dicts of image uint8 (b, image_size, image_size, 3), label int32 (b,) and
-        index int64 (b,), the row in the split; b = batch_size / num_replicas.
+        dicts of image uint8 (b, image_size, image_size, 3), label int32 (b,), or
+        float32 (b, num_classes) if multi-hot, and index int64 (b,), the row in the
+        split; b = batch_size / num_replicas.
 
     Raises:
-        config.Refused: the batch does not divide, the split does not exist, or a
-            file is damaged.
+        config.Refused: the batch does not divide, the split does not exist, the
+            subset is too large, or a file is damaged.
     """
     if not 0 <= host_index < num_hosts or num_replicas % num_hosts:
         raise ValueError(
@@ -59,14 +61,13 @@ def train_stream(
     share = storage.Share(
         batch_size=data.batch_size, first=host_index * count, count=count
     )
-    start = start_step * data.batch_size
-    rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
+    rows = _train_rows(source, data, seed=seed, step=start_step, share=share)
     examples = _train_examples(source, data, rows, seed=seed)
     return _finish(examples.batch(b, drop_remainder=True))
 
 
 def eval_stream(
-    source: datasets.Source,
+    source: prepared.Source,
     data: config.Data,
     split: str,
     *,
@@ -84,8 +85,9 @@ def eval_stream(
 
     Returns:
         dicts of image float32 (b, image_size, image_size, 3) in [-1, 1], label
-        int32 (b,), mask bool (b,), false for padding, and index int64 (b,), -1 for
-        padding; b = batch_size / num_replicas.
+        int32 (b,), or float32 (b, num_classes) if multi-hot, mask bool (b,), false
+        for padding, and index int64 (b,), -1 for padding; b = batch_size /
+        num_replicas.
     """
     b = _per_replica(batch_size, num_replicas, "evals.batch_size")
     num_examples = source.num_examples(split)
@@ -93,7 +95,7 @@ def eval_stream(
     examples = _eval_examples(source, data, storage.in_order(source, split))
     padding = {
         "image": tf.zeros((data.image_size, data.image_size, 3)),
-        "label": tf.constant(0, tf.int32),
+        "label": tf.zeros(source.label_spec.shape, source.label_spec.dtype),
         "mask": tf.constant(False),
         "index": tf.constant(-1, tf.int64),
     }
@@ -102,22 +104,21 @@ def eval_stream(
 
 
 def find_corrupt(
-    source: datasets.Source, data: config.Data, *, seed: int, step: int
+    source: prepared.Source, data: config.Data, *, seed: int, step: int
 ) -> str | None:
     """Names the first record that cannot be decoded in the batch of a step.
 
     For the line that a run ends with when reading fails; None if all is well.
     """
     share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
-    start = step * data.batch_size
-    rows = storage.shuffled(source, data.split, seed=seed, start=start, share=share)
+    rows = _train_rows(source, data, seed=seed, step=step, share=share)
     rows = rows.take(data.batch_size)
     examples = _train_examples(source, data, rows, seed=seed)
     return _find_failure(source, data.split, rows, examples)
 
 
 def find_corrupt_eval(
-    source: datasets.Source, data: config.Data, split: str
+    source: prepared.Source, data: config.Data, split: str
 ) -> str | None:
     """Names the first record of an evaluation split that cannot be decoded."""
     rows = storage.in_order(source, split)
@@ -125,8 +126,27 @@ def find_corrupt_eval(
     return _find_failure(source, split, rows, examples)
 
 
+def _train_rows(
+    source: prepared.Source,
+    data: config.Data,
+    *,
+    seed: int,
+    step: int,
+    share: storage.Share,
+) -> tf.data.Dataset:
+    """The shuffled rows of one host from a step on."""
+    return storage.shuffled(
+        source,
+        data.split,
+        seed=seed,
+        start=step * data.batch_size,
+        share=share,
+        keep=subsets.choose(source, data),
+    )
+
+
 def _train_examples(
-    source: datasets.Source, data: config.Data, rows: tf.data.Dataset, *, seed: int
+    source: prepared.Source, data: config.Data, rows: tf.data.Dataset, *, seed: int
 ) -> tf.data.Dataset:
     """Rows of `storage.shuffled` to augmented examples, one by one."""
 
@@ -143,7 +163,7 @@ def _train_examples(
 
 
 def _eval_examples(
-    source: datasets.Source, data: config.Data, rows: tf.data.Dataset
+    source: prepared.Source, data: config.Data, rows: tf.data.Dataset
 ) -> tf.data.Dataset:
     """Rows of `storage.in_order` to evaluation examples, one by one."""
 
@@ -157,7 +177,7 @@ def _eval_examples(
 
 
 def _find_failure(
-    source: datasets.Source,
+    source: prepared.Source,
     split: str,
     rows: tf.data.Dataset,
     examples: tf.data.Dataset,
@@ -167,9 +187,11 @@ def _find_failure(
     try:
         for _ in examples:
             count += 1
-    except tf.errors.InvalidArgumentError:
+    except tf.errors.InvalidArgumentError as error:
         (row,) = rows.skip(count).take(1)
         name = source.describe(row["record"], split, int(row["index"]))
+        if labels.OUT_OF_RANGE in error.message:
+            return f"{name} has a label out of range 0 to {source.num_classes - 1}"
         return f"{name} cannot be decoded"
     except tf.errors.OpError:
         return storage.find_broken_file(source, split)

@@ -11,29 +11,66 @@ import tensorflow_datasets as tfds
 from rich import console, progress
 
 from vit_tf import config
-from vit_tf.data import datasets, folders
-from vit_tf.data.builders import digits, image_folder, shapes
+from vit_tf.data import datasets, folders, prepared, rows, verification
+from vit_tf.data.builders import digits, image_folder, objectnet, shapes
 
 # Everything else comes with TFDS.
-_OWN = {"shapes": shapes.Shapes, "digits": digits.Digits}
+_OWN = {
+    "shapes": shapes.Shapes,
+    "digits": digits.Digits,
+    "objectnet": objectnet.Objectnet,
+}
 
 
 def list_datasets(root: datasets.Path) -> None:
-    """Prints every known name and whether it is prepared."""
+    """Prints every known name, whether it is prepared, and what it needs by hand."""
     print(f"Data sets in {root}:")
+    by_hand = []
     for name in datasets.list_names(root):
+        row = datasets.DATASETS.get(name)
         try:
             source = datasets.open_source(name, str(root))
-            splits = source.builder.info.splits.items()
-            counts = ", ".join(
-                f"{split} {info.num_examples:,}" for split, info in splits
-            )
+            counts = prepared.count_splits(source.builder)
             state = f"prepared, {source.num_classes} classes, {counts}"
-        except config.Refused:
-            row = datasets.DATASETS.get(name)
-            files = row.manual_files if row else ()
-            state = "not prepared" + (f", needs {', '.join(files)}" if files else "")
-        print(f"  {name:20} {state}")
+        except config.Refused as refusal:
+            others = " holds version " in str(refusal)
+            state = "prepared by another version" if others else "not prepared"
+            if row and row.manual_files:
+                state += f", needs {', '.join(row.manual_files)}"
+        if row and row.manual_files:
+            by_hand.append((name, row))
+        print(f"  {name:26} {state}")
+    print(f"To put into {_find_manual(root)} before these are prepared:")
+    for name, row in by_hand:
+        print(f"  {name:26} {', '.join(row.manual_files)} from {row.manual_page}")
+
+
+def verify(name: str, root: datasets.Path, *, every: bool = False) -> None:
+    """Prints how much of a prepared set was looked at and every problem in it.
+
+    Args:
+        name: as `datasets.open_source` takes it.
+        root: where prepared data sets lie.
+        every: looks at all records instead of a sample.
+
+    Raises:
+        config.Refused: not prepared, or something is wrong with it.
+    """
+    source = datasets.open_source(name, str(root))
+    report = verification.verify(source, every=every, watch=_watch)
+    for problem in report.problems:
+        print(problem)
+    for split, (read, count) in report.read.items():
+        print(f"{name} {source.version} {split}: looked at {read:,} of {count:,}")
+    if report.problems:
+        number = len(report.problems)
+        raise config.Refused(
+            f"{name}: {number} problem{'s'[: number > 1]} found, the first is: "
+            f"{report.problems[0]}; remove {source.builder.data_path} and prepare it "
+            "again"
+        )
+    whole = "" if every else " in this sample"
+    print(f"{name}: nothing wrong{whole}")
 
 
 def prepare_dataset(name: str, root: datasets.Path) -> None:
@@ -47,16 +84,11 @@ def prepare_dataset(name: str, root: datasets.Path) -> None:
         hint = config.nearest(name, datasets.DATASETS)
         raise config.Refused(f"--dataset={name}: unknown{hint}")
     row = datasets.DATASETS[name]
-    if datasets.is_prepared(root / row.tfds_name / row.version):
-        print(f"{name}: already prepared in {root / row.tfds_name / row.version}")
+    home = datasets.find_home(name, root)
+    if prepared.is_prepared(home):
+        print(f"{name}: already prepared in {home}")
         return
-    manual = root / "downloads" / "manual"
-    missing = [file for file in row.manual_files if not (manual / file).exists()]
-    if missing:
-        raise config.Refused(
-            f"--dataset={name}: its owner lets nobody pass it on; download "
-            f"{' and '.join(missing)} from there and put them into {manual}"
-        )
+    _check_manual(name, row, _find_manual(root))
     if name in _OWN:
         _build(f"--dataset={name}", _OWN[name](data_dir=root))
         return
@@ -84,11 +116,13 @@ def prepare_folder(
     listing = folders.list_folder(folder, validation_share)
     home = root / image_folder.ImageFolder.name / name
     target = home / str(image_folder.ImageFolder.VERSION)
-    if datasets.is_prepared(target):
+    if prepared.is_prepared(target):
         _say_prepared(name, target, listing)
         return
     _report(listing)
-    bad = folders.find_unreadable(listing, _watch(len(listing.paths)))
+    bad = folders.find_unreadable(
+        listing, lambda seen: _watch(seen, "Checking images", len(listing.paths))
+    )
     if bad and not skip_corrupt:
         first, reason = next(iter(bad.items()))
         raise config.Refused(
@@ -103,6 +137,30 @@ def prepare_folder(
     if bad:
         skipped = target / image_folder.SKIPPED_FILE
         print(f"Skipped {len(bad)} damaged files, listed in {skipped}")
+
+
+def _find_manual(root: datasets.Path) -> datasets.Path:
+    """Where TFDS looks for what was fetched by hand."""
+    return root / "downloads" / "manual"
+
+
+def _check_manual(name: str, row: rows.Row, manual: datasets.Path) -> None:
+    missing = [file for file in row.manual_files if not (manual / file).exists()]
+    if missing:
+        raise config.Refused(
+            f"--dataset={name}: its owner lets nobody pass it on; download "
+            f"{' and '.join(missing)} from {row.manual_page} and put them into {manual}"
+        )
+    empty = [
+        file
+        for file in row.manual_files
+        if not (manual / file).is_dir() and not (manual / file).stat().st_size
+    ]
+    if empty:
+        raise config.Refused(
+            f"--dataset={name}: {' and '.join(empty)} in {manual} is empty; download "
+            f"it again from {row.manual_page}"
+        )
 
 
 def _check_name(name: str | None) -> None:
@@ -144,16 +202,10 @@ def _report(listing: folders.Listing) -> None:
         print(f"Ignored files that are no JPEG or PNG by their names: {kinds}")
 
 
-def _watch(total: int):
-    """Shows how many images are checked."""
-
-    def watch(numbers: Iterable) -> Iterable:
-        shown = console.Console(stderr=True)
-        return progress.track(
-            numbers, "Checking images", total=total, console=shown, transient=True
-        )
-
-    return watch
+def _watch(things: Iterable, what: str, total: int) -> Iterable:
+    """Shows how many of the things are done."""
+    shown = console.Console(stderr=True)
+    return progress.track(things, what, total=total, console=shown, transient=True)
 
 
 def _build(
@@ -167,7 +219,4 @@ def _build(
     except failures as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise config.Refused(f"{what}: not prepared: {reason[:400]}") from error
-    counts = ", ".join(
-        f"{split} {info.num_examples:,}" for split, info in builder.info.splits.items()
-    )
-    print(f"Prepared in {builder.data_path}: {counts}")
+    print(f"Prepared in {builder.data_path}: {prepared.count_splits(builder)}")

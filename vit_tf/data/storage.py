@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import datasets
+from vit_tf.data import prepared
 
 # A split of at most this many bytes is held in memory, still encoded. The data
 # sets that the paper transfers to fit (Pets, the largest, has 0.8 GB); ImageNet
@@ -49,14 +49,28 @@ class Share:
     count: int
 
 
-def in_order(source: datasets.Source, split: str) -> tf.data.Dataset:
-    """Every row once, in file order: {index: int64, record: string} scalars."""
-    shards = _Shards(source, split)
-    return tf.data.Dataset.range(len(shards.takes)).flat_map(shards.read)
+def in_order(
+    source: prepared.Source, split: str, keep: np.ndarray | None = None
+) -> tf.data.Dataset:
+    """Rows once each, in file order: {index: int64, record: string} scalars.
+
+    Args:
+        source: the prepared data set.
+        split: a split expression.
+        keep: the rows to give, as a sorted vector of `index`; None: all.
+    """
+    shards = _Shards(source, split, keep)
+    return tf.data.Dataset.range(len(shards.counts)).flat_map(shards.read)
 
 
 def shuffled(
-    source: datasets.Source, split: str, *, seed: int, start: int, share: Share
+    source: prepared.Source,
+    split: str,
+    *,
+    seed: int,
+    start: int,
+    share: Share,
+    keep: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """The endless stream of shuffled rows from position `start` on.
 
@@ -66,28 +80,26 @@ def shuffled(
         seed: chooses the orders of all epochs.
         start: position in the stream of all hosts' rows.
         share: which rows to give; the others are dropped undecoded.
+        keep: the rows that there are, as a sorted vector of `index`; None: all.
 
     Returns:
         {epoch: int64, index: int64, record: string} scalars; `index` counts the
         rows of the split in file order.
     """
-    order = _Order(source.num_examples(split), seed=seed, start=start, share=share)
-    if source.num_bytes(split) <= IN_MEMORY_BYTES:
-        return _from_memory(source, split, order)
-    return _from_files(source, split, order)
+    shards = _Shards(source, split, keep)
+    num_examples = int(shards.counts.sum())
+    order = _Order(num_examples, seed=seed, start=start, share=share)
+    mean_bytes = source.num_bytes(split) / source.num_examples(split)
+    if mean_bytes * num_examples <= IN_MEMORY_BYTES:
+        return _from_memory(source, split, order, keep)
+    return _from_files(shards, order, mean_bytes)
 
 
-def find_broken_file(source: datasets.Source, split: str) -> str | None:
+def find_broken_file(source: prepared.Source, split: str) -> str | None:
     """Reads the split's files one by one; names the first that fails, and why."""
     shards = _Shards(source, split)
-    for number, path in enumerate(shards.paths):
-        try:
-            for _ in shards.read(number):
-                pass
-        except _UNREADABLE as error:
-            kind = type(error).__name__.removesuffix("Error")
-            return f"{path} is damaged, cut off or missing ({kind})"
-    return None
+    found = (_find_damage(shards, number) for number in range(len(shards.paths)))
+    return next((damage for damage in found if damage), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,30 +148,36 @@ class _Order:
         return tf.boolean_mask(rows, ours)
 
 
-def _from_memory(source: datasets.Source, split: str, order: _Order) -> tf.data.Dataset:
-    """Random access to encoded rows in memory."""
-    records = _load(source, split)
+def _from_memory(
+    source: prepared.Source, split: str, order: _Order, keep: np.ndarray | None
+) -> tf.data.Dataset:
+    """Random access to encoded rows in memory, of which only the kept ones are."""
+    loaded = _load(source, split, keep)
 
     def permute(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
-        index = order.choose(order.num_examples, epoch, 0)
-        return {"epoch": tf.fill(tf.shape(index), epoch), "index": index}
+        place = order.choose(order.num_examples, epoch, 0)
+        return {"epoch": tf.fill(tf.shape(place), epoch), "place": place}
 
-    def stream(records: tf.Tensor) -> tf.data.Dataset:
+    def stream(loaded: dict[str, tf.Tensor]) -> tf.data.Dataset:
         rows = tf.data.Dataset.counter(order.first_epoch).map(permute)
         rows = rows.prefetch(1).unbatch()
-        return rows.map(lambda row: {**row, "record": records[row["index"]]})
+        return rows.map(
+            lambda row: {
+                "epoch": row["epoch"],
+                "index": loaded["index"][row["place"]],
+                "record": loaded["record"][row["place"]],
+            }
+        )
 
     # Through a data set of one element, because a function that captured the
     # records could make them a constant of its graph, and graphs end at 2 GB.
-    return tf.data.Dataset.from_tensors(records).flat_map(stream)
+    return tf.data.Dataset.from_tensors(loaded).flat_map(stream)
 
 
-def _from_files(source: datasets.Source, split: str, order: _Order) -> tf.data.Dataset:
+def _from_files(shards: "_Shards", order: _Order, mean_bytes: float) -> tf.data.Dataset:
     """Groups of files in a shuffled order, rows shuffled in windows of a group."""
-    shards = _Shards(source, split)
-    num_shards = len(shards.takes)
+    num_shards = len(shards.counts)
     num_groups = math.ceil(num_shards / SHARDS_PER_GROUP)
-    mean_bytes = source.num_bytes(split) / order.num_examples
     window = max(1, int(WINDOW_BYTES / mean_bytes))
 
     def shard_order(epoch: tf.Tensor) -> tf.Tensor:
@@ -170,7 +188,7 @@ def _from_files(source: datasets.Source, split: str, order: _Order) -> tf.data.D
         chosen = shard_order(epoch)
         before = chosen[: group * SHARDS_PER_GROUP]
         chosen = chosen[group * SHARDS_PER_GROUP :][:SHARDS_PER_GROUP]
-        first = tf.reduce_sum(tf.gather(shards.takes, before))
+        first = tf.reduce_sum(tf.gather(shards.counts, before))
 
         def shuffle(window_number: tf.Tensor, rows: dict) -> dict[str, tf.Tensor]:
             size = tf.size(rows["index"])
@@ -192,7 +210,7 @@ def _from_files(source: datasets.Source, split: str, order: _Order) -> tf.data.D
     # Whole groups before the start are passed over by their counts alone.
     with tf.device("CPU"):
         chosen = shard_order(tf.constant(order.first_epoch, tf.int64)).numpy()
-    ends = np.cumsum(shards.takes[chosen])[SHARDS_PER_GROUP - 1 :: SHARDS_PER_GROUP]
+    ends = np.cumsum(shards.counts[chosen])[SHARDS_PER_GROUP - 1 :: SHARDS_PER_GROUP]
     place = order.start - order.first_epoch * order.num_examples
     passed = np.searchsorted(ends, place, side="right")
     groups = tf.data.Dataset.counter(order.first_epoch * num_groups + passed)
@@ -200,32 +218,68 @@ def _from_files(source: datasets.Source, split: str, order: _Order) -> tf.data.D
 
 
 class _Shards:
-    """The files of a split, readable by number inside a graph."""
+    """The files of a split that hold rows to keep, readable by number in a graph.
 
-    def __init__(self, source: datasets.Source, split: str) -> None:
+    Attributes:
+        paths: the files.
+        counts: int64, how many rows of each are kept.
+    """
+
+    def __init__(
+        self, source: prepared.Source, split: str, keep: np.ndarray | None = None
+    ) -> None:
         shards = source.shards(split)
-        self.paths = [shard.filename for shard in shards]
-        self.takes = np.array([shard.take for shard in shards], np.int64)
-        self._skips = np.array([shard.skip for shard in shards], np.int64)
-        self._firsts = np.cumsum(self.takes) - self.takes
+        takes = np.array([shard.take for shard in shards], np.int64)
+        firsts = np.cumsum(takes) - takes
+        self._kept = None
+        self.counts = takes
+        if keep is not None:
+            kept = np.zeros(takes.sum(), bool)
+            kept[keep] = True
+            self.counts = np.add.reduceat(kept, firsts, dtype=np.int64)
+            with tf.device("CPU"):  # a tensor, as an array would be in the graph
+                self._kept = tf.constant(kept)
+        used = np.flatnonzero(self.counts)
+        self.paths = [shards[number].filename for number in used]
+        self.counts = self.counts[used]
+        self._skips = np.array([shards[number].skip for number in used], np.int64)
+        self._takes = takes[used]
+        self._firsts = firsts[used]
 
     def read(self, number: int | tf.Tensor) -> tf.data.Dataset:
         """Rows {index, record} of one file. Fails if the file ends early."""
-        take = tf.gather(self.takes, number)
+        take = tf.gather(self._takes, number)
         first = tf.gather(self._firsts, number)
         records = tf.data.TFRecordDataset(tf.gather(self.paths, number))
         records = records.skip(tf.gather(self._skips, number)).take(take)
         records = records.apply(tf.data.experimental.assert_cardinality(take))
         indices = tf.data.Dataset.range(first, first + take)
-        return tf.data.Dataset.zip({"index": indices, "record": records})
+        rows = tf.data.Dataset.zip({"index": indices, "record": records})
+        if self._kept is None:
+            return rows
+        return rows.filter(lambda row: tf.gather(self._kept, row["index"]))
 
 
-def _load(source: datasets.Source, split: str) -> tf.Tensor:
-    """All serialized rows of a split in file order, a string vector."""
-    rows = in_order(source, split).batch(source.num_examples(split))
+def _find_damage(shards: _Shards, number: int) -> str | None:
+    """Reads one file to its end; names it and says what is wrong, if anything is."""
+    path = shards.paths[number]
     try:
-        (row,) = rows
+        for _ in shards.read(number):
+            pass
+    except _UNREADABLE as error:
+        kind = type(error).__name__.removesuffix("Error")
+        return f"{path} is damaged, cut off or missing ({kind})"
+    return None
+
+
+def _load(
+    source: prepared.Source, split: str, keep: np.ndarray | None
+) -> dict[str, tf.Tensor]:
+    """The kept rows in file order: vectors of index and serialized record."""
+    count = source.num_examples(split) if keep is None else len(keep)
+    try:
+        (loaded,) = in_order(source, split, keep).batch(count)
     except _UNREADABLE:
         broken = find_broken_file(source, split)
         raise config.Refused(f"{source.name}: {broken}; prepare it again") from None
-    return row["record"]
+    return loaded

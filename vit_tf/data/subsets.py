@@ -1,0 +1,139 @@
+"""Subsets: which rows of a training split a run sees, chosen without copying.
+
+A larger subset of the same seed holds every smaller one of the same unit: the first
+shot of a class is among its first five, and 9M examples are among the 30M.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import prepared, storage
+
+
+def choose(source: prepared.Source, data: config.Data) -> np.ndarray | None:
+    """The rows that `data.subset` leaves of `data.split`.
+
+    Args:
+        source: the prepared data set.
+        data: says split and subset.
+
+    Returns:
+        Sorted int64 places in the split; None: all of them. For shots the labels of
+        the whole split are read once in a process.
+
+    Raises:
+        config.Refused: more than there is, less than one example, or shots where an
+            image has several labels.
+    """
+    subset = data.subset
+    if subset.amount is None:
+        return None
+    select = {
+        config.Keep.FRACTION: _fraction,
+        config.Keep.EXAMPLES: _examples,
+        config.Keep.SHOTS: _shots,
+    }[subset.unit]
+    return np.sort(select(source, data.split, subset))
+
+
+def count(source: prepared.Source, data: config.Data) -> int:
+    """How many examples an epoch has."""
+    chosen = choose(source, data)
+    return source.num_examples(data.split) if chosen is None else len(chosen)
+
+
+def choose_shots(labels: np.ndarray, shots: int, *, classes: int, seed: int):
+    """The first `shots` of every class in a random order (paper.md 3.5).
+
+    Args:
+        labels: int (examples,), the class of every example.
+        shots: examples of each class.
+        classes: how many classes there are.
+        seed: of `numpy.random.default_rng`, as in the authors' code: one generator
+            that permutes one class after the other.
+
+    Returns:
+        int64 (classes * shots,), class after class; fewer where a class has fewer.
+    """
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
+    return np.concatenate([order[:shots] for order in orders])
+
+
+@functools.lru_cache(maxsize=8)
+def read_labels(source: prepared.Source, split: str) -> np.ndarray:
+    """The labels of a split in file order; reads its records, decodes no image.
+
+    Returns:
+        int32 (examples,), or float32 (examples, num_classes) if multi-hot.
+    """
+    rows = storage.in_order(source, split).map(
+        lambda row: source.parse_label(row["record"]),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    try:
+        return np.concatenate(list(rows.batch(4096).as_numpy_iterator()))
+    except tf.errors.OpError as error:
+        broken = storage.find_broken_file(source, split) or str(error.message)
+        raise config.Refused(
+            f"{source.name}: reading the labels of {split!r}: "
+            f"{' '.join(broken.split())[:300]}; prepare it again"
+        ) from None
+
+
+def _fraction(source: prepared.Source, split: str, subset: config.Subset):
+    total = source.num_examples(split)
+    if subset.amount > 1:
+        raise config.Refused(
+            f"data.subset.amount={subset.amount:g}: more than the whole; need a "
+            "fraction up to 1, or data.subset.unit=examples or shots"
+        )
+    # The tiny term forgives fractions such as 0.29 of 100 that floats round down.
+    return _first(total, int(total * subset.amount + 1e-6), split, subset)
+
+
+def _examples(source: prepared.Source, split: str, subset: config.Subset):
+    total = source.num_examples(split)
+    return _first(total, _whole(subset), split, subset)
+
+
+def _first(total: int, wanted: int, split: str, subset: config.Subset) -> np.ndarray:
+    """The first of all rows in a random order."""
+    if not 0 < wanted <= total:
+        raise config.Refused(
+            f"data.subset.amount={subset.amount:g}: is {wanted:,} of the {total:,} "
+            f"examples of {split!r}; need 1 to {total:,}"
+        )
+    return np.random.default_rng(subset.seed).permutation(total)[:wanted]
+
+
+def _shots(source: prepared.Source, split: str, subset: config.Subset) -> np.ndarray:
+    if source.multi_label:
+        raise config.Refused(
+            f"data.subset.unit=shots: an image of {source.name} has several labels; "
+            "use examples or fraction"
+        )
+    shots, classes = _whole(subset), source.num_classes
+    labels = read_labels(source, split)
+    sizes = np.bincount(labels, minlength=classes)
+    if sizes.min() < shots:
+        poorest = int(sizes.argmin())
+        raise config.Refused(
+            f"data.subset.amount={shots} shots: class "
+            f"{source.class_names[poorest]!r} (label {poorest}) has only "
+            f"{sizes[poorest]} examples in {split!r} of {source.name}"
+        )
+    return choose_shots(labels, shots, classes=classes, seed=subset.seed)
+
+
+def _whole(subset: config.Subset) -> int:
+    if subset.amount != int(subset.amount):
+        raise config.Refused(
+            f"data.subset.amount={subset.amount:g}: need a whole number of "
+            f"{subset.unit}"
+        )
+    return int(subset.amount)
