@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
 from vit_tf import config
-from vit_tf.data import datasets, storage
+from vit_tf.data import datasets, lanes, prepared, storage
 from vit_tf.data.builders import digits
 
 # Rows in seven files, the last one cut.
@@ -30,10 +30,9 @@ def source(tmp_path_factory) -> datasets.Source:
 
 @pytest.fixture(params=["memory", "files"])
 def path(request, monkeypatch) -> str:
-    """Both ways of reading; from files in three groups with windows of 30 rows."""
+    """Both ways of reading; from files in lanes with windows of 30 rows."""
     if request.param == "files":
         monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
-        monkeypatch.setattr(storage, "SHARDS_PER_GROUP", 3)
         monkeypatch.setattr(storage, "WINDOW_BYTES", 30 * 190)
     return request.param
 
@@ -72,8 +71,10 @@ def test_rows_in_order_are_those_that_tfds_reads(source):
 
 
 def test_every_epoch_holds_every_row_once_in_a_new_order(source, path):
-    seen = _indices(source, 3 * NUM_ROWS)
-    epochs = [tuple(seen[i * NUM_ROWS :][:NUM_ROWS]) for i in range(3)]
+    rows = storage.shuffled(source, SPLIT, seed=0, start=0, share=_share())
+    # Lanes pass from an epoch to the next within a batch of each other.
+    seen = [(int(r["epoch"]), int(r["index"])) for r in rows.take(3 * NUM_ROWS + 20)]
+    epochs = [tuple(i for e, i in seen if e == epoch) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(NUM_ROWS)) for epoch in epochs)
     assert len({*epochs, tuple(range(NUM_ROWS))}) == 4
 
@@ -82,7 +83,8 @@ def test_rows_carry_their_epoch_and_record(source, path):
     records = {int(r["index"]): r["record"] for r in storage.in_order(source, SPLIT)}
     rows = storage.shuffled(source, SPLIT, seed=3, start=300, share=_share())
     for place, row in enumerate(rows.take(200), start=300):
-        assert int(row["epoch"]) == place // NUM_ROWS
+        near = place // NUM_ROWS, (place - 10) // NUM_ROWS, (place + 10) // NUM_ROWS
+        assert int(row["epoch"]) in (near[:1] if path == "memory" else near)
         assert row["record"] == records[int(row["index"])]
 
 
@@ -101,8 +103,8 @@ def test_a_stream_can_start_anywhere(source, path):
 
 
 def test_a_stream_can_start_far_away(source, path):
-    start = 5_000_000 * NUM_ROWS + 17  # epoch numbers beyond 16 bits, as rows do
-    assert len(set(_indices(source, NUM_ROWS - 17, start=start))) == NUM_ROWS - 17
+    start = 5_000_000 * NUM_ROWS + 20  # epoch numbers beyond 16 bits, as rows do
+    assert len(set(_indices(source, NUM_ROWS - 40, start=start))) == NUM_ROWS - 40
 
 
 def test_seeds_give_orders_of_their_own(source, path):
@@ -137,32 +139,70 @@ def test_orders_are_uniform(source):
     assert ((counts - 30) ** 2 / 30).sum() < 27.9  # exceeded once in 1,000 seeds
 
 
-def test_windows_mix_files_and_rows(source, monkeypatch):
+def test_batches_mix_files(source, monkeypatch):
     monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(storage, "SHARDS_PER_GROUP", 4)
-    monkeypatch.setattr(storage, "WINDOW_BYTES", 100 * 190)
-    shard = _shard_of(source, _indices(source, 100))
-    assert len(set(shard)) == 4  # the group's files, ...
-    assert (np.diff(shard) == 0).sum() < 50  # ... not one after the other
+    share = _share(batch_size=48)
+    shard = _shard_of(source, _indices(source, 96, share=share))
+    assert all(len(set(batch)) >= 5 for batch in shard.reshape(2, 48))
 
 
-def test_files_before_the_start_are_not_read(source, monkeypatch, tmp_path):
+def _bytes_read() -> int:
+    """Bytes that this process has asked the system for so far."""
+    text = pathlib.Path("/proc/self/io").read_text()
+    return int(dict(line.split(": ") for line in text.splitlines())["rchar"])
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory) -> prepared.Source:
+    """A set of 1,000 files with ten records of 50 kB each: 0.5 GB of zeros."""
+    root = tmp_path_factory.mktemp("thousand")
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+    )
+    picture = tf.io.encode_png(np.zeros((2, 2, 3), np.uint8)).numpy() + bytes(50_000)
+    record = features.serialize_example({"image": picture, "label": 1})
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    for number in range(1000):
+        name = f"big-train.tfrecord-{number:05d}-of-01000"
+        with tf.io.TFRecordWriter(str(root / name)) as writer:
+            for _ in range(10):
+                writer.write(record)
+    split = tfds.core.SplitInfo(
+        name="train",
+        shard_lengths=[10] * 1000,
+        num_bytes=len(record) * 10_000,
+        filename_template=tfds.core.ShardedFileTemplate(
+            data_dir=root, dataset_name="big", template=template
+        ),
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(root), features=features, split_infos=[split]
+    )
+    return datasets.open_source(str(root))
+
+
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/io").exists(), reason="counts bytes with /proc"
+)
+def test_a_start_in_the_middle_reads_no_more_than_a_file_per_lane(
+    thousand, monkeypatch
+):
     monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(storage, "SHARDS_PER_GROUP", 2)
-    whole = _indices(source, NUM_ROWS, seed=2)
-    shards = source.shards(SPLIT)
-    group = list(dict.fromkeys(_shard_of(source, whole)))[:2]
-    start = sum(shards[number].take for number in group)
-    moved = [pathlib.Path(shards[number].filename) for number in group]
-    for file in moved:
-        file.rename(tmp_path / file.name)
-    try:
-        assert _indices(source, 200, seed=2, start=start) == whole[start : start + 200]
-        with pytest.raises(tf.errors.NotFoundError):
-            _indices(source, 1, seed=2)
-    finally:
-        for file in moved:
-            (tmp_path / file.name).rename(file)
+    monkeypatch.setattr(storage, "WINDOW_BYTES", 32 * 50_000)
+    share = _share(batch_size=32)
+    read = {}
+    for start in (0, 32 * 160):
+        rows = storage.shuffled(thousand, "train", seed=1, start=start, share=share)
+        before = _bytes_read()
+        assert len(list(rows.take(32))) == 32
+        read[start] = _bytes_read() - before
+    file = 10 * 50_000
+    # What a start at 0 reads ahead, and a file in each of 16 lanes: of 500 MB.
+    assert read[32 * 160] <= read[0] + lanes.LANES * file, read
+    assert read[32 * 160] < 60 * file, read
 
 
 def test_records_in_memory_are_no_constants_of_a_graph(source):
@@ -177,8 +217,10 @@ def test_records_in_memory_are_no_constants_of_a_graph(source):
 
 
 def test_fewer_rows_than_a_batch(source, path):
-    seen = _indices(source, 30, split="test[:3]")
-    assert [sorted(seen[i : i + 3]) for i in range(0, 30, 3)] == [[0, 1, 2]] * 10
+    rows = storage.shuffled(source, "test[:3]", seed=0, start=0, share=_share())
+    seen = [(int(r["epoch"]), int(r["index"])) for r in rows.take(40)]
+    for epoch in range(10):
+        assert sorted(i for e, i in seen if e == epoch) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut between records", "altered", "gone"])

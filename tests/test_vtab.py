@@ -188,7 +188,6 @@ def _names(source, split, rows) -> list[str]:
 def test_a_sum_of_splits_is_read_in_order_and_shuffled(caltech, where, monkeypatch):
     if where == "files":
         monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
-        monkeypatch.setattr(storage, "SHARDS_PER_GROUP", 2)
     split = vtab.TASKS["vtab/caltech101"].train800val200
     expected = [f"train{n}" for n in (*range(800), *range(2754, 2954))]
     in_order = list(storage.in_order(caltech, split))

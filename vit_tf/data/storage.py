@@ -7,23 +7,20 @@ ones, and every host can pick its own part of each batch.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import prepared
+from vit_tf.data import lanes, prepared
 
 # A split of at most this many bytes is held in memory, still encoded. The data
 # sets that the paper transfers to fit (Pets, the largest, has 0.8 GB); ImageNet
 # (144 GB) does not, and no laptop is short of 1 GiB.
 IN_MEMORY_BYTES = 2**30
-# Larger splits are read in groups of this many files at a time, interleaved, ...
-SHARDS_PER_GROUP = 16
-# ... and shuffled in windows of about this many bytes: 2,400 images of ImageNet.
-# Up to three windows are in memory. The files themselves are shuffled already,
-# when TFDS writes them.
+# Larger splits are shuffled in windows of about this many bytes: 2,400 images of
+# ImageNet. Up to three windows are in memory. The files themselves are shuffled
+# already, when TFDS writes them.
 WINDOW_BYTES = 2**28
 
 _UNREADABLE = (
@@ -92,7 +89,16 @@ def shuffled(
     mean_bytes = source.num_bytes(split) / source.num_examples(split)
     if mean_bytes * num_examples <= IN_MEMORY_BYTES:
         return _from_memory(source, split, order, keep)
-    return _from_files(shards, order, mean_bytes)
+    return lanes.stream(
+        shards.counts,
+        shards.read,
+        order.permute,
+        start=start,
+        batch_size=share.batch_size,
+        first=share.first,
+        count=share.count,
+        window=max(1, int(WINDOW_BYTES / mean_bytes)),
+    )
 
 
 def find_broken_file(source: prepared.Source, split: str) -> str | None:
@@ -134,15 +140,12 @@ class _Order:
             tf.range(size, dtype=tf.int64), key
         )
 
-    def choose(self, size: int | tf.Tensor, epoch: tf.Tensor, first: int | tf.Tensor):
-        """Shuffles `size` rows that fill an epoch from place `first` on.
-
-        Returns:
-            int64 numbers below `size`, in order, without the rows before the
-            start and those of other hosts.
-        """
-        rows = self.permute(size, epoch, first)
-        position = epoch * self.num_examples + first + tf.range(size, dtype=tf.int64)
+    def choose(self, epoch: tf.Tensor) -> tf.Tensor:
+        """An epoch in order, without the rows before the start and other hosts'."""
+        rows = self.permute(self.num_examples, epoch, 0)
+        position = epoch * self.num_examples + tf.range(
+            self.num_examples, dtype=tf.int64
+        )
         place = position % self.share.batch_size - self.share.first
         ours = (place >= 0) & (place < self.share.count) & (position >= self.start)
         return tf.boolean_mask(rows, ours)
@@ -155,7 +158,7 @@ def _from_memory(
     loaded = _load(source, split, keep)
 
     def permute(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
-        place = order.choose(order.num_examples, epoch, 0)
+        place = order.choose(epoch)
         return {"epoch": tf.fill(tf.shape(place), epoch), "place": place}
 
     def stream(loaded: dict[str, tf.Tensor]) -> tf.data.Dataset:
@@ -172,49 +175,6 @@ def _from_memory(
     # Through a data set of one element, because a function that captured the
     # records could make them a constant of its graph, and graphs end at 2 GB.
     return tf.data.Dataset.from_tensors(loaded).flat_map(stream)
-
-
-def _from_files(shards: "_Shards", order: _Order, mean_bytes: float) -> tf.data.Dataset:
-    """Groups of files in a shuffled order, rows shuffled in windows of a group."""
-    num_shards = len(shards.counts)
-    num_groups = math.ceil(num_shards / SHARDS_PER_GROUP)
-    window = max(1, int(WINDOW_BYTES / mean_bytes))
-
-    def shard_order(epoch: tf.Tensor) -> tf.Tensor:
-        return order.permute(num_shards, epoch, -1)  # places of windows are >= 0
-
-    def read_group(number: tf.Tensor) -> tf.data.Dataset:
-        epoch, group = number // num_groups, number % num_groups
-        chosen = shard_order(epoch)
-        before = chosen[: group * SHARDS_PER_GROUP]
-        chosen = chosen[group * SHARDS_PER_GROUP :][:SHARDS_PER_GROUP]
-        first = tf.reduce_sum(tf.gather(shards.counts, before))
-
-        def shuffle(window_number: tf.Tensor, rows: dict) -> dict[str, tf.Tensor]:
-            size = tf.size(rows["index"])
-            picked = order.choose(size, epoch, first + window_number * window)
-            return {
-                "epoch": tf.fill(tf.shape(picked), epoch),
-                "index": tf.gather(rows["index"], picked),
-                "record": tf.gather(rows["record"], picked),
-            }
-
-        rows = tf.data.Dataset.from_tensor_slices(chosen).interleave(
-            shards.read,
-            cycle_length=SHARDS_PER_GROUP,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return rows.batch(window).enumerate().map(shuffle)
-
-    # Whole groups before the start are passed over by their counts alone.
-    with tf.device("CPU"):
-        chosen = shard_order(tf.constant(order.first_epoch, tf.int64)).numpy()
-    ends = np.cumsum(shards.counts[chosen])[SHARDS_PER_GROUP - 1 :: SHARDS_PER_GROUP]
-    place = order.start - order.first_epoch * order.num_examples
-    passed = np.searchsorted(ends, place, side="right")
-    groups = tf.data.Dataset.counter(order.first_epoch * num_groups + passed)
-    return groups.flat_map(read_group).prefetch(1).unbatch()
 
 
 class _Shards:
