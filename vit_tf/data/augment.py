@@ -211,14 +211,21 @@ def transform(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
 
 
 def cutout(image: tf.Tensor, seed: tf.Tensor, *, half: int) -> tf.Tensor:
-    """Fills a square of side 2 * half, centred on a random pixel, cut at the edge."""
-    keys = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    inside = []
-    for length, key in zip(tf.unstack(tf.shape(image)[:2]), keys):
-        centre = tf.random.stateless_uniform((), key, 0, length, tf.int32)
-        place = tf.range(length)
-        inside.append((place >= centre - half) & (place < centre + half))
-    hole = inside[0][:, None, None] & inside[1][None, :, None]
+    """Fills a square of side 2 * half, centred on a uniformly drawn pixel."""
+    sides = tf.shape(image)[:2]
+    return punch(
+        image, tf.random.stateless_uniform((2,), seed, 0, sides, tf.int32), half=half
+    )
+
+
+def punch(image: tf.Tensor, centre: tf.Tensor, *, half: int) -> tf.Tensor:
+    """Fills rows y - half to y + half - 1 of `centre` (y, x), columns likewise."""
+    away = [
+        tf.range(length) - middle
+        for length, middle in zip(tf.unstack(tf.shape(image)[:2]), tf.unstack(centre))
+    ]
+    rows, columns = ((place >= -half) & (place < half) for place in away)
+    hole = rows[:, None, None] & columns[None, :, None]
     return tf.where(hole, tf.constant(FILL, tf.uint8), image)
 
 
