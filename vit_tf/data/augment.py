@@ -212,10 +212,14 @@ def transform(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
 
 def cutout(image: tf.Tensor, seed: tf.Tensor, *, half: int) -> tf.Tensor:
     """Fills a square of side 2 * half, centred on a uniformly drawn pixel."""
-    sides = tf.shape(image)[:2]
-    return punch(
-        image, tf.random.stateless_uniform((2,), seed, 0, sides, tf.int32), half=half
-    )
+    centre = [
+        tf.random.stateless_uniform((), key, 0, length, tf.int32)
+        for length, key in zip(
+            tf.unstack(tf.shape(image)[:2]),
+            tf.unstack(tf.random.experimental.stateless_split(seed, 2)),
+        )
+    ]
+    return punch(image, tf.stack(centre), half=half)
 
 
 def punch(image: tf.Tensor, centre: tf.Tensor, *, half: int) -> tf.Tensor:
