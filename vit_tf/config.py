@@ -173,7 +173,7 @@ class Data:
     min_crop_area: float = Field(default=0.05, gt=0, le=1)
     flip: bool = True  # mirror half of the training images
     # RandAugment after the flip (AugReg, see data/augment.py): operations per image,
-    # 0 switches it off. The paper has none.
+    # 0 switches it off. The paper has none; AugReg has 2.
     randaug_layers: int = Field(default=0, ge=0, le=8)
     # Strength of every operation. AugReg's go to 20; more is another operation,
     # not a stronger one (a byte has no more bits to keep).

@@ -138,6 +138,7 @@ def _digest(array: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")  # addons retraces for every size
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "addons_images.npz", image_cases())

@@ -20,7 +20,7 @@ def rand_augment(
     """Applies `layers` operations, each drawn from `OPERATIONS` with replacement.
 
     Args:
-        image: uint8 (height, width, 3).
+        image: uint8 (height, width, 3), both at least 3.
         seed: (2,) integers; the result is a function of these and the image.
         layers: how many operations.
         magnitude: of every operation, 0 to 20; 0 is not nothing, see `distort`.
