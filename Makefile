@@ -4,7 +4,12 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
-.PHONY: demo test test-all lint
+# tensorflow-addons' last release needs an environment of its own, and Python 3.11.
+ADDONS_PYTHON ?= python3.11
+ADDONS := .venv-addons
+ADDONS_READY := $(ADDONS)/.ready
+
+.PHONY: demo test test-all lint addons-reference
 
 # The whole story on embedded data; open runs/demo/report.html afterwards.
 demo: $(READY)
@@ -20,6 +25,15 @@ test-all: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+
+# Rebuilds the arrays of tests/golden/ from tensorflow-addons; says what changed.
+addons-reference: $(ADDONS_READY)
+	TF_CPP_MIN_LOG_LEVEL=2 $(ADDONS)/bin/python -W ignore tools/addons_reference/write.py tests/golden
+
+$(ADDONS_READY): tools/addons_reference/requirements.txt
+	$(ADDONS_PYTHON) -m venv $(ADDONS)
+	$(ADDONS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 $(READY): requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vit_tf needs Python 3.11 or newer, this is " + sys.version.split()[0])'

@@ -157,8 +157,28 @@ def test_central_crop_by_hand():
     # 28 pixels: the shorter side of 64 becomes 32, so each pixel is a 2 x 2 mean.
     image = _noise(64, 96)
     small = image.reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
-    cut = images.central_crop(tf.constant(image), 28)
+    cut = _evaluated(image, 28, config.EvalCrop.CENTRAL)
     np.testing.assert_allclose(cut, small[2:30, 10:38], atol=1e-3)
+
+
+def test_central_448_crop_by_hand():
+    # 24 pixels: the shorter side of 56 becomes 28.
+    image = _noise(84, 56)
+    small = image.reshape(42, 2, 28, 2, 3).mean(axis=(1, 3))
+    cut = _evaluated(image, 24, config.EvalCrop.CENTRAL_448)
+    np.testing.assert_allclose(cut, small[9:33, 2:26], atol=1e-3)
+
+
+def test_square_central_crop_is_the_middle_of_the_square():
+    image = _noise(75, 50)
+    cut = _evaluated(image, 28, config.EvalCrop.SQUARE_CENTRAL)
+    np.testing.assert_allclose(cut, _bilinear(image, 32)[2:30, 2:30], atol=1e-3)
+
+
+def _evaluated(image: np.ndarray, size: int, crop: config.EvalCrop) -> np.ndarray:
+    """The evaluation view, back in 0..255."""
+    data = config.Data(image_size=size, eval_crop=crop)
+    return images.evaluation_view(_encode(image), data).numpy() * 127.5 + 127.5
 
 
 @pytest.mark.parametrize("shape", [(75, 50), (50, 83), (40, 40), (20, 31)])
@@ -176,17 +196,16 @@ def test_central_crop_is_the_mean_over_covered_area(shape):
     rows, columns = cover(shape[0], height), cover(shape[1], width)
     small = np.einsum("ai,bj,ijc->abc", rows, columns, image.astype(float))
     top, left = (height - 28) // 2, (width - 28) // 2
-    cut = images.central_crop(tf.constant(image), 28)
+    cut = _evaluated(image, 28, config.EvalCrop.CENTRAL)
     np.testing.assert_allclose(cut, small[top : top + 28, left : left + 28], atol=0.01)
 
 
 def test_central_crop_of_a_tiny_image_has_the_full_size():
-    cut = images.central_crop(tf.constant(_noise(3, 5)), 28)
-    assert cut.shape == (28, 28, 3)
+    for crop in config.EvalCrop:
+        assert _evaluated(_noise(3, 5), 28, crop).shape == (28, 28, 3)
 
 
 def test_random_crops_are_windows_and_reach_every_place():
-    # 56 = 48 * 448 / 384, so the resize before the crop changes nothing.
     y, x = np.mgrid[:56, :56].astype(np.uint8)
     image = tf.constant(np.dstack([y, x, y]))
     corners = set()
@@ -196,6 +215,45 @@ def test_random_crops_are_windows_and_reach_every_place():
         np.testing.assert_array_equal(cut, image[top : top + 48, left : left + 48])
         corners.add((top, left))
     assert {top for top, _ in corners} == {left for _, left in corners} == set(range(9))
+
+
+@pytest.mark.parametrize(
+    ("crop", "shape", "before"),
+    [
+        # Shapes that the resize before the crop leaves as they are.
+        (config.Crop.RANDOM, (56, 56), 56),  # 48 * 448 / 384
+        (config.Crop.RANDOM_160, (60, 60), 60),  # 48 * 160 / 128
+        (config.Crop.RANDOM_SMALL, (56, 80), 56),
+    ],
+)
+def test_random_crops_are_taken_from_the_size_of_their_name(crop, shape, before):
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.uint8)
+    image = np.dstack([y, x, y])
+    data = config.Data(image_size=48, crop=crop, flip=False)
+    corners = set()
+    for number in range(80):
+        cut = images.training_view(_encode(image), data, _key(number)).numpy()
+        top, left = int(cut[0, 0, 0]), int(cut[0, 0, 1])
+        np.testing.assert_array_equal(cut, image[top : top + 48, left : left + 48])
+        corners.add((top, left))
+    assert max(top for top, _ in corners) > before - 48 - 3
+    # Of the longer side, too, every place is reached.
+    assert max(left for _, left in corners) > shape[1] - 48 - 3
+
+
+def test_random_crops_square_the_image_and_random_small_does_not():
+    image = np.zeros((60, 120, 3), np.uint8)
+    image[20:40, 40:60] = 255  # a square of a third of the shorter side
+    sides = {}
+    for crop in (config.Crop.RANDOM, config.Crop.RANDOM_SMALL):
+        data = config.Data(image_size=48, crop=crop, flip=False)
+        views = [images.training_view(_encode(image), data, _key(i)) for i in range(40)]
+        whole = max(views, key=lambda v: v.numpy().sum()).numpy()[..., 0] > 127
+        sides[crop] = whole.any(axis=1).sum(), whole.any(axis=0).sum()
+    height, width = sides[config.Crop.RANDOM_SMALL]
+    assert abs(height - width) <= 1
+    height, width = sides[config.Crop.RANDOM]
+    assert abs(height - 2 * width) <= 2
 
 
 def test_half_of_the_images_are_mirrored():

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from vit_tf import config, objectives
+from vit_tf.data import mixing
 
 
 class _Logits:
@@ -86,3 +87,25 @@ def test_training_pixels_are_scaled_and_evaluation_pixels_are_not():
     objective(model, _batch([0], scaled), training=False)
     np.testing.assert_array_equal(model.images, scaled)
     assert model.training is False
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_mixed_rows_have_the_losses_of_both_labels(loss):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(4, 3)), np.array([0, 2, 1, 1])
+    pixels = rng.integers(0, 256, (4, 2, 2, 3)).astype("uint8")
+    batch = _batch(labels, pixels) | {mixing.WEIGHT: tf.fill((4,), 0.75)}
+    objective = objectives.Classification(
+        config.Objective(loss=loss, label_smoothing=0.1), num_classes=3
+    )
+    model = _Logits(logits)
+    losses, _ = objective(model, batch)
+    # Both losses are linear in the targets, and smoothing is the same for all.
+    own = _numpy(logits, labels, loss, 0.1)
+    theirs = _numpy(logits, labels[[1, 0, 3, 2]], loss, 0.1)
+    np.testing.assert_allclose(losses, 0.75 * own + 0.25 * theirs, rtol=1e-5)
+    mixed = 0.75 * pixels + 0.25 * pixels[[1, 0, 3, 2]]
+    np.testing.assert_allclose(model.images, mixed / 127.5 - 1, atol=1e-5)
+    losses, _ = objective(model, batch, training=False)
+    np.testing.assert_allclose(losses, _numpy(logits, labels, loss, 0), rtol=1e-5)
+    np.testing.assert_allclose(model.images, pixels / 127.5 - 1, atol=1e-5)

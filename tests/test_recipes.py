@@ -1,4 +1,4 @@
-"""Recipes hold the numbers of Tables 3 and 4."""
+"""Recipes hold the numbers of Tables 3 and 4, and of AugReg."""
 
 import pytest
 
@@ -80,3 +80,43 @@ def test_what_the_tables_do_not_have_is_refused():
         recipes.pretrain("R50x1", "imagenet21k")
     with pytest.raises(config.Refused, match="did you mean cifar10"):
         recipes.finetune("ViT-B/16", "cifar-10", start_from=None)
+
+
+@pytest.mark.parametrize(
+    ("level", "layers", "magnitude", "mixup"),
+    [
+        ("none", 0, 0, 0),
+        ("light1", 2, 0, 0),
+        ("light2", 2, 10, 0.2),
+        ("medium1", 2, 15, 0.2),
+        ("medium2", 2, 15, 0.5),
+        ("strong1", 2, 20, 0.5),
+        ("strong2", 2, 20, 0.8),
+    ],
+)
+@pytest.mark.parametrize(
+    ("dataset", "bias"), [("imagenet2012", -6.9), ("imagenet21k", -10)]
+)
+def test_augreg_is_its_study(level, layers, magnitude, mixup, dataset, bias):
+    cfg = recipes.augreg("ViT-S/32", dataset, level=level)
+    data, model = cfg.data, cfg.model
+    assert (data.randaug_layers, data.randaug_magnitude) == (layers, magnitude)
+    assert (data.mixup, data.cutmix, data.batch_size) == (mixup, 0, 4096)
+    assert (data.crop, data.image_size, data.name) == ("inception", 224, dataset)
+    assert (cfg.optim.lr, cfg.optim.schedule) == (1e-3, config.Schedule.COSINE)
+    assert (cfg.optim.weight_decay, cfg.optim.clip_norm) == (0.1, 1)
+    assert (cfg.optim.rule, cfg.optim.warmup_steps) == (config.Rule.ADAM, 10_000)
+    assert (cfg.train.length, cfg.train.unit) == (300, config.Unit.EPOCHS)
+    assert (model.variant, model.head_bias) == ("ViT-S/32", bias)
+    assert (model.dropout, model.stochastic_depth) == (0, 0)
+    assert model.pre_logits == (dataset == "imagenet2012")
+    assert cfg.objective.loss == config.Loss.SIGMOID
+    strict = recipes.augreg("ViT-S/32", dataset, level=level, regularised=True)
+    assert (strict.model.dropout, strict.model.stochastic_depth) == (0.1, 0.1)
+
+
+def test_what_augreg_does_not_have_is_refused():
+    with pytest.raises(config.Refused, match="did you mean medium"):
+        recipes.augreg("ViT-B/16", "imagenet21k", level="medium")
+    with pytest.raises(config.Refused, match="no AugReg recipe for 'jft300m'"):
+        recipes.augreg("ViT-B/16", "jft300m", level="none")

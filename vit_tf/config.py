@@ -69,14 +69,18 @@ class Crop(enum.StrEnum):
 
     INCEPTION = "inception"  # random area and aspect, resized to a square
     RANDOM = "random"  # resize to round(size * 448 / 384), random square crop
+    RANDOM_160 = "random_160"  # size * 160 / 128: BiT's for images under 96 x 96
+    RANDOM_SMALL = "random_small"  # shorter side to size * 448 / 384, random crop
     RESIZE = "resize"  # the whole image, resized to a square
 
 
 class EvalCrop(enum.StrEnum):
-    """Evaluation views (pre-training and transfer use different ones)."""
+    """Evaluation views (pre-training, transfer and few-shot use different ones)."""
 
     RESIZE = "resize"  # the whole image, resized to a square
     CENTRAL = "central"  # shorter side to round(size * 256 / 224), centre crop
+    CENTRAL_448 = "central_448"  # shorter side to round(size * 448 / 384), centre
+    SQUARE_CENTRAL = "square_central"  # resize to round(size * 256 / 224), centre crop
 
 
 class Loss(enum.StrEnum):
@@ -187,6 +191,16 @@ class Data:
     # Smallest share of the image that an inception crop may keep.
     min_crop_area: float = Field(default=0.05, gt=0, le=1)
     flip: bool = True  # mirror half of the training images
+    # RandAugment after the flip (AugReg, see data/augment.py): operations per image,
+    # 0 switches it off. The paper has none; AugReg has 2.
+    randaug_layers: int = Field(default=0, ge=0, le=8)
+    # Strength of every operation. AugReg's go to 20; more is another operation,
+    # not a stronger one (a byte has no more bits to keep).
+    randaug_magnitude: int = Field(default=10, ge=0, le=20)
+    # p of Beta(p, p), from which a step's mixture is drawn (data/mixing.py); 0
+    # switches it off. With both, each step has one of them.
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
     eval_crop: EvalCrop = EvalCrop.RESIZE
 
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import images
+from vit_tf.data import images, mixing
 
 
 class Classification:
@@ -26,21 +26,25 @@ class Classification:
         Args:
             model: gives logits (batch, classes) float32.
             batch: 'image' uint8 (batch, height, width, 3) or float in [-1, 1],
-                'label' int32 (batch,).
+                'label' int32 (batch,); what `mixing.drawer` added, in training.
             seed: int32 (2,), fixes every random draw inside the model.
-            training: with dropout and label smoothing, or without.
+            training: with dropout, label smoothing and mixing, or without.
 
         Returns:
             float32 (batch,) losses, and the logits.
         """
         pixels = batch["image"]
         if pixels.dtype == tf.uint8:  # training batches; evaluation's are scaled
-            pixels = images.to_model_range(pixels, model.compute_dtype)
-        logits = model(pixels, training=training, seed=seed)
+            pixels = images.to_model_range(pixels)
         targets = tf.one_hot(batch["label"], self.num_classes)
         if training and self.smoothing:
             targets *= 1.0 - self.smoothing
             targets += self.smoothing / self.num_classes
+        if training and mixing.WEIGHT in batch:
+            weight, box = batch[mixing.WEIGHT], batch.get(mixing.BOX)
+            pixels, targets = mixing.mix(pixels, targets, weight, box)
+        pixels = tf.cast(pixels, model.compute_dtype)
+        logits = model(pixels, training=training, seed=seed)
         return self.cross_entropy(targets, logits), logits
 
 

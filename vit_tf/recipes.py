@@ -1,4 +1,4 @@
-"""The paper's recipes (Tables 3 and 4) as functions that return a Config.
+"""The paper's recipes (Tables 3 and 4), and AugReg's, as functions giving a Config.
 
 No TensorFlow import. Numbers are the paper's; where it is silent the choice and
 its source stand beside it.
@@ -60,6 +60,19 @@ FINETUNING = {
 }
 
 
+# AugReg's levels of augmentation: RandAugment's layers and magnitude, mixup's p
+# (arXiv 2106.10270, section 3.3). light1 is not nothing: see data/augment.py.
+AUGREG = {
+    "none": (0, 0, 0.0),
+    "light1": (2, 0, 0.0),
+    "light2": (2, 10, 0.2),
+    "medium1": (2, 15, 0.2),
+    "medium2": (2, 15, 0.5),
+    "strong1": (2, 20, 0.5),
+    "strong2": (2, 20, 0.8),
+}
+
+
 def pretrain(variant: str, dataset: str) -> config.Config:
     """Pre-training of `variant` on `dataset` (Table 3, section 4.1).
 
@@ -102,6 +115,54 @@ def pretrain(variant: str, dataset: str) -> config.Config:
             steps_per_loop=5,
         ),
     )
+
+
+def augreg(
+    variant: str,
+    dataset: str,
+    *,
+    level: str,
+    regularised: bool = False,
+    weight_decay: float = 0.1,
+    epochs: int = 300,
+) -> config.Config:
+    """Pre-training as in "How to train your ViT?" (arXiv 2106.10270, section 3).
+
+    Adam at 1e-3, batch 4096, 10k steps of warm-up, cosine to 0, clipped at global
+    norm 1, 224 pixels, inception crop and flip before RandAugment and mixup. The
+    head's hidden layer is kept on ImageNet only, as in the public configs.
+
+    Args:
+        variant: any model.
+        dataset: imagenet2012 or imagenet21k.
+        level: a key of `AUGREG`.
+        regularised: with dropout and stochastic depth of 0.1, or without both.
+        weight_decay: 0.1 or 0.03 in the study.
+        epochs: 300; on ImageNet-21k 30 or 300.
+
+    Raises:
+        config.Refused: another data set or level.
+    """
+    datasets = ("imagenet2012", "imagenet21k")
+    for name, known in ((dataset, datasets), (level, AUGREG)):
+        if name not in known:
+            raise config.Refused(
+                f"no AugReg recipe for {name!r}{config.nearest(name, known)}"
+            )
+    layers, magnitude, mixup = AUGREG[level]
+    strength = 0.1 if regularised else 0.0
+    cfg = pretrain("ViT-B/16", dataset)
+    cfg.model.variant = variant
+    cfg.model.pre_logits = dataset == "imagenet2012"
+    cfg.model.dropout = cfg.model.stochastic_depth = strength
+    cfg.data.randaug_layers, cfg.data.randaug_magnitude = layers, magnitude
+    cfg.data.mixup = mixup
+    cfg.optim.lr = 1e-3
+    cfg.optim.schedule = config.Schedule.COSINE
+    cfg.optim.weight_decay = weight_decay
+    cfg.optim.clip_norm = 1.0
+    cfg.train.length = epochs
+    return cfg
 
 
 def finetune(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from vit_tf import config, optim
+from vit_tf.data import mixing
 
 # What a step reports, each a float32 scalar of the global batch.
 METRICS = ("loss", "gradient_norm", "learning_rate")
@@ -72,13 +73,24 @@ def share(cfg: config.Config, *, replicas: int) -> int:
     """Examples per replica and micro-batch; refuses a batch that does not divide."""
     batch, parts = cfg.data.batch_size, replicas * cfg.train.accumulation
     if batch % parts:
-        near = sorted({max(parts, batch // parts * parts), -(-batch // parts) * parts})
         raise config.Refused(
             f"data.batch_size={batch}: not divisible by {replicas} replicas x "
             f"{cfg.train.accumulation} micro-batches; "
-            f"near: {', '.join(map(str, near))}"
+            f"near: {_near(batch, parts)}"
+        )
+    if mixing.is_on(cfg.data) and batch // parts % 2:
+        raise config.Refused(
+            f"data.batch_size={batch}: {batch // parts} images per replica and "
+            "micro-batch, but data.mixup and data.cutmix mix pairs; "
+            f"near: {_near(batch, 2 * parts)}"
         )
     return batch // parts
+
+
+def _near(batch: int, parts: int) -> str:
+    """The multiples of `parts` around `batch`, as text."""
+    near = {max(parts, batch // parts * parts), -(-batch // parts) * parts}
+    return ", ".join(map(str, sorted(near)))
 
 
 def draw_seed(seed: int, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ is ignored, as the authors' code does.
 import tensorflow as tf
 
 from vit_tf import config
+from vit_tf.data import augment
 
 # tf.image.sample_distorted_bounding_box's defaults (paper.md 2.4), written out
 # because the stateless op's own defaults are not a promise.
@@ -30,33 +31,61 @@ def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.
 
     Args:
         encoded: the image file's bytes, a scalar string.
-        data: says which crop, at which size, flipped or not.
+        data: says which crop, at which size, flipped or not, and which RandAugment.
         seed: (2,) integers; the view is a function of these and the bytes.
 
     Returns:
         uint8 (image_size, image_size, 3), rounded to the nearest value.
     """
-    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    crop_seed, flip_seed, augment_seed = tf.unstack(
+        tf.random.experimental.stateless_split(seed, 3)
+    )
     size = data.image_size
     image = {
         config.Crop.INCEPTION: lambda: resize(
             inception_crop(encoded, crop_seed, min_area=data.min_crop_area), size
         ),
-        config.Crop.RANDOM: lambda: random_crop(decode(encoded), crop_seed, size),
+        config.Crop.RANDOM: lambda: random_crop(
+            resize(decode(encoded), enlarged(size)), crop_seed, size
+        ),
+        config.Crop.RANDOM_160: lambda: random_crop(
+            resize(decode(encoded), round(size * 160 / 128)), crop_seed, size
+        ),
+        config.Crop.RANDOM_SMALL: lambda: random_crop(
+            resize_small(decode(encoded), enlarged(size)), crop_seed, size
+        ),
         config.Crop.RESIZE: lambda: resize(decode(encoded), size),
     }[data.crop]()
     if data.flip:
         image = random_flip(image, flip_seed)
-    return tf.cast(tf.round(image), tf.uint8)
+    image = tf.cast(tf.round(image), tf.uint8)
+    if data.randaug_layers:
+        image = augment.rand_augment(
+            image,
+            augment_seed,
+            layers=data.randaug_layers,
+            magnitude=data.randaug_magnitude,
+        )
+    return image
 
 
 def evaluation_view(encoded: tf.Tensor, data: config.Data) -> tf.Tensor:
     """One evaluation image, float32 (image_size, image_size, 3) in [-1, 1]."""
+    image, size = decode(encoded), data.image_size
+    margin = round(size * 256 / 224)  # where the crop is taken from
     view = {
-        config.EvalCrop.RESIZE: resize,
-        config.EvalCrop.CENTRAL: central_crop,
-    }[data.eval_crop]
-    return to_model_range(view(decode(encoded), data.image_size))
+        config.EvalCrop.RESIZE: lambda: resize(image, size),
+        config.EvalCrop.CENTRAL: lambda: central_crop(
+            resize_small(image, margin), size
+        ),
+        config.EvalCrop.CENTRAL_448: lambda: central_crop(
+            resize_small(image, enlarged(size)), size
+        ),
+        config.EvalCrop.SQUARE_CENTRAL: lambda: central_crop(
+            resize(image, margin), size
+        ),
+    }[data.eval_crop]()
+    return to_model_range(view)
 
 
 def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
@@ -135,13 +164,14 @@ def sample_box(
     return begin, size
 
 
-def random_crop(image: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes to a square of size * 448 / 384, cuts a random one of `size`.
+def enlarged(size: int) -> int:
+    """What BiT resizes to before it cuts out `size`: 448 for 384 (paper.md 3.3)."""
+    return round(size * 448 / 384)
 
-    BiT's crop for transfer (paper.md 3.3); float32 (size, size, 3).
-    """
-    larger = resize(image, round(size * 448 / 384))
-    return tf.image.stateless_random_crop(larger, (size, size, 3), seed)
+
+def random_crop(image: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+    """Cuts out a random square: (size, size, 3) of a larger image."""
+    return tf.image.stateless_random_crop(image, (size, size, 3), seed)
 
 
 def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -150,17 +180,19 @@ def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.cond(mirrored, lambda: tf.reverse(image, axis=(1,)), lambda: image)
 
 
-def central_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Shorter side to size * 256 / 224 by area, then the centre (paper.md 2.4).
+def resize_small(image: tf.Tensor, shorter: int) -> tf.Tensor:
+    """Resizes the shorter side to `shorter` by area and keeps the aspect ratio.
 
     Returns:
-        float32 (size, size, 3).
+        float32 (height, width, 3).
     """
     shape = tf.cast(tf.shape(image)[:2], tf.float64)
-    shorter = round(size * 256 / 224)
     target = tf.cast(tf.round(shape * shorter / tf.reduce_min(shape)), tf.int32)
-    resized = tf.image.resize(image, target, method="area")
-    top, left = tf.unstack((target - size) // 2)
-    return tf.ensure_shape(
-        tf.image.crop_to_bounding_box(resized, top, left, size, size), (size, size, 3)
-    )
+    return tf.image.resize(image, target, method="area")
+
+
+def central_crop(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Cuts out the square in the middle: (size, size, 3) of a larger image."""
+    top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
+    cut = tf.image.crop_to_bounding_box(image, top, left, size, size)
+    return tf.ensure_shape(cut, (size, size, 3))

@@ -10,7 +10,7 @@ import math
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import images, labels, prepared, storage, subsets
+from vit_tf.data import images, labels, mixing, prepared, storage, subsets
 
 _PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
 
@@ -45,7 +45,8 @@ def train_stream(
     Returns:
         dicts of image uint8 (b, image_size, image_size, 3), label int32 (b,), or
         float32 (b, num_classes) if multi-hot, and index int64 (b,), the row in the
-        split; b = batch_size / num_replicas.
+        split; b = batch_size / num_replicas. With mixup or CutMix also what
+        `mixing.drawer` gives, once per row.
 
     Raises:
         config.Refused: the batch does not divide, the split does not exist, the
@@ -63,7 +64,13 @@ def train_stream(
     )
     rows = _train_rows(source, data, seed=seed, step=start_step, share=share)
     examples = _train_examples(source, data, rows, seed=seed)
-    return _finish(examples.batch(b, drop_remainder=True))
+    batches = examples.batch(b, drop_remainder=True)
+    if mixing.is_on(data):
+        local = num_replicas // num_hosts
+        batches = _with_mixture(
+            batches, data, seed=seed, start_step=start_step, local=local
+        )
+    return _finish(batches)
 
 
 def eval_stream(
@@ -160,6 +167,32 @@ def _train_examples(
         return {"image": image, "label": example["label"], "index": row["index"]}
 
     return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
+
+
+def _with_mixture(
+    batches: tf.data.Dataset,
+    data: config.Data,
+    *,
+    seed: int,
+    start_step: int,
+    local: int,
+) -> tf.data.Dataset:
+    """Adds the step's mixture to batches of which `local` make up a step.
+
+    Repeated for every row, so that a batch can be cut into micro-batches.
+    """
+    draw = mixing.drawer(data)
+
+    def add(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        # Next to the keys of orders, [seed, 0], and of views, [seed, 1].
+        key = tf.constant([seed, 2], tf.int64)
+        step = start_step + number // local
+        drawn = draw(tf.random.experimental.stateless_fold_in(key, step))
+        b = batch["label"].shape[0]
+        rows = {k: tf.repeat(v[None], b, axis=0) for k, v in drawn.items()}
+        return batch | rows
+
+    return batches.enumerate().map(add, num_parallel_calls=1, deterministic=True)
 
 
 def _eval_examples(
