@@ -36,12 +36,12 @@ def main() -> None:
     cfg = _CONFIG()
     command.load_tensorflow()
     from tools import figures
-    from vit_tf.data import datasets
+    from vit_tf.data import mixture
 
-    source = datasets.open_source(cfg.data.name, data_dir=_DATA_DIR.value)
+    sources = mixture.open_all(cfg.data.name, data_dir=_DATA_DIR.value)
     sheets = {
-        f"training batch of step {_STEP.value}": _training(cfg, source),
-        "evaluation batch": _evaluation(cfg, source),
+        f"training batch of step {_STEP.value}": _training(cfg, sources),
+        "evaluation batch": _evaluation(cfg, sources.sources[0]),
     }
     for title, (pictures, captions) in sheets.items():
         path = pathlib.Path(_TO.value) / f"{title.split()[0]}.png"
@@ -50,21 +50,37 @@ def main() -> None:
             pictures,
             captions,
             path,
-            title=f"{source.name}: {title}, {size} x {size} pixels",
+            title=f"{sources}: {title}, {size} x {size} pixels",
         )
         print(path)
 
 
-def _training(cfg, source):
+def _training(cfg, sources):
     """Pixels in [0, 1] and class names of what the model is shown at a step."""
-    from vit_tf.data import pipeline
+    import tensorflow as tf
+
+    from vit_tf.data import images, mixing, pipeline
 
     stream = pipeline.train_stream(
-        source, cfg.data, seed=cfg.train.seed, start_step=_STEP.value
+        sources, cfg.data, seed=cfg.train.seed, start_step=_STEP.value
     )
     (batch,) = stream.take(1)
-    pictures = batch["image"].numpy()[: _NUMBER.value] / 255
-    return pictures, _names(source, batch)
+    pixels, names = images.to_model_range(batch["image"]), _names(sources, batch)
+    if mixing.is_on(cfg.data):
+        targets = tf.one_hot(batch["label"], sources.sources[0].num_classes)
+        box = batch.get(mixing.BOX)
+        pixels, targets = mixing.mix(pixels, targets, batch[mixing.WEIGHT], box)
+        names = [_mixed_name(sources, weights) for weights in targets.numpy()]
+    return (pixels.numpy()[: _NUMBER.value] + 1) / 2, names
+
+
+def _mixed_name(sources, weights):
+    """The two classes of a mixed image with their shares."""
+    found = [i for i in (-weights).argsort()[:2] if weights[i] > 0]
+    if len(found) == 1:
+        return sources.sources[0].class_names[found[0]]
+    classes = sources.sources[0].class_names
+    return "+".join(f"{100 * weights[i]:.0f}%{classes[i][:5]}" for i in found)
 
 
 def _evaluation(cfg, source):
@@ -81,7 +97,8 @@ def _evaluation(cfg, source):
 
 
 def _names(source, batch):
-    return [source.class_names[label] for label in batch["label"].numpy()]
+    first = getattr(source, "sources", (source,))[0]
+    return [first.class_names[label] for label in batch["label"].numpy()]
 
 
 if __name__ == "__main__":

@@ -182,7 +182,9 @@ class Subset:
 class Data:
     """What is read and how it is shown to the model."""
 
-    name: str = "shapes"  # a row of data/datasets.py, or a prepared data set
+    # A row of data/datasets.py or a prepared data set; or several with weights, such
+    # as photos*3+scans (data/mixture.py).
+    name: str = "shapes"
     split: str = "train"  # a TFDS split expression
     subset: Subset = Field(default_factory=Subset)  # of `split`; of no evaluation
     image_size: int = Field(default=224, gt=0)  # pixels, square

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from vit_tf import config, objectives, optim, record, runtime, train
-from vit_tf.data import datasets, images, pipeline
+from vit_tf.data import images, mixture, pipeline
 from vit_tf.models import build
 
 # Untimed calls first: tracing, XLA compilation, caches.
@@ -117,8 +117,8 @@ def input_work(
     cfg: config.Config, *, data_dir: str | None, batches: int
 ) -> Callable[[], int]:
     """The training stream alone: `batches` batches of it per call."""
-    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
-    stream = iter(pipeline.train_stream(source, cfg.data, seed=0))
+    sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
+    stream = iter(pipeline.train_stream(sources, cfg.data, seed=0))
 
     def work() -> int:
         for _ in range(batches):
@@ -184,7 +184,7 @@ def loop_overhead(
     cfg.train.unit, cfg.train.length = config.Unit.STEPS, 2 * steps
     cfg.train.log_every_steps = steps
     cfg.train.checkpoint_every_steps = 2 * steps
-    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
+    source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
     model = build.build(
         cfg.model,
         num_classes=source.num_classes,

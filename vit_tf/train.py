@@ -25,7 +25,7 @@ from vit_tf import (
     runtime,
     step,
 )
-from vit_tf.data import datasets, pipeline, subsets
+from vit_tf.data import mixture, pipeline, prepared, subsets
 from vit_tf.models import build
 
 
@@ -70,7 +70,7 @@ def train(
             trainee.optimizer.start_average()
         run.begin(done, data=trainee.data_facts(cfg))
 
-        batches = stream(cfg, trainee.source, machine, start_step=done)
+        batches = stream(cfg, trainee.sources, machine, start_step=done)
         clock = _Clock(cfg.data.batch_size, seconds=run.seconds())
         total = trainee.total_steps
         with record.Progress(trainee.name, first=done, total=total) as progress:
@@ -122,7 +122,7 @@ def train(
 class Trainee:
     """What a run trains; its variables live in the strategy's scope."""
 
-    source: datasets.Source
+    sources: mixture.Mixture
     model: Any
     objective: objectives.Classification
     optimizer: optim.SummedGradients
@@ -131,7 +131,17 @@ class Trainee:
 
     @property
     def name(self) -> str:
-        return f"{self.model.name} on {self.source.name}"
+        return f"{self.model.name} on {self.sources}"
+
+    @property
+    def source(self) -> prepared.Source:
+        """The set that is evaluated: the only one, or the first of a mixture."""
+        return self.sources.sources[0]
+
+    @property
+    def dataset(self) -> str:
+        """The sets with their versions."""
+        return " + ".join(f"{s.name} {s.version}" for s in self.sources.sources)
 
     def steps(self, cfg: config.Config, machine: runtime.Runtime):
         """The compiled step function of step.py."""
@@ -147,8 +157,8 @@ class Trainee:
     def data_facts(self, cfg: config.Config) -> dict[str, Any]:
         """What fixes the stream of examples, and so must stay while resuming."""
         return {
-            "dataset": f"{self.source.name} {self.source.version}",
-            "training_examples": subsets.count(self.source, cfg.data),
+            "dataset": self.dataset,
+            "training_examples": _count(self.sources, cfg.data),
             "class_names": list(self.source.class_names),
         }
 
@@ -171,7 +181,8 @@ def prepare(
     cfg: config.Config, machine: runtime.Runtime, *, data_dir: str | None = None
 ) -> Trainee:
     """Opens the data and builds model, objective, optimizer and evaluator."""
-    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
+    sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
+    source = sources.sources[0]
     if source.multi_label:
         raise config.Refused(
             f"data.name={cfg.data.name}: has several labels for an image, training "
@@ -182,7 +193,7 @@ def prepare(
     total = config.num_steps(
         cfg.train,
         batch_size=cfg.data.batch_size,
-        num_examples=subsets.count(source, cfg.data),
+        num_examples=_count(sources, cfg.data),
     )
     runtime.seed(cfg.train.seed)  # the weights are a function of the config alone
     with machine.strategy.scope():
@@ -204,12 +215,17 @@ def prepare(
     evaluator = evaluators.Classification(
         model=model, objective=objective, strategy=machine.strategy
     )
-    return Trainee(source, model, objective, optimizer, evaluator, total)
+    return Trainee(sources, model, objective, optimizer, evaluator, total)
+
+
+def _count(sources: mixture.Mixture, data: config.Data) -> int:
+    """Examples that an epoch counts: those of all sets, each once."""
+    return sum(subsets.count(source, data) for source in sources.sources)
 
 
 def stream(
     cfg: config.Config,
-    source: datasets.Source,
+    sources: prepared.Source | mixture.Mixture,
     machine: runtime.Runtime,
     *,
     start_step: int,
@@ -217,7 +233,7 @@ def stream(
     """Training batches from `start_step` on, spread over the replicas."""
     dataset = machine.strategy.distribute_datasets_from_function(
         lambda context: pipeline.train_stream(
-            source,
+            sources,
             cfg.data,
             seed=cfg.train.seed,
             start_step=start_step,
@@ -327,7 +343,7 @@ def _naming_bad_data(
     except tf.errors.OpError as error:
         done = int(trainee.optimizer.iterations.numpy())
         culprit = pipeline.find_corrupt(
-            trainee.source, cfg.data, seed=cfg.train.seed, step=done
+            trainee.sources, cfg.data, seed=cfg.train.seed, step=done
         )
         if culprit is None:
             raise
@@ -357,7 +373,7 @@ def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
         **record.describe(
             cfg,
             device=machine.device,
-            dataset=f"{trainee.source.name} {trainee.source.version}",
+            dataset=trainee.dataset,
         ),
         "class_names": trainee.source.class_names,
         "parameters": trainee.model.count_params(),

@@ -5,18 +5,28 @@ and a run continues at step k by asking for the stream from k on. Every example 
 an evaluation split is given once; what fills up the last batch is masked.
 """
 
+import dataclasses
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import images, labels, mixing, prepared, storage, subsets
+from vit_tf.data import (
+    images,
+    labels,
+    mixing,
+    mixture,
+    prepared,
+    storage,
+    subsets,
+)
 
 _PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
 
 
 def train_stream(
-    source: prepared.Source,
+    source: prepared.Source | mixture.Mixture,
     data: config.Data,
     *,
     seed: int,
@@ -34,7 +44,7 @@ def train_stream(
     chooses; a batch may span two epochs.
 
     Args:
-        source: an opened data set.
+        source: an opened data set, or several.
         data: what to read and how to show it.
         seed: chooses order, crops and flips.
         start_step: number of the first step.
@@ -58,16 +68,19 @@ def train_stream(
             "0 <= host_index < num_hosts and as many replicas on every host"
         )
     b = _per_replica(data.batch_size, num_replicas, "data.batch_size")
+    mix = mixture.of(source)
     count = data.batch_size // num_hosts
+    if num_hosts > 1:
+        mix.check(count, f"data.batch_size / {num_hosts} hosts")
     share = storage.Share(
         batch_size=data.batch_size, first=host_index * count, count=count
     )
-    rows = _train_rows(source, data, seed=seed, step=start_step, share=share)
-    examples = _train_examples(source, data, rows, seed=seed)
-    batches = examples.batch(b, drop_remainder=True)
+    parts = _parts(mix, data, seed=seed, step=start_step, share=share)
+    examples = [_train_examples(p.source, data, p.rows, seed=p.seed) for p in parts]
+    batches = _mixed(mix, examples).batch(b, drop_remainder=True)
     if mixing.is_on(data):
         local = num_replicas // num_hosts
-        batches = _with_mixture(
+        batches = _with_draws(
             batches, data, seed=seed, start_step=start_step, local=local
         )
     return _finish(batches)
@@ -111,17 +124,24 @@ def eval_stream(
 
 
 def find_corrupt(
-    source: prepared.Source, data: config.Data, *, seed: int, step: int
+    source: prepared.Source | mixture.Mixture,
+    data: config.Data,
+    *,
+    seed: int,
+    step: int,
 ) -> str | None:
     """Names the first record that cannot be decoded in the batch of a step.
 
     For the line that a run ends with when reading fails; None if all is well.
     """
     share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
-    rows = _train_rows(source, data, seed=seed, step=step, share=share)
-    rows = rows.take(data.batch_size)
-    examples = _train_examples(source, data, rows, seed=seed)
-    return _find_failure(source, data.split, rows, examples)
+    for part in _parts(mixture.of(source), data, seed=seed, step=step, share=share):
+        rows = part.rows.take(part.count)
+        examples = _train_examples(part.source, data, rows, seed=part.seed)
+        found = _find_failure(part.source, data.split, rows, examples)
+        if found is not None:
+            return found
+    return None
 
 
 def find_corrupt_eval(
@@ -133,23 +153,51 @@ def find_corrupt_eval(
     return _find_failure(source, split, rows, examples)
 
 
-def _train_rows(
-    source: prepared.Source,
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One set's rows of a stream: `count` of each of this host's batches."""
+
+    source: prepared.Source
+    rows: tf.data.Dataset
+    seed: int
+    count: int
+
+
+def _parts(
+    mix: mixture.Mixture,
     data: config.Data,
     *,
     seed: int,
     step: int,
     share: storage.Share,
-) -> tf.data.Dataset:
-    """The shuffled rows of one host from a step on."""
-    return storage.shuffled(
-        source,
-        data.split,
-        seed=seed,
-        start=step * data.batch_size,
-        share=share,
-        keep=subsets.choose(source, data),
-    )
+) -> list[_Part]:
+    """The shuffled rows of one host from a step on, set by set."""
+    mix.check(share.batch_size, "data.batch_size")
+    parts = []
+    for number, source in enumerate(mix.sources):
+        batch_size, first, count = (
+            mix.rows_of(number, rows)
+            for rows in (share.batch_size, share.first, share.count)
+        )
+        own_seed = mixture.seed_of(seed, number)
+        rows = storage.shuffled(
+            source,
+            data.split,
+            seed=own_seed,
+            start=step * batch_size,
+            share=storage.Share(batch_size=batch_size, first=first, count=count),
+            keep=subsets.choose(source, data),
+        )
+        parts.append(_Part(source, rows, own_seed, count))
+    return parts
+
+
+def _mixed(mix: mixture.Mixture, examples: list[tf.data.Dataset]) -> tf.data.Dataset:
+    """The examples of all sets in the order of the mixture's pattern."""
+    if len(examples) == 1:
+        return examples[0]
+    choice = tf.data.Dataset.from_tensor_slices(np.array(mix.pattern, np.int64))
+    return tf.data.Dataset.choose_from_datasets(examples, choice.repeat())
 
 
 def _train_examples(
@@ -169,7 +217,7 @@ def _train_examples(
     return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
 
 
-def _with_mixture(
+def _with_draws(
     batches: tf.data.Dataset,
     data: config.Data,
     *,
@@ -177,7 +225,7 @@ def _with_mixture(
     start_step: int,
     local: int,
 ) -> tf.data.Dataset:
-    """Adds the step's mixture to batches of which `local` make up a step.
+    """Adds what mixup and CutMix draw for a step to batches of which `local` make up a step.
 
     Repeated for every row, so that a batch can be cut into micro-batches.
     """

@@ -1,0 +1,98 @@
+"""Several data sets as one training stream, mixed by whole weights.
+
+`photos*3+scans` takes three rows of photos for every row of scans, in every batch
+alike: which set a row comes from follows from its place in the batch alone, so a
+mixed stream is a pure function of (seed, step) as those of its sets are.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from vit_tf import config
+from vit_tf.data import datasets, prepared
+
+_PART = re.compile(r"^(.+?)(?:\*([1-9]\d*))?$")
+
+
+# Compared by identity, as sources are.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mixture:
+    """Sets with the same classes, and how many rows of each make one period.
+
+    Attributes:
+        sources: the sets; the first gives names and evaluation splits.
+        weights: whole numbers, one for each.
+    """
+
+    sources: tuple[prepared.Source, ...]
+    weights: tuple[int, ...]
+
+    @property
+    def pattern(self) -> list[int]:
+        """Which set each row of a period is of, spread evenly."""
+        places = [
+            ((i + 0.5) / weight, part)
+            for part, weight in enumerate(self.weights)
+            for i in range(weight)
+        ]
+        return [part for _, part in sorted(places)]
+
+    def rows_of(self, part: int, rows: int) -> int:
+        """How many of `rows`, a multiple of the period, a set gives."""
+        return rows // sum(self.weights) * self.weights[part]
+
+    def check(self, rows: int, what: str) -> None:
+        """Refuses a number of rows that holds no whole periods."""
+        period = sum(self.weights)
+        if rows % period:
+            below = rows // period * period
+            near = [str(n) for n in (below, below + period) if n]
+            raise config.Refused(
+                f"{what}={rows}: not a multiple of the {period} rows of one period of "
+                f"the mixture {self}; near: {', '.join(near)}"
+            )
+
+    def __str__(self) -> str:
+        parts = zip(self.sources, self.weights)
+        return "+".join(s.name if w == 1 else f"{s.name}*{w}" for s, w in parts)
+
+
+def of(source: prepared.Source | Mixture) -> Mixture:
+    """A single set as a mixture of itself."""
+    return source if isinstance(source, Mixture) else Mixture((source,), (1,))
+
+
+def open_all(name: str, data_dir: str | None = None) -> Mixture:
+    """Opens `NAME`, or `NAME*WEIGHT+NAME...`; each as `datasets.open_source`.
+
+    Raises:
+        config.Refused: what `open_source` refuses; a set twice; other classes.
+    """
+    parts = [_PART.match(part.strip()) for part in name.split("+")]
+    if None in parts:
+        raise config.Refused(
+            f"data.name={name}: need NAME, or NAME*WEIGHT+NAME with whole weights"
+        )
+    sources = tuple(datasets.open_source(m[1], data_dir=data_dir) for m in parts)
+    if len({source.name for source in sources}) < len(sources):
+        raise config.Refused(
+            f"data.name={name}: names a set twice; give it a larger weight"
+        )
+    first = sources[0]
+    for other in sources[1:]:
+        if other.class_names != first.class_names:
+            ours, theirs = len(first.class_names), len(other.class_names)
+            raise config.Refused(
+                f"data.name={name}: {first.name} and {other.name} have other classes "
+                f"({ours} and {theirs}); a mixture needs the same, in the same order"
+            )
+    return Mixture(sources, tuple(int(m[2] or 1) for m in parts))
+
+
+def seed_of(seed: int, part: int) -> int:
+    """The seed of one set's order, so that equally long sets have orders apart."""
+    if part == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 1)
