@@ -138,12 +138,23 @@ class Source:
 
     def _parse(self, record: tf.Tensor, spec: dict) -> dict:
         """The features of `spec`; an image stays encoded."""
-        wanted = tfds.decode.PartialDecoding(spec).extract_features(
-            self.builder.info.features
-        )
+        wanted = _select(self.builder.info.features, spec)
         key = self.row.image_key
         decoders = {key: tfds.decode.SkipDecoding()} if key in spec else None
         return wanted.deserialize_example(record, decoders=decoders)
+
+
+def _select(
+    features: tfds.features.FeaturesDict, spec: labels.Features
+) -> tfds.features.FeaturesDict:
+    """The features that `labels.Label.features` names."""
+    # tfds.decode.PartialDecoding does it too, with warnings that users would see.
+    chosen = {}
+    for key, part in spec.items():
+        chosen[key] = features[key]
+        if part is not True:  # of a list of dicts
+            chosen[key] = tfds.features.Sequence(_select(features[key].feature, part))
+    return tfds.features.FeaturesDict(chosen)
 
 
 def is_prepared(directory: Path) -> bool:
