@@ -147,6 +147,18 @@ def test_corrupt_records_are_listed_by_name(pictures, capsys):
     assert "\n" not in line and "prepare it again" in line
 
 
+def test_examples_of_a_folder_are_as_many_as_its_files(pictures):
+    info = pictures / "image_folder" / "pictures" / "1.0.0"
+    metadata = info / "metadata.json"
+    metadata.write_text(metadata.read_text().replace("30", "31"))
+    source = datasets.open_source("pictures", str(pictures))
+    (first, *_) = verification.verify(source).problems
+    assert first == "30 examples of 31 files, of which 0 were left out"
+    (info / image_folder.SKIPPED_FILE).write_text("train/a/99.png\tempty file\n")
+    problems = verification.verify(source).problems
+    assert not [line for line in problems if "files" in line]
+
+
 @pytest.mark.slow
 def test_the_command_ends_with_2_when_something_is_wrong(digits_dir):
     def run(*flags):
