@@ -15,9 +15,10 @@ import tensorflow as tf
 from vit_tf import config
 from vit_tf.data import prepared
 
-# A split of at most this many bytes is held in memory, still encoded. The data
-# sets that the paper transfers to fit (Pets, the largest, has 0.8 GB); ImageNet
-# (144 GB) does not, and no laptop is short of 1 GiB.
+# A split, or what is kept of it, of at most this many bytes is held in memory, still
+# encoded. The data sets that the paper transfers to fit (Pets, the largest, has
+# 0.8 GB); ImageNet (144 GB) does not, and no laptop is short of 1 GiB. A small part of
+# a large split costs one pass over the files that hold it, at every start.
 IN_MEMORY_BYTES = 2**30
 # Larger splits are read in groups of this many files at a time, interleaved, ...
 SHARDS_PER_GROUP = 16
