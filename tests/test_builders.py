@@ -1,6 +1,8 @@
 """What our own data sets hold, and that labels need looking at the image."""
 
 import io
+import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import tensorflow as tf
 from PIL import Image
 from sklearn import discriminant_analysis
 
-from vit_tf.data import datasets, folders
-from vit_tf.data.builders import digits, image_folder, shapes
+from vit_tf import config
+from vit_tf.data import datasets, folders, pipeline, preparation
+from vit_tf.data.builders import digits, image_folder, objectnet, shapes
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +193,71 @@ def test_imported_images_keep_bytes_label_and_name(tmp_path):
     skipped = tmp_path / "image_folder" / "pets" / "1.0.0" / "skipped.txt"
     assert skipped.read_text() == f"{gone}\tblurred\n"
     assert source.builder.info.metadata["num_files"] == 12
+
+
+def _write_objectnet(manual: pathlib.Path, *, first: int = 0) -> pathlib.Path:
+    """Three classes, two of which ImageNet (of four classes here) has as well."""
+    home = manual / "objectnet-1.0"
+    mappings = home / "mappings"
+    mappings.mkdir(parents=True)
+    # Lines are in another order than labels: label 0 is on the third line, ...
+    (mappings / "imagenet_to_label_2012_v2").write_text("clock\nbike\ncrane\ncrane\n")
+    lines = {"0": 2 + first, "1": 0 + first, "2": 3 + first, "3": 1 + first}
+    for name, content in {
+        "pytorch_to_imagenet_2012_id": lines,
+        "folder_to_objectnet_label": {"alarm_clock": "Alarm clock", "cycle": "Bicycle"},
+        "objectnet_to_imagenet_1k": {"Alarm clock": "clock; bike", "Bicycle": "bike"},
+    }.items():
+        (mappings / f"{name}.json").write_text(json.dumps(content))
+    for folder in ("alarm_clock", "cycle", "air_freshener"):
+        (home / "images" / folder).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.full((8, 10, 3), 40 * number + 20, np.uint8)
+            pixels[[0, -1]] = pixels[:, [0, -1]] = (255, 0, 0)
+            Image.fromarray(pixels).save(home / "images" / folder / f"{number}.png")
+    return home
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_objectnet_folders_map_to_labels_of_imagenet(tmp_path, first):
+    home = _write_objectnet(tmp_path, first=first)
+    mappings = datasets.Path(home / "mappings")
+    assert objectnet.map_folders(mappings) == {"alarm_clock": [1, 3], "cycle": [3]}
+
+
+def test_objectnet_maps_that_do_not_fit_are_refused(tmp_path):
+    home = _write_objectnet(tmp_path)
+    classes = home / "mappings" / "objectnet_to_imagenet_1k.json"
+    for bad in ({"Bicycle": "crane"}, {"Bicycle": "bik"}, {"Chair": "bike"}):
+        classes.write_text(json.dumps(bad))
+        with pytest.raises(config.Refused, match="not one line each for"):
+            objectnet.map_folders(datasets.Path(home / "mappings"))
+    numbers = home / "mappings" / "pytorch_to_imagenet_2012_id.json"
+    numbers.write_text(json.dumps({"0": 2, "1": 9}))
+    with pytest.raises(config.Refused, match="does not number the lines"):
+        objectnet.map_folders(datasets.Path(home / "mappings"))
+
+
+def test_objectnet_goes_in_and_comes_out_without_its_border(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    _write_objectnet(manual)
+    preparation.prepare_dataset("objectnet", datasets.Path(tmp_path))
+    source = datasets.open_source("objectnet", str(tmp_path))
+    assert source.num_examples("test") == 4  # air fresheners are not in ImageNet
+    data = config.Data(image_size=6)
+    (batch,) = pipeline.eval_stream(source, data, "test", batch_size=4)
+    listed = [np.flatnonzero(label).tolist() for label in batch["label"].numpy()]
+    assert sorted(listed) == [[1, 3], [1, 3], [3], [3]]
+    pixels = np.rint(batch["image"].numpy() * 127.5 + 127.5)
+    assert {tuple(np.unique(image)) for image in pixels} == {(20,), (60,)}
+
+
+def test_an_objectnet_folder_without_images_is_refused(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    home = _write_objectnet(manual)
+    for path in (home / "images" / "cycle").iterdir():
+        path.unlink()
+    with pytest.raises(config.Refused, match="cycle: no .png images"):
+        preparation.prepare_dataset("objectnet", datasets.Path(tmp_path))

@@ -169,3 +169,15 @@ def test_every_knob_has_a_simple_type():
     for value in config.fields(config.Config()).values():
         assert not dataclasses.is_dataclass(value)
         assert isinstance(value, (int, float, str, tuple, bool, type(None)))
+
+
+def test_a_subset_is_an_amount_and_a_unit():
+    cfg = config.Config()
+    assert cfg.data.subset.amount is None
+    config.override(cfg, "data.subset.amount", "5")
+    config.override(cfg, "data.subset.unit", "shots")
+    assert cfg.data.subset == config.Subset(amount=5, unit=config.Keep.SHOTS)
+    assert config.from_json(config.to_json(cfg)) == cfg
+    for path, text in (("amount", "0"), ("unit", "shot"), ("seed", "-1")):
+        with pytest.raises(config.Refused, match=f"data.subset.{path}={text}"):
+            config.override(cfg, f"data.subset.{path}", text)

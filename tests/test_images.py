@@ -78,6 +78,23 @@ def test_of_an_animation_the_first_frame_stays():
     np.testing.assert_array_equal(images.decode(file.getvalue()), np.zeros((6, 8, 3)))
 
 
+def test_of_an_animated_png_the_first_frame_stays():
+    frames = [Image.fromarray(np.full((6, 8, 3), c, np.uint8)) for c in (9, 255)]
+    file = io.BytesIO()
+    frames[0].save(file, "png", save_all=True, append_images=frames[1:])
+    assert b"acTL" in file.getvalue()
+    np.testing.assert_array_equal(images.decode(file.getvalue()), np.full((6, 8, 3), 9))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_of_sixteen_bits_the_upper_eight_stay(channels):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (5, 7, channels), np.uint16)
+    encoded = tf.io.encode_png(tf.constant(pixels, tf.uint16))
+    colour = pixels[..., :1] if channels < 3 else pixels[..., :3]
+    expected = np.broadcast_to(colour >> 8, (5, 7, 3))
+    np.testing.assert_array_equal(images.decode(encoded), expected)
+
+
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(
     height=st.integers(1, 70),

@@ -2,6 +2,7 @@
 
 import io
 
+import fakes
 import hypothesis
 import numpy as np
 import pytest
@@ -292,6 +293,70 @@ def test_a_cut_file_is_named(tmp_path, monkeypatch):
         file.truncate(100)
     line = pipeline.find_corrupt_eval(source, _data(), "test")
     assert source.shards("test")[0].filename in line
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> datasets.Source:
+    """ImageNet-ReaL with 0, 1, 2, 3, 4 labels of an image."""
+    root = tmp_path_factory.mktemp("real")
+    examples = fakes.drawn("imagenet2012_real", 5)
+    for number, example in enumerate(examples):
+        example["real_label"] = np.arange(number) * 7
+    fakes.write("imagenet2012_real", root, {"validation": examples})
+    return datasets.open_source("imagenet2012_real", str(root))
+
+
+def test_several_labels_are_a_vector_of_ones(real):
+    assert real.multi_label and real.num_classes == 1000
+    stream = pipeline.eval_stream(real, _data(), "validation", batch_size=3)
+    assert stream.element_spec["label"] == tf.TensorSpec((3, 1000), tf.float32)
+    batches = list(stream.as_numpy_iterator())
+    joined = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+    expected = np.zeros((6, 1000))
+    for number in range(5):
+        expected[number, np.arange(number) * 7] = 1
+    np.testing.assert_array_equal(joined["label"], expected)
+    assert joined["mask"].tolist() == [True] * 5 + [False]
+
+
+def test_several_labels_reach_training_batches(real, path):
+    data = _data(split="validation", batch_size=4)
+    stream = pipeline.train_stream(real, data, seed=0, num_replicas=2)
+    assert stream.element_spec["label"] == tf.TensorSpec((2, 1000), tf.float32)
+    batches = _take(stream, 5)
+    for index, label in zip(
+        batches["index"].reshape(-1), batches["label"].reshape(-1, 1000), strict=True
+    ):
+        assert np.flatnonzero(label).tolist() == [7 * i for i in range(index)]
+
+
+def test_several_labels_cannot_be_shots(real):
+    subset = config.Subset(amount=1, unit="shots")
+    data = _data(split="validation", subset=subset)
+    with pytest.raises(config.Refused, match="imagenet2012_real has several labels"):
+        pipeline.train_stream(real, data, seed=0)
+
+
+def test_a_label_out_of_range_is_named(tmp_path):
+    examples = fakes.drawn("vtab/clevr_count", 3)
+    for number, example in zip((3, 12, 10), examples, strict=True):
+        parts = example["objects"].items()
+        example["objects"] = {k: np.resize(p, (number, *p.shape[1:])) for k, p in parts}
+        example["file_name"] = f"scene{number}.png"
+    fakes.write("vtab/clevr_count", tmp_path, {"train": examples})
+    source = datasets.open_source("vtab/clevr_count", str(tmp_path))
+    data = _data(batch_size=3)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        _take(pipeline.train_stream(source, data, seed=0), 1)
+    line = (
+        "scene12.png (record 1 of vtab/clevr_count 3.1.0 train) has a label out of "
+        "range 0 to 7"
+    )
+    assert pipeline.find_corrupt(source, data, seed=0, step=0) == line
+    assert pipeline.find_corrupt_eval(source, data, "train") == line
+    shots = _data(subset=config.Subset(amount=1, unit="shots"))
+    with pytest.raises(config.Refused, match="a label is out of range 0 to 7; `python"):
+        pipeline.train_stream(source, shots, seed=0)
 
 
 def test_a_strategy_gets_the_same_rows(source):

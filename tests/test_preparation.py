@@ -1,6 +1,7 @@
 """The tool: prepares once, says so twice, refuses in one line."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,22 @@ def test_data_to_fetch_by_hand_says_what_goes_where(tmp_path):
         assert part in line
     assert line.endswith(str(tmp_path / "downloads" / "manual"))
     assert not (tmp_path / "imagenet2012").exists()
+
+
+def test_an_empty_manual_file_is_named(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    (manual / "ILSVRC2012_img_val.tar").write_bytes(b"")
+    with pytest.raises(config.Refused, match="img_val.tar in .* is empty; download"):
+        preparation.prepare_dataset("imagenet2012_real", datasets.Path(tmp_path))
+
+
+def test_the_list_names_another_version(tmp_path, data_dir, capsys):
+    shutil.copytree(f"{data_dir}/digits/1.0.0", tmp_path / "digits" / "0.9.0")
+    preparation.list_datasets(datasets.Path(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.split()[0] == "digits")
+    assert line.endswith("prepared by another version")
 
 
 def test_a_failing_download_is_one_line(tmp_path, monkeypatch):

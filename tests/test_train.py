@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 
+import fakes
 import numpy as np
 import pytest
 import tiny
@@ -70,6 +71,24 @@ def whole(tmp_path_factory, data_dir):
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return workdir
+
+
+def test_epochs_are_of_the_subset(tmp_path, data_dir):
+    changes = {"data__subset__amount": 7, "data__subset__unit": "shots"}
+    cfg = tiny.make(train__length=2, train__unit="epochs", **changes)
+    found = train.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+    assert found.total_steps == 2 * 70 // 16
+    cfg = tiny.make(data__subset__amount=500, data__subset__unit="shots")
+    with pytest.raises(config.Refused, match="subset.amount=500 shots: class"):
+        train.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+
+
+def test_several_labels_of_an_image_are_refused(tmp_path):
+    examples = fakes.drawn("imagenet2012_real", 2)
+    fakes.write("imagenet2012_real", tmp_path, {"validation": examples})
+    cfg = tiny.make(data__name="imagenet2012_real")
+    with pytest.raises(config.Refused, match="has several labels for an image"):
+        train.prepare(cfg, tiny.one_device(), data_dir=str(tmp_path))
 
 
 # Guarantee 1: replica invariance.

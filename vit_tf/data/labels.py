@@ -26,7 +26,8 @@ class Label:
     """How to get a label.
 
     Attributes:
-        features: what to parse, as `tfds.decode.PartialDecoding` takes it.
+        features: what to parse: {key: True}, or {key: {part: True}} for parts of a
+            list of objects.
         derive: parsed features to int32 (), or to float32 (num_classes,) if `multi`.
         names_key: the feature that knows the names of the classes, if any does.
         multi: whether an image can have several classes, or none.

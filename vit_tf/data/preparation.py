@@ -151,16 +151,16 @@ def _check_manual(name: str, row: rows.Row, manual: datasets.Path) -> None:
             f"--dataset={name}: its owner lets nobody pass it on; download "
             f"{' and '.join(missing)} from {row.manual_page} and put them into {manual}"
         )
-    empty = [
-        file
-        for file in row.manual_files
-        if not (manual / file).is_dir() and not (manual / file).stat().st_size
-    ]
+    empty = [file for file in row.manual_files if _is_empty(manual / file)]
     if empty:
         raise config.Refused(
             f"--dataset={name}: {' and '.join(empty)} in {manual} is empty; download "
             f"it again from {row.manual_page}"
         )
+
+
+def _is_empty(path: datasets.Path) -> bool:
+    return not any(path.iterdir()) if path.is_dir() else not path.stat().length
 
 
 def _check_name(name: str | None) -> None:

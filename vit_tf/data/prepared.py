@@ -109,17 +109,14 @@ class Source:
             tf.errors.InvalidArgumentError: the record is no such example, or its
                 label is out of range.
         """
-        key = self.row.image_key
-        example = self._parse(record, {key: True})
-        image = self.row.redraw(example[key]) if self.row.redraw else example[key]
-        return {"image": image, "label": self.parse_label(record)}
+        row, key = self.row, self.row.image_key
+        example = self._parse(record, {key: True, **row.label.features})
+        image = row.redraw(example[key]) if row.redraw else example[key]
+        return {"image": image, "label": self._derive_label(example)}
 
     def parse_label(self, record: tf.Tensor) -> tf.Tensor:
-        """The label alone; the other features are not touched."""
-        label = self.row.label.derive(self._parse(record, self.row.label.features))
-        if not self.multi_label:
-            label = labels.check_range(label, self.num_classes)
-        return tf.ensure_shape(label, self.label_spec.shape)
+        """The label alone; the image is not touched."""
+        return self._derive_label(self._parse(record, self.row.label.features))
 
     def describe(self, record: tf.Tensor, split: str, index: int) -> str:
         """Names a record to a person: its file, if known, and where it stands."""
@@ -133,14 +130,31 @@ class Source:
                 return f"{name} ({where})"
         return where
 
+    def _derive_label(self, features: labels.Features) -> tf.Tensor:
+        label = self.row.label.derive(features)
+        if not self.multi_label:
+            label = labels.check_range(label, self.num_classes)
+        return tf.ensure_shape(label, self.label_spec.shape)
+
     def _parse(self, record: tf.Tensor, spec: dict) -> dict:
         """The features of `spec`; an image stays encoded."""
-        wanted = tfds.decode.PartialDecoding(spec).extract_features(
-            self.builder.info.features
-        )
+        wanted = _select(self.builder.info.features, spec)
         key = self.row.image_key
         decoders = {key: tfds.decode.SkipDecoding()} if key in spec else None
         return wanted.deserialize_example(record, decoders=decoders)
+
+
+def _select(
+    features: tfds.features.FeaturesDict, spec: labels.Features
+) -> tfds.features.FeaturesDict:
+    """The features that `labels.Label.features` names."""
+    # tfds.decode.PartialDecoding does it too, with warnings that users would see.
+    chosen = {}
+    for key, part in spec.items():
+        chosen[key] = features[key]
+        if part is not True:  # of a list of dicts
+            chosen[key] = tfds.features.Sequence(_select(features[key].feature, part))
+    return tfds.features.FeaturesDict(chosen)
 
 
 def is_prepared(directory: Path) -> bool:

@@ -14,9 +14,10 @@ import tensorflow as tf
 from vit_tf import config
 from vit_tf.data import lanes, prepared
 
-# A split of at most this many bytes is held in memory, still encoded. The data
-# sets that the paper transfers to fit (Pets, the largest, has 0.8 GB); ImageNet
-# (144 GB) does not, and no laptop is short of 1 GiB.
+# A split, or what is kept of it, of at most this many bytes is held in memory, still
+# encoded. The data sets that the paper transfers to fit (Pets, the largest, has
+# 0.8 GB); ImageNet (144 GB) does not, and no laptop is short of 1 GiB. A small part of
+# a large split costs one pass over the files that hold it, at every start.
 IN_MEMORY_BYTES = 2**30
 # Larger splits are shuffled in windows of about this many bytes: 2,400 images of
 # ImageNet. Up to three windows are in memory. The files themselves are shuffled

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import prepared, storage
+from vit_tf.data import labels, prepared, storage
 
 
 def choose(source: prepared.Source, data: config.Data) -> np.ndarray | None:
@@ -45,21 +45,23 @@ def count(source: prepared.Source, data: config.Data) -> int:
     return source.num_examples(data.split) if chosen is None else len(chosen)
 
 
-def choose_shots(labels: np.ndarray, shots: int, *, classes: int, seed: int):
+def choose_shots(
+    classes: np.ndarray, shots: int, *, num_classes: int, seed: int
+) -> np.ndarray:
     """The first `shots` of every class in a random order (paper.md 3.5).
 
     Args:
-        labels: int (examples,), the class of every example.
+        classes: int (examples,), the class of every example.
         shots: examples of each class.
-        classes: how many classes there are.
+        num_classes: how many classes there are.
         seed: of `numpy.random.default_rng`, as in the authors' code: one generator
             that permutes one class after the other.
 
     Returns:
-        int64 (classes * shots,), class after class; fewer where a class has fewer.
+        int64 (num_classes * shots,), class after class; fewer where a class has fewer.
     """
     rng = np.random.default_rng(seed)
-    orders = [rng.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
+    orders = [rng.permutation(np.flatnonzero(classes == c)) for c in range(num_classes)]
     return np.concatenate([order[:shots] for order in orders])
 
 
@@ -78,10 +80,14 @@ def read_labels(source: prepared.Source, split: str) -> np.ndarray:
     try:
         return np.concatenate(list(rows.batch(4096).as_numpy_iterator()))
     except tf.errors.OpError as error:
-        broken = storage.find_broken_file(source, split) or str(error.message)
+        broken = storage.find_broken_file(source, split)
+        if broken is None and labels.OUT_OF_RANGE in error.message:
+            broken = f"a label is out of range 0 to {source.num_classes - 1}"
+        if broken is None:
+            raise
         raise config.Refused(
-            f"{source.name}: reading the labels of {split!r}: "
-            f"{' '.join(broken.split())[:300]}; prepare it again"
+            f"{source.name}: {broken}; `python -m tools.prepare_data --verify --all "
+            f"--dataset={source.name}` lists what is wrong"
         ) from None
 
 
@@ -117,9 +123,9 @@ def _shots(source: prepared.Source, split: str, subset: config.Subset) -> np.nda
             f"data.subset.unit=shots: an image of {source.name} has several labels; "
             "use examples or fraction"
         )
-    shots, classes = _whole(subset), source.num_classes
-    labels = read_labels(source, split)
-    sizes = np.bincount(labels, minlength=classes)
+    shots, num_classes = _whole(subset), source.num_classes
+    classes = read_labels(source, split)
+    sizes = np.bincount(classes, minlength=num_classes)
     if sizes.min() < shots:
         poorest = int(sizes.argmin())
         raise config.Refused(
@@ -127,7 +133,7 @@ def _shots(source: prepared.Source, split: str, subset: config.Subset) -> np.nda
             f"{source.class_names[poorest]!r} (label {poorest}) has only "
             f"{sizes[poorest]} examples in {split!r} of {source.name}"
         )
-    return choose_shots(labels, shots, classes=classes, seed=subset.seed)
+    return choose_shots(classes, shots, num_classes=num_classes, seed=subset.seed)
 
 
 def _whole(subset: config.Subset) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.data import images, labels, prepared, storage
+from vit_tf.data.builders import image_folder
 
 # Without `every`, so many files of each split are read, and so many records of each.
 SAMPLE_FILES = 8
@@ -109,13 +110,24 @@ def find_damage(path: str, expected: int, *, every: bool) -> str | None:
 
 
 def _compare_counts(source: prepared.Source) -> list[str]:
-    """Stored splits against the table."""
+    """Stored splits against the table, or a folder's against its files."""
     stored = source.builder.info.splits
     problems = []
     for split, count in source.row.counts.items():
         found = stored[split].num_examples if split in stored else 0
         if found != count:
             problems.append(f"split {split}: {found:,} examples, need {count:,}")
+    # Of a folder of images there is no row, but the number of its files is kept.
+    metadata = source.builder.info.metadata or {}
+    if "num_files" in metadata:
+        skipped = source.builder.data_path / image_folder.SKIPPED_FILE
+        left_out = len(skipped.read_text().splitlines()) if skipped.exists() else 0
+        found = sum(info.num_examples for info in stored.values())
+        if found != metadata["num_files"] - left_out:
+            problems.append(
+                f"{found:,} examples of {metadata['num_files']:,} files, of which "
+                f"{left_out:,} were left out"
+            )
     return problems
 
 
