@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vit_tf import config
-from vit_tf.data.builders import digits, image_folder, shapes
+from vit_tf.data.builders import digits, image_folder, imagenet21k, shapes
 
 Path = tfds.core.Path
 
@@ -23,7 +23,7 @@ class Row:
     Attributes:
         tfds_name: TFDS name, with its config if it has any.
         version: the only version that is read; other versions differ in content.
-        num_classes: size of the label set.
+        num_classes: size of the label set; 0 where whoever prepares it decides.
         development: splits (train, evaluation) to choose hyper-parameters on.
         final: splits (train, evaluation) to report.
         image_key: name of the image in the features.
@@ -79,6 +79,16 @@ DATASETS = {
         final=("train", "validation"),
         manual_files=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
     ),
+    **{
+        name: Row(
+            tfds_name=f"{imagenet21k.NAME}/{release}",
+            version=imagenet21k.VERSION,
+            num_classes=0,
+            development=imagenet21k.DEVELOPMENT,
+            final=imagenet21k.FINAL,
+        )
+        for name, release in imagenet21k.RELEASES.items()
+    },
     "oxford_iiit_pet": Row(
         tfds_name="oxford_iiit_pet",
         version="4.0.0",
@@ -236,7 +246,9 @@ def _open_row(name: str, root: Path) -> Source:
             f"`python -m tools.prepare_data --dataset={name} --data_dir={root}`"
         )
     builder = _builder(home / row.version)
-    return Source(name, builder, row.image_key, row.label_key, row.num_classes)
+    label = builder.info.features[row.label_key]
+    num_classes = row.num_classes or label.num_classes
+    return Source(name, builder, row.image_key, row.label_key, num_classes)
 
 
 def _open_folder(name: str, home: Path) -> Source:
