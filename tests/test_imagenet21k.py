@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
-import time
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vit_tf import config
-from vit_tf.data import datasets, pipeline, shards, workers
+from vit_tf.data import datasets, pipeline, shards
 from vit_tf.data.builders import imagenet21k
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -219,6 +218,7 @@ def die_at(function):
         return function(*arguments, **options)
     return counted
 if what == "listing":
+    synsets._COMMIT_SECONDS = 0
     synsets.Index._add = die_at(synsets.Index._add)
 elif what == "record":
     imagenet21k.Records._record = die_at(imagenet21k.Records._record)
@@ -272,24 +272,6 @@ def test_killed_and_resumed_is_as_if_never_killed(
     said = capsys.readouterr().out
     if what in ("record", "result"):
         assert "Going on: " in said and " of 4 files are finished" in said
-
-
-def test_a_finished_shard_that_lost_bytes_is_written_again(whole, tars, tmp_path):
-    plan = shards.Plan(
-        directory=tmp_path / "shards",
-        notes=tmp_path,
-        name="a-b",
-        num_shards=3,
-        records=lambda shard: [bytes([shard]) * 10] * 5,
-        keep_bad=False,
-    )
-    assert [note.shard for note in shards.write(plan, 1)] == [0, 1, 2]
-    content = plan.path(1).read_bytes()
-    plan.path(1).write_bytes(content[:-1])
-    (plan.directory / "stray.unfinished.77").write_bytes(b"half")
-    assert [note.shard for note in shards.write(plan, 1)] == [1]
-    assert plan.path(1).read_bytes() == content
-    assert len(list(plan.directory.iterdir())) == 3
 
 
 @pytest.fixture
@@ -534,27 +516,3 @@ def test_a_mistake_at_the_command_is_one_line(tars, tmp_path):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "holds 4 synsets, 21,837 fewer than the 21,841" in done.stderr
-
-
-def _nap(seconds: float) -> float:
-    for _ in range(round(seconds * 100)):
-        workers.check_stop()
-        time.sleep(0.01)
-    return seconds
-
-
-def _die(item: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_killed_worker_is_one_line():
-    with pytest.raises(config.Refused, match="worker process was ended"):
-        list(workers.each(_die, range(3), 2))
-
-
-def test_workers_stop_when_nobody_wants_their_results():
-    results = workers.each(_nap, [0.01, 300, 300, 300], 2)
-    assert next(results) == 0.01
-    begun = time.monotonic()
-    results.close()
-    assert time.monotonic() - begun < 30

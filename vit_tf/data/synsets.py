@@ -16,12 +16,15 @@ import posixpath
 import re
 import sqlite3
 import tarfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 
 from vit_tf import config
 from vit_tf.data import workers
 
 _NAME = re.compile(r"n\d{8}")
+_SORT_KIB = 2**18  # memory for sorting the list, which is several times larger
+_COMMIT_SECONDS = 1  # so much is listed again after a kill
 _BLOCK = 512  # a tar file consists of blocks of this many bytes
 
 
@@ -127,11 +130,13 @@ class Index:
         """
         with _open(self.path, write=True) as database:
             database.executescript(_TABLES)
+            database.execute(f"PRAGMA cache_size = -{_SORT_KIB}")
             sorted_already = database.execute("SELECT * FROM sorted").fetchone()
             known = dict(database.execute("SELECT synset, state FROM homes"))
             states = {name: _state(path) for name, path in self.homes.items()}
             stale = [n for n, state in known.items() if states.get(n) != state]
-            todo = [name for name in self.homes if name not in known or name in stale]
+            fresh = known.keys() - stale
+            todo = [name for name in self.homes if name not in fresh]
             if sorted_already and (stale or todo):
                 raise config.Refused(
                     f"{(stale or todo)[0]} has changed or moved since its images were "
@@ -139,23 +144,29 @@ class Index:
                 )
             for name in stale:
                 _forget(database, name)
-            yield from (name for name in known if name not in stale)
+            yield from fresh
             if sorted_already:
                 return
             homes = [(name, self.homes[name]) for name in todo]
+            committed = time.monotonic()
             for name, places in workers.each(list_synset, homes, num_processes):
                 self._add(database, name, states[name], places)
+                # Each commit waits for the disk: 20,000 of them are ten minutes.
+                if time.monotonic() - committed > _COMMIT_SECONDS:
+                    database.commit()
+                    committed = time.monotonic()
                 yield name
             database.executescript(_SORT)
 
     def count(self) -> tuple[int, int, dict[str, int]]:
         """Images, their bytes, and images of each synset that has any."""
         with _open(self.path) as database:
-            number, size = database.execute(
-                "SELECT COUNT(*), SUM(size) FROM images"
-            ).fetchone()
-            query = "SELECT synset, COUNT(*) FROM images GROUP BY synset"
-            return number, size or 0, dict(database.execute(query))
+            homes = database.execute("SELECT synset, images, bytes FROM homes")
+            per_synset = {name: counts for name, *counts in homes}
+        images, size = (
+            sum(counts[i] for counts in per_synset.values()) for i in (0, 1)
+        )
+        return images, size, {name: n for name, (n, _) in per_synset.items() if n}
 
     def places(self, first: int, last: int) -> Iterator[Place]:
         """Images number `first` to `last - 1`."""
@@ -196,9 +207,9 @@ class Index:
         database: sqlite3.Connection,
         name: str,
         state: str,
-        places: Iterable[Place],
+        places: list[Place],
     ) -> None:
-        """Enters a synset: all of it or nothing, should the process be killed."""
+        """Enters a synset. Committed in between only, so all of it or nothing."""
         rows = (
             (
                 hashlib.md5(f"{self.salt}{name}/".encode() + path).digest(),
@@ -211,9 +222,11 @@ class Index:
             for place in places
             for path in (os.fsencode(place.path),)
         )
-        with database:
-            database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?)", rows)
-            database.execute("INSERT INTO homes VALUES (?, ?)", (name, state))
+        database.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?)", rows)
+        counts = len(places), sum(place.size for place in places)
+        database.execute(
+            "INSERT INTO homes VALUES (?, ?, ?, ?)", (name, state, *counts)
+        )
 
 
 def list_synset(home: tuple[str, pathlib.Path]) -> tuple[str, list[Place]]:
@@ -234,7 +247,7 @@ def list_synset(home: tuple[str, pathlib.Path]) -> tuple[str, list[Place]]:
 # Columns: hash is what TFDS shuffles by; `images` is `listed` in that order, so that
 # an image's rowid is its place in the split, from 1.
 _TABLES = """
-CREATE TABLE IF NOT EXISTS homes (synset TEXT PRIMARY KEY, state TEXT);
+CREATE TABLE IF NOT EXISTS homes (synset PRIMARY KEY, state, images, bytes);
 CREATE TABLE IF NOT EXISTS listed (hash, synset, path, offset, size, trouble);
 CREATE TABLE IF NOT EXISTS sorted (done);
 """
