@@ -244,9 +244,10 @@ imagenet21k.prepare(
 @pytest.mark.parametrize(
     "what,number,processes",
     [
-        ("listing", 3, 1),
+        pytest.param("listing", 3, 1, marks=pytest.mark.slow),
         ("record", 10, 1),
-        ("note", 3, 1),  # the first is the list of classes
+        # The first is the list of classes.
+        pytest.param("note", 3, 1, marks=pytest.mark.slow),
         ("finish", 1, 1),
         ("result", 2, 2),
     ],
@@ -314,8 +315,7 @@ def test_what_is_no_image_is_named_and_left_out_when_asked(damaged, tmp_path, ca
 
 def test_a_file_mended_in_its_folder_is_taken_in(images, tmp_path):
     name = next(iter(images))
-    bad = bytes(len(images[name]))
-    source = _write_folders(tmp_path / "source", {**images, name: bad})
+    source = _write_folders(tmp_path / "source", {**images, name: b""})
     with pytest.raises(config.Refused, match="1 of 24 images cannot be decoded"):
         _prepare(source, tmp_path)
     (source / name).write_bytes(images[name])
@@ -502,6 +502,20 @@ def test_a_full_disk_is_one_line_and_leaves_what_is_finished(
         with pytest.raises(config.Refused, match="cannot write .*No space left"):
             _prepare(tars, tmp_path)
     assert len(_records(_prepare(tars, tmp_path))) == 24
+
+
+def test_a_tar_file_cut_off_while_it_is_read_is_named(images, tmp_path, monkeypatch):
+    source = _write_tars(tmp_path / "source", images)
+    path = source / f"{SYNSETS[2]}.tar"
+    check = imagenet21k._check_space
+
+    def cut(*arguments):
+        path.write_bytes(path.read_bytes()[:2000])
+        check(*arguments)
+
+    monkeypatch.setattr(imagenet21k, "_check_space", cut)
+    with pytest.raises(config.Refused, match=f"{path} has changed"):
+        _prepare(source, tmp_path)
 
 
 def test_a_mistake_at_the_command_is_one_line(tars, tmp_path):

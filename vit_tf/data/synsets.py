@@ -180,19 +180,19 @@ class Index:
                 yield Place(synset, path.decode("utf-8", "backslashreplace"), *rest)
 
     def read(self, place: Place) -> bytes:
-        """The bytes of an image file.
+        """The bytes of an image file; a file in a folder may have been mended.
 
         Raises:
-            config.Refused: cannot be read, or is not as it was when listed.
+            config.Refused: cannot be read, or the tar file has become shorter.
         """
         home = self.homes[place.synset]
-        path = home if place.offset is not None else home / place.path
+        path = home / place.path if place.offset is None else home
         try:
+            if place.offset is None:
+                return path.read_bytes()
             with path.open("rb") as file:
-                file.seek(place.offset or 0)
-                # One more from a folder, to see that a file has grown.
-                more = place.offset is None
-                content = file.read(place.size + more)
+                file.seek(place.offset)
+                content = file.read(place.size)
         except OSError as error:
             raise config.Refused(f"cannot read {path}: {error.strerror}") from error
         if len(content) != place.size:
