@@ -59,7 +59,11 @@ def scans_dir(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
+# Of its two releases TFDS knows nothing; tests/test_imagenet21k.py checks them.
+IN_TFDS = [name for name in datasets.DATASETS if not name.startswith("imagenet21k")]
+
+
+@pytest.mark.parametrize("name", IN_TFDS)
 def test_rows_pin_versions_that_exist(name):
     row = datasets.DATASETS[name]
     builder = {"shapes": shapes.Shapes, "digits": digits.Digits}.get(name)
@@ -74,7 +78,7 @@ def test_splits_are_those_of_the_paper():
     assert splits["imagenet2012"] == ("train[:99%]", "train[99%:]")
     assert splits["oxford_iiit_pet"] == ("train[:90%]", "train[90%:]")
     assert splits["oxford_flowers102"] == ("train[:90%]", "train[90%:]")
-    final = {row.final for name, row in datasets.DATASETS.items()}
+    final = {datasets.DATASETS[name].final for name in IN_TFDS}
     assert final == {("train", "test"), ("train", "validation")}
     assert datasets.DATASETS["imagenet2012"].final == ("train", "validation")
 

@@ -246,16 +246,16 @@ def _report_bad(
     """Lists images that cannot be decoded; refuses them unless asked to skip them."""
     if not bad:
         return
-    lines = "".join(f"{one.name}\t{one.reason}\n" for one in sorted(bad, key=str))
+    bad = sorted(bad, key=lambda one: one.name)
+    lines = "".join(f"{one.name}\t{one.reason}\n" for one in bad)
     if request.skip_corrupt:
         files.write_whole(str(plan.directory / SKIPPED_FILE), lines)
         return
     listed = plan.notes / "unreadable.txt"
     files.write_whole(str(listed), lines)
-    first = min(bad, key=str)
     raise config.Refused(
         f"--source={request.source}: {len(bad):,} of {num_images:,} images cannot be "
-        f"decoded, the first is {first.name} ({first.reason}), all are in {listed}; "
+        f"decoded, the first is {bad[0].name} ({bad[0].reason}), all are in {listed}; "
         "leave them out with --skip_corrupt, which keeps what is written"
     )
 
