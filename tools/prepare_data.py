@@ -5,9 +5,10 @@
   python -m tools.prepare_data --folder=PATH --name=NAME
   python -m tools.prepare_data --verify --name=NAME
   python -m tools.prepare_data --verify --all --dataset=vtab/clevr_count
+  python -m tools.prepare_data --dataset=imagenet21k --source=PATH --num_processes=16
 
 Safe to run twice; a preparation that is interrupted leaves nothing behind that
-looks prepared.
+looks prepared. That of imagenet21k goes on where it was interrupted.
 """
 
 from absl import flags, logging
@@ -27,6 +28,28 @@ _NAME = flags.DEFINE_string(
 )
 _SKIP_CORRUPT = flags.DEFINE_bool(
     "skip_corrupt", False, "Leave out image files that cannot be decoded."
+)
+_SOURCE = flags.DEFINE_string(
+    "source",
+    None,
+    "imagenet21k: the folder of the unpacked release, with a tar file (n01440764.tar) "
+    "or a folder for each synset.",
+)
+_CLASS_LIST = flags.DEFINE_string(
+    "class_list",
+    None,
+    "imagenet21k: a file with one synset a line, which settles the labels; or "
+    "'released' for the 21,843 classes of released checkpoints. Default: the synsets "
+    "that are there, sorted.",
+)
+_PARTIAL = flags.DEFINE_bool(
+    "partial", False, "imagenet21k: go on without the whole release."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes",
+    1,
+    "imagenet21k: how many processes read, check and write.",
+    lower_bound=1,
 )
 _VALIDATION_SHARE = flags.DEFINE_float(
     "validation_share",
@@ -55,6 +78,7 @@ def main() -> None:
     _check_flags()
     command.load_tensorflow()
     from vit_tf.data import datasets, preparation
+    from vit_tf.data.builders import imagenet21k
 
     # TFDS logs every file it writes, and warns of configs that it does not know.
     logging.set_verbosity(logging.ERROR if _FOLDER.value else logging.WARNING)
@@ -64,6 +88,16 @@ def main() -> None:
         preparation.verify(name, root, every=_ALL.value)
     elif _LIST.value:
         preparation.list_datasets(root)
+    elif _DATASET.value in imagenet21k.RELEASES:
+        request = imagenet21k.Request(
+            name=_DATASET.value,
+            source=_SOURCE.value,
+            class_list=_CLASS_LIST.value,
+            partial=_PARTIAL.value,
+            skip_corrupt=_SKIP_CORRUPT.value,
+            num_processes=_NUM_PROCESSES.value,
+        )
+        imagenet21k.prepare(request, str(root))
     elif _DATASET.value:
         preparation.prepare_dataset(_DATASET.value, root)
     else:
@@ -83,6 +117,9 @@ def _check_flags() -> None:
         return
     if _ALL.value:
         raise config.Refused("--all: goes with --verify only")
+    given = [flag.name for flag in (_SOURCE, _CLASS_LIST) if flag.value]
+    if given and not (_DATASET.value or "").startswith("imagenet21k"):
+        raise config.Refused(f"--{given[0]}: is for --dataset=imagenet21k only")
     asked = [bool(_LIST.value), bool(_DATASET.value), bool(_FOLDER.value)]
     if sum(asked) != 1:
         raise config.Refused("need one of --dataset=NAME, --folder=PATH and --list")

@@ -7,7 +7,13 @@ import os
 
 from vit_tf import config
 from vit_tf.data import labels, prepared, rows, vtab
-from vit_tf.data.builders import digits, image_folder, objectnet, shapes
+from vit_tf.data.builders import (
+    digits,
+    image_folder,
+    imagenet21k,
+    objectnet,
+    shapes,
+)
 
 Path = prepared.Path
 Source = prepared.Source  # what `open_source` gives
@@ -97,6 +103,16 @@ DATASETS: dict[str, rows.Row] = {
         manual_files=("objectnet-1.0",),
         manual_page="https://objectnet.dev/download.html (a zip, unpacked)",
     ),
+    **{
+        name: rows.Row(
+            tfds_name=f"{imagenet21k.NAME}/{release}",
+            version=imagenet21k.VERSION,
+            num_classes=0,  # whoever prepares it decides
+            development=imagenet21k.DEVELOPMENT,
+            final=imagenet21k.FINAL,
+        )
+        for name, release in imagenet21k.RELEASES.items()
+    },
     "oxford_iiit_pet": rows.Row(
         tfds_name="oxford_iiit_pet",
         version="4.0.0",

@@ -252,6 +252,11 @@ def _reason(path: pathlib.Path) -> str:
         head = path.read_bytes()[:8]
     except OSError as error:
         return error.strerror or "cannot be read"
+    return explain(head)
+
+
+def explain(head: bytes) -> str:
+    """Why an image that begins with these bytes, 8 or more, cannot be decoded."""
     if not head:
         return "empty file"
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):

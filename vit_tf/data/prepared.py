@@ -31,7 +31,8 @@ class Source:
 
     @property
     def num_classes(self) -> int:
-        return self.row.num_classes
+        # Of a set whose classes are chosen when it is prepared: those it has.
+        return self.row.num_classes or len(self.class_names)
 
     @property
     def multi_label(self) -> bool:
@@ -54,7 +55,7 @@ class Source:
         features, key = self.builder.info.features, self.row.label.names_key
         label = features[key] if key else None
         label = getattr(label, "feature", label)  # of a list: of what it lists
-        names = getattr(label, "names", None) or range(self.num_classes)
+        names = getattr(label, "names", None) or range(self.row.num_classes)
         return tuple(str(name) for name in names)
 
     def num_examples(self, split: str) -> int:

@@ -18,7 +18,7 @@ class Row:
     Attributes:
         tfds_name: TFDS name, with its config if it has any.
         version: the only version that is read; other versions differ in content.
-        num_classes: size of the label set.
+        num_classes: size of the label set; 0 where whoever prepares it decides.
         counts: examples of each stored split, as TFDS' catalogue gives them. A split
             that is not named here may exist besides. Empty: not known.
         development: splits to choose hyper-parameters on; None: the paper has none.
