@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf import config, objectives
+from vit_tf import config, evaluators, objectives
 from vit_tf.data import mixing
 
 
@@ -109,3 +109,26 @@ def test_mixed_rows_have_the_losses_of_both_labels(loss):
     losses, _ = objective(model, batch, training=False)
     np.testing.assert_allclose(losses, _numpy(logits, labels, loss, 0), rtol=1e-5)
     np.testing.assert_allclose(model.images, pixels / 127.5 - 1, atol=1e-5)
+
+
+def test_several_labels_or_none_are_summed_over_the_classes():
+    logits = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    labels = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], "float32")
+    objective = objectives.Classification(
+        config.Objective(loss="sigmoid"), num_classes=4
+    )
+    batch = _batch([0, 0, 1]) | {"label": tf.constant(labels)}
+    found, _ = objective(_Logits(logits), batch, training=False)
+    share = 1 / (1 + np.exp(-logits.astype("float64")))
+    want = -(labels * np.log(share) + (1 - labels) * np.log(1 - share)).sum(axis=1)
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    one, _ = objective(_Logits(logits), _batch([0, 0, 1]), training=False)
+    assert found[2] == one[2]  # one label, in either form
+
+
+def test_a_hit_is_any_of_the_labels():
+    logits = tf.constant([[0.0, 3.0, 1.0], [2.0, 1.0, 0.0], [0.0, 0.0, 5.0]])
+    classes = tf.constant([1, 1, 2])
+    assert list(evaluators.is_hit(logits, classes)) == [True, False, True]
+    several = tf.constant([[1.0, 1, 0], [0, 1, 1], [0, 0, 0]])
+    assert list(evaluators.is_hit(logits, several)) == [True, False, False]

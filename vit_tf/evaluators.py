@@ -105,9 +105,7 @@ def _sums_of(model, objective, strategy) -> Callable:
     def replica_sums(batch):
         losses, logits = objective(model, batch, training=False)
         mask = batch["mask"]
-        hits = tf.equal(
-            tf.argmax(logits, axis=-1, output_type=tf.int32), batch["label"]
-        )
+        hits = is_hit(logits, batch["label"])
         return (
             tf.reduce_sum(tf.cast(hits & mask, tf.float32)),
             tf.reduce_sum(tf.where(mask, losses, 0.0)),
@@ -119,3 +117,16 @@ def _sums_of(model, objective, strategy) -> Callable:
         return [strategy.reduce("SUM", r, axis=None) for r in results]
 
     return sums
+
+
+def is_hit(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Whether the likeliest class is the label, or one of several: bool (batch,).
+
+    Args:
+        logits: (batch, classes).
+        labels: int32 (batch,), or multi-hot float32 (batch, classes).
+    """
+    best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    if labels.dtype == tf.int32:
+        return tf.equal(best, labels)
+    return tf.gather(labels, best, batch_dims=1) > 0

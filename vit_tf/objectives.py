@@ -7,9 +7,10 @@ from vit_tf.data import images, mixing
 
 
 class Classification:
-    """Softmax or summed sigmoid cross-entropy of one label per image.
+    """Softmax or summed sigmoid cross-entropy of the labels of an image.
 
-    Sigmoid sums over the classes (paper.md 2.5): Keras would average.
+    Sigmoid sums over the classes (paper.md 2.5): Keras would average. It takes images
+    of several labels, or none, as ImageNet-21k and JFT have them.
     """
 
     def __init__(self, objective: config.Objective, *, num_classes: int):
@@ -26,7 +27,8 @@ class Classification:
         Args:
             model: gives logits (batch, classes) float32.
             batch: 'image' uint8 (batch, height, width, 3) or float in [-1, 1],
-                'label' int32 (batch,); what `mixing.drawer` added, in training.
+                'label' int32 (batch,) or multi-hot float32 (batch, classes); what
+                `mixing.drawer` added, in training.
             seed: int32 (2,), fixes every random draw inside the model.
             training: with dropout, label smoothing and mixing, or without.
 
@@ -36,7 +38,9 @@ class Classification:
         pixels = batch["image"]
         if pixels.dtype == tf.uint8:  # training batches; evaluation's are scaled
             pixels = images.to_model_range(pixels)
-        targets = tf.one_hot(batch["label"], self.num_classes)
+        targets = batch["label"]
+        if targets.dtype == tf.int32:
+            targets = tf.one_hot(targets, self.num_classes)
         if training and self.smoothing:
             targets *= 1.0 - self.smoothing
             targets += self.smoothing / self.num_classes

@@ -183,10 +183,10 @@ def prepare(
     """Opens the data and builds model, objective, optimizer and evaluator."""
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     source = sources.sources[0]
-    if source.multi_label:
+    if source.multi_label and cfg.objective.loss == config.Loss.SOFTMAX:
         raise config.Refused(
-            f"data.name={cfg.data.name}: has several labels for an image, training "
-            "and its evaluation take one"
+            f"data.name={cfg.data.name}: has several labels for an image, softmax "
+            "takes one; use objective.loss=sigmoid"
         )
     for split in cfg.evals.splits:
         source.num_examples(split)  # refuses an unknown split before training
