@@ -1,7 +1,10 @@
 """The benchmark measures what it says; no figure is asserted."""
 
 import itertools
+import sys
 
+import numpy as np
+import pytest
 import tensorflow as tf
 import tiny
 
@@ -57,3 +60,26 @@ def test_crops_are_measured_over_every_file():
     works = speed.crop_works([picture] * 5, image_size=16)
     assert {work() for work in works.values()} == {5}
     assert len(works) == 2
+
+
+def test_the_stream_of_a_folder_beside_another_loader(tmp_path):
+    """A stand-in for PyTorch's loader: any interpreter that prints a number."""
+    for kind, number in itertools.product("ab", range(4)):
+        path = tmp_path / "photos" / kind / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((40, 50, 3), 30 * number, np.uint8)
+        path.write_bytes(tf.io.encode_jpeg(pixels).numpy())
+    script = tmp_path / "loader.py"
+    script.write_text("import sys\nassert sys.argv[2:4] == ['16', '4']\nprint(123.5)\n")
+    data = config.Data(image_size=16, batch_size=4)
+    options = {"rounds": 2, "torch_script": str(script), "batches": 2}
+    rates = speed.loaders(
+        str(tmp_path / "photos"), data, torch_python=sys.executable, **options
+    )
+    assert len(rates) == 3 and rates["PyTorch's loader"].median == 123.5
+    assert all(rate.slowest > 0 for rate in rates.values())
+    script.write_text("raise ImportError('no torch here')")
+    with pytest.raises(config.Refused, match="no torch here; name an interpreter"):
+        speed.loaders(
+            str(tmp_path / "photos"), data, torch_python=sys.executable, **options
+        )

@@ -3,6 +3,7 @@
 python -m tools.benchmark --list
 python -m tools.benchmark --variant=ViT-S/16 --batch_size=16
 python -m tools.benchmark --what=input --folder=PHOTOS
+python -m tools.benchmark --what=loader --folder=PHOTOS --torch_python=PYTHON
 python -m tools.benchmark --what=loop --variant=ViT-S/16 --batch_size=16
 """
 
@@ -17,9 +18,11 @@ from vit_tf import config
 _WHAT = flags.DEFINE_enum(
     "what",
     "model",
-    ["model", "input", "loop"],
+    ["model", "input", "loader", "loop"],
     "model: inference and training step, float32 and bfloat16, XLA off and on. "
     "input: the training stream of --dataset, or crops of JPEGs in --folder. "
+    "loader: the whole stream of the images in --folder, plain and with RandAugment "
+    "and mixup, and PyTorch's loader beside it. "
     "loop: what the loop costs over the bare compiled step.",
 )
 _LIST = flags.DEFINE_boolean(
@@ -34,6 +37,11 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each.", lower_bound=1)
 _DATASET = flags.DEFINE_string("dataset", "digits", "For input and loop.")
 _FOLDER = flags.DEFINE_string("folder", None, "JPEG files, for --what=input.")
+_TORCH = flags.DEFINE_string(
+    "torch_python",
+    None,
+    "For --what=loader: the interpreter of an environment with torch and torchvision.",
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
 
 
@@ -55,7 +63,7 @@ def main() -> None:
     from vit_tf import runtime
 
     machine = runtime.start(cfg.train, strategy=runtime.Strategy.ONE)
-    works = {"model": _model, "input": _input, "loop": _loop}
+    works = {"model": _model, "input": _input, "loader": _loader, "loop": _loop}
     rates = works[_WHAT.value](cfg, machine)
     width = max(map(len, rates))
     print(f"{'images/s':<{width}}  {'median':>9} {'slowest':>9} {'fastest':>9}")
@@ -117,6 +125,20 @@ def _input(cfg, machine):
         [path.read_bytes() for path in files], image_size=cfg.data.image_size
     )
     return speed.compare(works, rounds=_ROUNDS.value)
+
+
+def _loader(cfg, machine):
+    from vit_tf import speed
+
+    if _FOLDER.value is None:
+        raise config.Refused("--what=loader: needs --folder=PATH with class folders")
+    return speed.loaders(
+        _FOLDER.value,
+        cfg.data,
+        rounds=_ROUNDS.value,
+        torch_python=_TORCH.value,
+        torch_script=str(pathlib.Path(__file__).parent / "torch_loader.py"),
+    )
 
 
 def _loop(cfg, machine):

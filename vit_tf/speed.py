@@ -5,7 +5,9 @@ call can be compared although the machine's speed drifts.
 """
 
 import dataclasses
+import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +15,8 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from vit_tf import config, objectives, optim, record, runtime, train
-from vit_tf.data import images, mixture, pipeline
+from vit_tf.data import folders, images, mixture, pipeline
+from vit_tf.data.builders import image_folder
 from vit_tf.models import build
 
 # Untimed calls first: tracing, XLA compilation, caches.
@@ -158,6 +161,78 @@ def crop_works(
         "fused decode and crop": work_of(fused),
         "decode, then crop": work_of(whole),
     }
+
+
+def loaders(
+    folder: str,
+    data: config.Data,
+    *,
+    rounds: int,
+    torch_python: str | None,
+    torch_script: str,
+    batches: int = 12,
+) -> dict[str, Rate]:
+    """The training stream of a folder of images beside PyTorch's loader, in turns.
+
+    Args:
+        folder: class folders with images.
+        data: its image and batch size are used.
+        rounds: timed rounds of each.
+        torch_python: an interpreter with torch and torchvision; None: ours alone.
+        torch_script: tools/torch_loader.py.
+        batches: in a round.
+    """
+    with tempfile.TemporaryDirectory() as root:
+        listing = folders.list_folder(folder, 0.0)
+        chosen = image_folder.FolderConfig(name="images", listing=listing)
+        builder = image_folder.ImageFolder(config=chosen, data_dir=root)
+        builder.download_and_prepare()
+        works = {}
+        for name, changes in {
+            "stream, inception crop and flip": {},
+            "stream, RandAugment(2, 15) and mixup too": {
+                "randaug_layers": 2,
+                "randaug_magnitude": 15,
+                "mixup": 0.5,
+            },
+        }.items():
+            chosen = dataclasses.replace(data, name="images", **changes)
+            cfg = config.Config(data=chosen)
+            works[name] = input_work(cfg, data_dir=root, batches=batches)
+        rates = {name: [] for name in works}
+        for work in works.values():
+            for _ in range(_WARM_UP):
+                work()
+        for _ in range(rounds):
+            for name, work in works.items():
+                began = time.perf_counter()
+                number = work()
+                rates[name].append(number / (time.perf_counter() - began))
+            if torch_python is not None:
+                rates.setdefault("PyTorch's loader", []).append(
+                    _torch_rate(torch_python, torch_script, folder, data, batches)
+                )
+    return {
+        name: Rate(statistics.median(found), min(found), max(found))
+        for name, found in rates.items()
+    }
+
+
+def _torch_rate(python, script, folder, data, batches) -> float:
+    numbers = (data.image_size, data.batch_size, os.cpu_count() or 1, batches)
+    done = subprocess.run(
+        [python, script, folder, *map(str, numbers)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise config.Refused(
+            f"--torch_python={python}: {last}; name an interpreter with torch and "
+            "torchvision"
+        )
+    return float(done.stdout.split()[-1])
 
 
 def loop_overhead(
