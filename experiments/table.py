@@ -1,7 +1,7 @@
 """How an experiment file offers its cells: `--config=experiments/x.py:cell,scale`."""
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from vit_tf import config
 
@@ -11,10 +11,13 @@ class Scale(enum.StrEnum):
 
     SMOKE = "smoke"  # a few steps, to see that it runs
     SMALL = "small"  # minutes to hours on two cores
+    PAPER = "paper"  # the real thing, for whoever has the data and the devices
 
 
 def select(
-    cells: Mapping[str, Callable[[Scale], config.Config]], argument: str | None
+    cells: Mapping[str, Callable[[Scale], config.Config]],
+    argument: str | None,
+    scales: Iterable[Scale] = (Scale.SMOKE, Scale.SMALL),
 ) -> config.Config:
     """The config of 'cell' or 'cell,scale'; the scale is `small` if not given.
 
@@ -26,9 +29,9 @@ def select(
         raise config.Refused(
             f"--config=...:{name}: no such cell{config.nearest(name, cells)}"
         )
-    scales = [str(s) for s in Scale]
-    if scale and scale not in scales:
+    names = [str(s) for s in scales]
+    if scale and scale not in names:
         raise config.Refused(
-            f"--config=...:{name},{scale}: no such scale{config.nearest(scale, scales)}"
+            f"--config=...:{name},{scale}: no such scale{config.nearest(scale, names)}"
         )
     return cells[name](Scale(scale or Scale.SMALL))

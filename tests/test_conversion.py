@@ -107,6 +107,26 @@ def test_the_wrong_variant_is_refused_and_nothing_is_written(source, tmp_path):
     assert not (tmp_path / "out.npz").exists()
 
 
+def test_a_resnet_is_no_vit(source, tmp_path):
+    _, path = source
+    with pytest.raises(config.Refused, match="do not fit R50x1: .* missing in the fi"):
+        conversion.convert(path, str(tmp_path / "out.npz"), variant="R50x1")
+    weights.save_released(twins.filled(twins.resnet()), tmp_path / "bit.npz")
+    bit = str(tmp_path / "bit.npz")
+    with pytest.raises(config.Refused, match="in the released layout"):
+        conversion.convert(bit, str(tmp_path / "out.npz"), layout="big_vision")
+
+
+def test_a_failed_write_leaves_nothing(source, tmp_path):
+    _, path = source
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(config.Refused, match="cannot write"):
+        conversion.convert(path, str(tmp_path / "folder"))
+    with pytest.raises(config.Refused, match="no such folder; make it first"):
+        conversion.convert(path, str(tmp_path / "nowhere" / "out.npz"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "source.npz"]
+
+
 def test_a_run_folder_is_read(tmp_path, data_dir):
     cfg = tiny.make(train__length=2, optim__warmup_steps=0)
     train.train(
@@ -132,6 +152,10 @@ def _run(*arguments, tool="tools.convert"):
     ("arguments", "said"),
     [
         (["--from=nowhere.npz", "--to=x.npz"], "nowhere.npz: no such file"),
+        (
+            ["--from=s3://bucket/x.npz", "--to=x.npz"],
+            "s3://bucket/x.npz: cannot be read",
+        ),
         (["--from=README.md", "--to=x.npz"], "not an .npz"),
         (["--from=tests", "--to=x.npz"], "no finished run there"),
         (["--from=a.npz", "--to=b.npz", "--image_size=384"], "needs --variant"),

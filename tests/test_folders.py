@@ -170,3 +170,13 @@ def test_leaving_out_must_not_empty_a_class(tmp_path):
     assert folders.leave_out(listing, ["b/1.png"]).paths == ["a/1.png", "b/2.png"]
     with pytest.raises(config.Refused, match="no readable image for class b"):
         folders.leave_out(listing, ["b/1.png", "b/2.png"])
+
+
+def test_every_class_keeps_an_image_to_train_on(tmp_path):
+    for number in range(40):
+        path = tmp_path / f"class{number:02}" / "only.png"
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    listing = folders.list_folder(str(tmp_path), 0.5)
+    assert {name for _, name in listing.files["train"]} == set(listing.class_names)
+    assert not listing.files.get("validation")

@@ -107,7 +107,8 @@ def test_one_set_is_what_it_was(root):
         ("night+night", "names a set twice"),
         ("night+other", "night and other have other classes"),
         ("night+nowhere", "'nowhere': unknown"),
-        ("night*0+dusk", r"'night\*0': unknown"),
+        ("night*0+dusk", "with whole weights"),
+        ("night*1.5+dusk", "with whole weights"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(root, name, words):

@@ -132,3 +132,5 @@ def test_a_hit_is_any_of_the_labels():
     assert list(evaluators.is_hit(logits, classes)) == [True, False, True]
     several = tf.constant([[1.0, 1, 0], [0, 1, 1], [0, 0, 0]])
     assert list(evaluators.is_hit(logits, several)) == [True, False, False]
+    assert list(evaluators.has_label(several)) == [True, True, False]
+    assert list(evaluators.has_label(classes)) == [True, True, True]

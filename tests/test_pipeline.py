@@ -1,6 +1,9 @@
 """The promises of the streams: pure, resumable, divisible, exact."""
 
 import io
+import pathlib
+import subprocess
+import sys
 
 import fakes
 import hypothesis
@@ -377,3 +380,43 @@ def test_a_strategy_gets_the_same_rows(source):
     for step, batch in zip(range(3), distributed):
         rows = np.concatenate(strategy.experimental_local_results(batch["index"]))
         np.testing.assert_array_equal(rows, whole["index"][step])
+
+
+_LONG = """
+import sys
+from vit_tf import config
+from vit_tf.data import datasets, pipeline
+
+def resident():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(l for l in lines if l.startswith("VmRSS")).split()[1]) // 1024
+
+source = datasets.open_source("digits", sys.argv[1])
+data = config.Data(name="digits", image_size=16, batch_size=100, randaug_layers=2)
+stream = iter(pipeline.train_stream(source, data, seed=0))
+found = []
+for step in range(600):
+    next(stream)
+    if step in (99, 599):
+        found.append(resident())
+print(*found)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/status").exists(), reason="needs /proc"
+)
+def test_memory_stays_flat_over_fifty_thousand_images(data_dir):
+    """Resident MiB after 10,000 images and after 50,000 more."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LONG, data_dir],
+        cwd=pathlib.Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    print(before, after)
+    assert after < before + 40, (before, after)

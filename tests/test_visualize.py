@@ -49,6 +49,13 @@ def test_mistakes_are_one_line(data_dir):
     assert done.returncode == 2 and done.stderr.strip().count("\n") == 0
     done = _run(
         "--config=tests/tiny_config.py",
+        "--config.data.batch_size=7",
+        "--config.data.mixup=0.5",
+        f"--data_dir={data_dir}",
+    )
+    assert done.returncode == 2 and "mix pairs" in done.stderr
+    done = _run(
+        "--config=tests/tiny_config.py",
         "--config.data.name=nowhere",
         f"--data_dir={data_dir}",
     )

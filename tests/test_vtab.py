@@ -73,12 +73,12 @@ def test_the_tasks_are_the_columns_of_table_9():
 
 def test_exceptions_to_flips_and_crops():
     tasks = {name.removeprefix("vtab/"): task for name, task in vtab.TASKS.items()}
-    assert {name for name, task in tasks.items() if not task.flip} == {
+    assert {name for name, task in tasks.items() if not task.protocol.flip} == {
         "dsprites_orientation",
         "smallnorb_azimuth",
         "dsprites_location",
     }
-    assert {name for name, task in tasks.items() if not task.crop} == {
+    assert {name for name, task in tasks.items() if not task.protocol.crop} == {
         "clevr_count",
         "clevr_distance",
         "dmlab",
@@ -91,14 +91,17 @@ def test_exceptions_to_flips_and_crops():
 def test_splits_have_the_sizes_of_the_paper(name, tmp_path):
     task, source = vtab.TASKS[name], _open(name, tmp_path)
     classes, val200, test = PAPER[name.removeprefix("vtab/")]
-    assert task.num_classes == classes and task.val200 == val200
-    assert task.train800val200 == f"train[:800]+{val200}"
-    assert task.development == (task.train800, task.val200)
-    assert task.final == (task.train800val200, task.test)
+    assert task.num_classes == classes and task.protocol.val200 == val200
+    assert task.protocol.train800val200 == f"train[:800]+{val200}"
+    assert task.development == (task.protocol.train800, task.protocol.val200)
+    assert task.final == (task.protocol.train800val200, task.protocol.test)
     sizes = [source.num_examples(split) for split in (*task.development, *task.final)]
     assert sizes == [800, 200, 1000, test]
     # No part is in another: a sum with an example twice is refused.
-    assert source.num_examples(f"{task.train800val200}+{task.test}") == 1000 + test
+    assert (
+        source.num_examples(f"{task.protocol.train800val200}+{task.protocol.test}")
+        == 1000 + test
+    )
 
 
 @pytest.mark.parametrize("name", vtab.TASKS)
@@ -188,7 +191,7 @@ def _names(source, split, rows) -> list[str]:
 def test_a_sum_of_splits_is_read_in_order_and_shuffled(caltech, where, monkeypatch):
     if where == "files":
         monkeypatch.setattr(storage, "IN_MEMORY_BYTES", 0)
-    split = vtab.TASKS["vtab/caltech101"].train800val200
+    split = vtab.TASKS["vtab/caltech101"].protocol.train800val200
     expected = [f"train{n}" for n in (*range(800), *range(2754, 2954))]
     in_order = list(storage.in_order(caltech, split))
     assert _names(caltech, split, in_order) == expected
@@ -203,7 +206,7 @@ def test_a_sum_of_splits_is_read_in_order_and_shuffled(caltech, where, monkeypat
 
 
 def test_a_task_trains_on_its_thousand_examples(caltech):
-    split = vtab.TASKS["vtab/caltech101"].train800val200
+    split = vtab.TASKS["vtab/caltech101"].protocol.train800val200
     data = config.Data(split=split, image_size=4, batch_size=250, crop="resize")
     seen, labels = [], []
     for batch in pipeline.train_stream(caltech, data, seed=0).take(4):

@@ -117,12 +117,20 @@ def _check_flags() -> None:
         return
     if _ALL.value:
         raise config.Refused("--all: goes with --verify only")
-    given = [flag.name for flag in (_SOURCE, _CLASS_LIST) if flag.value]
-    if given and not (_DATASET.value or "").startswith("imagenet21k"):
-        raise config.Refused(f"--{given[0]}: is for --dataset=imagenet21k only")
     asked = [bool(_LIST.value), bool(_DATASET.value), bool(_FOLDER.value)]
     if sum(asked) != 1:
         raise config.Refused("need one of --dataset=NAME, --folder=PATH and --list")
+    in_21k = (_DATASET.value or "").startswith("imagenet21k")
+    for flag in (_NAME, _VALIDATION_SHARE):
+        if flag.value is not None and not _FOLDER.value:
+            raise config.Refused(f"--{flag.name}: is for --folder only")
+    for flag in (_SOURCE, _CLASS_LIST, _PARTIAL):
+        if flag.value and not in_21k:
+            raise config.Refused(f"--{flag.name}: is for --dataset=imagenet21k only")
+    if _SKIP_CORRUPT.value and not (_FOLDER.value or in_21k):
+        raise config.Refused(
+            "--skip_corrupt: is for --folder and --dataset=imagenet21k only"
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 import torch
 from torchvision import datasets, transforms
 
-_WARM_UP = 4  # batches, while the workers start
+_WARM_UP = 20  # batches: the workers start, and what they made ahead is used up
 
 
 def main(folder, image_size, batch_size, workers, batches) -> None:

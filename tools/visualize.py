@@ -36,8 +36,10 @@ def main() -> None:
     cfg = _CONFIG()
     command.load_tensorflow()
     from tools import figures
+    from vit_tf import step
     from vit_tf.data import mixture
 
+    step.share(cfg, replicas=1)  # refuses what training refuses
     sources = mixture.open_all(cfg.data.name, data_dir=_DATA_DIR.value)
     sheets = {
         f"training batch of step {_STEP.value}": _training(cfg, sources),
@@ -67,7 +69,9 @@ def _training(cfg, sources):
     (batch,) = stream.take(1)
     pixels, names = images.to_model_range(batch["image"]), _names(sources, batch)
     if mixing.is_on(cfg.data):
-        targets = tf.one_hot(batch["label"], sources.sources[0].num_classes)
+        targets = batch["label"]
+        if not sources.sources[0].multi_label:
+            targets = tf.one_hot(targets, sources.sources[0].num_classes)
         box = batch.get(mixing.BOX)
         pixels, targets = mixing.mix(pixels, targets, batch[mixing.WEIGHT], box)
         names = [_mixed_name(sources, weights) for weights in targets.numpy()]
@@ -98,7 +102,13 @@ def _evaluation(cfg, source):
 
 def _names(source, batch):
     first = getattr(source, "sources", (source,))[0]
-    return [first.class_names[label] for label in batch["label"].numpy()]
+    names = first.class_names
+    if first.multi_label:
+        return [
+            "+".join(names[i] for i in row.nonzero()[0])
+            for row in batch["label"].numpy()
+        ]
+    return [names[label] for label in batch["label"].numpy()]
 
 
 if __name__ == "__main__":

@@ -124,8 +124,13 @@ def write_weights(path: str, arrays: dict[str, np.ndarray]) -> None:
         local = os.path.join(folder, "weights.npz")
         weights.write_npz(local, arrays)
         with files.refusing(path):
-            tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
-            tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+            try:
+                tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
+                tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+            except tf.errors.OpError:
+                if tf.io.gfile.exists(f"{path}.unfinished"):
+                    tf.io.gfile.remove(f"{path}.unfinished")
+                raise
 
 
 def load_run(workdir: str):
@@ -166,11 +171,13 @@ def weights_file(path: str) -> str:
     Raises:
         config.Refused: there is neither.
     """
-    if not tf.io.gfile.exists(path):
+    with files.reading(path):
+        there, folder = tf.io.gfile.exists(path), tf.io.gfile.isdir(path)
+    if not there:
         raise config.Refused(
             f"{path}: no such file or folder; name a finished run or a released .npz"
         )
-    if not tf.io.gfile.isdir(path):
+    if not folder:
         return path
     if not tf.io.gfile.exists(os.path.join(path, "result.json")):
         known = tf.io.gfile.exists(os.path.join(path, "config.json"))
@@ -215,7 +222,8 @@ def local_copy(path: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = os.path.join(folder, "weights.npz")
-        tf.io.gfile.copy(path, copy)
+        with files.reading(path):
+            tf.io.gfile.copy(path, copy)
         yield copy
 
 

@@ -170,7 +170,10 @@ class Model:
 
 @_typed
 class Subset:
-    """A random part of the training split, read in place (data/subsets.py)."""
+    """A random part of the training split, read in place (data/subsets.py).
+
+    Of each set, where several are mixed.
+    """
 
     amount: float | None = Field(default=None, gt=0)  # of `unit`; None: everything
     unit: Keep = Keep.FRACTION

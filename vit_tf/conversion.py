@@ -44,21 +44,25 @@ def convert(
     if variant is not None:
         arrays, said = _through_model(arrays, path, variant, image_size)
         lines += said
-    written = layouts.from_ours(arrays, layouts.Layout(layout))
+    layout = layouts.Layout(layout)
+    if layout is layouts.Layout.BIG_VISION and any(
+        name.startswith("resnet/") for name in arrays
+    ):
+        raise config.Refused(
+            "--layout=big_vision: that code reads ResNets in the released layout; leave "
+            "the flag out"
+        )
+    written = layouts.from_ours(arrays, layout)
     checkpoint.write_weights(target, written)
     return [*lines, f"{target}: {len(written)} arrays written, layout {layout}"]
 
 
 def _through_model(arrays, path, variant, image_size):
     """The arrays as a model of this variant takes them."""
-    model = config.Model(
-        variant=variant,
-        pool=_pool(arrays),
-        positions=_positions(arrays),
-        pre_logits="pre_logits/kernel" in arrays,
-    )
-    if "resnet/root_block/standardized_conv2d/kernel" in arrays:
-        model = config.Model(variant=variant)
+    model = config.Model(variant=variant)
+    if "ViT" in variant:  # ResNets have nothing to guess
+        model.pool, model.positions = _pool(arrays), _positions(arrays)
+        model.pre_logits = "pre_logits/kernel" in arrays
     bias = arrays.get("head/bias", arrays.get("resnet/head/conv2d/bias"))
     size = image_size or _trained_size(arrays, model)
     network = build.build(

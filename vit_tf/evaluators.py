@@ -51,15 +51,14 @@ class Classification:
             RuntimeError: if the data gave another number of examples than the
                 split has; a wrong count is never reported.
         """
-        correct, loss, count = 0, 0.0, 0
+        correct, loss, count, labelled = 0, 0.0, 0, 0
         try:
             for batch in self._batches(source, data, split, batch_size):
-                hits, nats, number = (float(s.numpy()) for s in self._sums(batch))
-                correct, loss, count = (
-                    correct + int(hits),
-                    loss + nats,
-                    count + int(number),
+                hits, nats, number, known = (
+                    float(s.numpy()) for s in self._sums(batch)
                 )
+                correct, loss = correct + int(hits), loss + nats
+                count, labelled = count + int(number), labelled + int(known)
         except tf.errors.OpError as error:
             culprit = pipeline.find_corrupt_eval(source, data, split)
             if culprit is None:
@@ -80,7 +79,8 @@ class Classification:
                 "grown too large, train with a lower optim.lr"
             )
         return [
-            Metric(split, "accuracy", correct / count, count),
+            # ReaL's rule: an image without any label can be neither right nor wrong.
+            Metric(split, "accuracy", correct / max(labelled, 1), labelled),
             Metric(split, "loss", loss / count, count),
         ]
 
@@ -100,7 +100,7 @@ class Classification:
 
 
 def _sums_of(model, objective, strategy) -> Callable:
-    """batch -> (correct, summed loss, examples) over all replicas."""
+    """batch -> (correct, summed loss, examples, labelled ones) over all replicas."""
 
     def replica_sums(batch):
         losses, logits = objective(model, batch, training=False)
@@ -110,6 +110,7 @@ def _sums_of(model, objective, strategy) -> Callable:
             tf.reduce_sum(tf.cast(hits & mask, tf.float32)),
             tf.reduce_sum(tf.where(mask, losses, 0.0)),
             tf.reduce_sum(tf.cast(mask, tf.float32)),
+            tf.reduce_sum(tf.cast(mask & has_label(batch["label"]), tf.float32)),
         )
 
     def sums(batch):
@@ -130,3 +131,10 @@ def is_hit(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     if labels.dtype == tf.int32:
         return tf.equal(best, labels)
     return tf.gather(labels, best, batch_dims=1) > 0
+
+
+def has_label(labels: tf.Tensor) -> tf.Tensor:
+    """Whether an image has any label: bool (batch,); see `is_hit`."""
+    if labels.dtype == tf.int32:
+        return tf.ones_like(labels, tf.bool)
+    return tf.reduce_max(labels, axis=1) > 0

@@ -35,10 +35,26 @@ def remove(path: str) -> None:
 
 
 @contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns a failure to reach `path`, such as no network, into one line."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        raise config.Refused(
+            f"{path}: cannot be read: {reason(error)}; check the path and the access to "
+            "it, or copy it to this machine first"
+        ) from error
+
+
+@contextlib.contextmanager
 def refusing(path: str) -> Iterator[None]:
     """Turns a failure to write `path` into one line for the user."""
     try:
         yield
+    except tf.errors.NotFoundError as error:
+        raise config.Refused(
+            f"cannot write {path}: no such folder; make it first"
+        ) from error
     except (tf.errors.OpError, OSError) as error:
         raise config.Refused(
             f"cannot write {path}: {reason(error)}; free some space or mend the "

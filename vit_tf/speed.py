@@ -21,6 +21,9 @@ from vit_tf.models import build
 
 # Untimed calls first: tracing, XLA compilation, caches.
 _WARM_UP = 2
+# Batches of a loader before its clock starts, as in tools/torch_loader.py: more than
+# its buffers hold, which fill while it starts.
+_LOADER_WARM_UP = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,44 +173,36 @@ def loaders(
     rounds: int,
     torch_python: str | None,
     torch_script: str,
-    batches: int = 12,
+    batches: int = 60,
 ) -> dict[str, Rate]:
     """The training stream of a folder of images beside PyTorch's loader, in turns.
+
+    Each turn starts its contestant afresh, leaves the first batches out and lets
+    nothing of the others run: a stream that waits fills its buffers.
 
     Args:
         folder: class folders with images.
         data: its image and batch size are used.
-        rounds: timed rounds of each.
+        rounds: turns of each.
         torch_python: an interpreter with torch and torchvision; None: ours alone.
         torch_script: tools/torch_loader.py.
-        batches: in a round.
+        batches: timed in a turn, many more than any buffer holds.
     """
+    augmented = {"randaug_layers": 2, "randaug_magnitude": 15, "mixup": 0.5}
+    views = {
+        "stream, inception crop and flip": {},
+        "stream, RandAugment(2, 15) and mixup too": augmented,
+    }
+    rates = {}
     with tempfile.TemporaryDirectory() as root:
         listing = folders.list_folder(folder, 0.0)
         chosen = image_folder.FolderConfig(name="images", listing=listing)
-        builder = image_folder.ImageFolder(config=chosen, data_dir=root)
-        builder.download_and_prepare()
-        works = {}
-        for name, changes in {
-            "stream, inception crop and flip": {},
-            "stream, RandAugment(2, 15) and mixup too": {
-                "randaug_layers": 2,
-                "randaug_magnitude": 15,
-                "mixup": 0.5,
-            },
-        }.items():
-            chosen = dataclasses.replace(data, name="images", **changes)
-            cfg = config.Config(data=chosen)
-            works[name] = input_work(cfg, data_dir=root, batches=batches)
-        rates = {name: [] for name in works}
-        for work in works.values():
-            for _ in range(_WARM_UP):
-                work()
+        image_folder.ImageFolder(config=chosen, data_dir=root).download_and_prepare()
+        (source,) = mixture.open_all("images", root).sources
         for _ in range(rounds):
-            for name, work in works.items():
-                began = time.perf_counter()
-                number = work()
-                rates[name].append(number / (time.perf_counter() - began))
+            for name, changes in views.items():
+                shown = dataclasses.replace(data, name="images", **changes)
+                rates.setdefault(name, []).append(_stream_rate(source, shown, batches))
             if torch_python is not None:
                 rates.setdefault("PyTorch's loader", []).append(
                     _torch_rate(torch_python, torch_script, folder, data, batches)
@@ -216,6 +211,16 @@ def loaders(
         name: Rate(statistics.median(found), min(found), max(found))
         for name, found in rates.items()
     }
+
+
+def _stream_rate(source, data: config.Data, batches: int) -> float:
+    stream = iter(pipeline.train_stream(source, data, seed=0))
+    for _ in range(_LOADER_WARM_UP):
+        next(stream)
+    began = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    return batches * data.batch_size / (time.perf_counter() - began)
 
 
 def _torch_rate(python, script, folder, data, batches) -> float:

@@ -188,6 +188,12 @@ def prepare(
             f"data.name={cfg.data.name}: has several labels for an image, softmax "
             "takes one; use objective.loss=sigmoid"
         )
+    protocol = getattr(source.row, "protocol", None)
+    if protocol is not None and cfg.data.flip and not protocol.flip:
+        raise config.Refused(
+            f"data.flip=True: mirroring changes the labels of {source.name}; use "
+            "data.flip=false, or experiments/vtab.py"
+        )
     for split in cfg.evals.splits:
         source.num_examples(split)  # refuses an unknown split before training
     total = config.num_steps(

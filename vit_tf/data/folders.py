@@ -117,8 +117,9 @@ def leave_out(listing: Listing, paths: Iterable[str]) -> Listing:
         split: [(path, name) for path, name in content if path not in paths]
         for split, content in listing.files.items()
     }
-    left = {name for content in files.values() for _, name in content}
-    lost = [name for name in listing.class_names if name not in left]
+    left = {name for _, name in files.get("train", [])}
+    trained = {name for _, name in listing.files.get("train", [])}
+    lost = [name for name in listing.class_names if name in trained - left]
     if lost:
         raise config.Refused(
             f"--folder={listing.folder}: no readable image for class {_some(lost)}"
@@ -220,7 +221,12 @@ def _hold_out(
     """Moves a share of train to validation by the hash of the path."""
     if not share or "train" not in files:
         return files
-    chosen = [_hash(path) < share for path, _ in files["train"]]
+    # Of every class one image, the last by hash, stays to train on.
+    last: dict[str, tuple[float, str]] = {}
+    for path, name in files["train"]:
+        last[name] = max(last.get(name, (-1.0, "")), (_hash(path), path))
+    kept = {path for _, path in last.values()}
+    chosen = [_hash(p) < share and p not in kept for p, _ in files["train"]]
     parts = {
         "train": [f for f, out in zip(files["train"], chosen, strict=True) if not out],
         "validation": [f for f, out in zip(files["train"], chosen, strict=True) if out],

@@ -71,7 +71,7 @@ def open_all(name: str, data_dir: str | None = None) -> Mixture:
         config.Refused: what `open_source` refuses; a set twice; other classes.
     """
     parts = [_PART.match(part.strip()) for part in name.split("+")]
-    if None in parts:
+    if None in parts or any("*" in part[1] for part in parts):
         raise config.Refused(
             f"data.name={name}: need NAME, or NAME*WEIGHT+NAME with whole weights"
         )

@@ -1,8 +1,6 @@
 """TASKS: the 19 tasks of VTAB-1k as rows (paper.md 4), to be opened as 'vtab/NAME'.
 
-The training set is 800 examples of one part and 200 of another, the first ones in the
-order of TFDS' files: neither shuffled nor balanced. To use a task, train on `train800`
-and choose by `val200`, then train on `train800val200` and report `test`.
+Their splits and exceptions stand in `vit_tf/vtab_protocol.py`.
 """
 
 import dataclasses
@@ -10,6 +8,7 @@ import enum
 
 import tensorflow as tf
 
+from vit_tf import vtab_protocol
 from vit_tf.data import labels, rows
 
 
@@ -26,37 +25,12 @@ class Task(rows.Row):
     Attributes:
         group: one of three kinds of images.
         column: the task's name in the paper's Table 9.
-        val200: the 200 examples to choose by.
-        test: the split that is reported.
-        flip: whether training images may be mirrored (paper.md 4.4).
-        crop: whether training images may be cropped at random.
-        train800: the 800 examples to train on meanwhile.
+        protocol: its splits, and what augmentation it forbids.
     """
 
     group: Group
     column: str
-    val200: str
-    test: str
-    flip: bool = True
-    crop: bool = True
-
-    train800: str = "train[:800]"
-
-    @property
-    def train800val200(self) -> str:
-        return f"{self.train800}+{self.val200}"
-
-
-def _task(*, val200: str, test: str = "test", **others) -> Task:
-    """A task whose development and final splits are those of VTAB-1k."""
-    train800 = Task.train800
-    return Task(
-        val200=val200,
-        test=test,
-        development=(train800, val200),
-        final=(f"{train800}+{val200}", test),
-        **others,
-    )
+    protocol: vtab_protocol.Protocol
 
 
 def _brighten(encoded: tf.Tensor) -> tf.Tensor:
@@ -65,192 +39,172 @@ def _brighten(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_png(pixels * tf.constant(255, tf.uint8), compression=1)
 
 
-def _dsprites(column: str, label: labels.Label, **others) -> Task:
-    return _task(
-        group=Group.STRUCTURED,
-        column=column,
-        tfds_name="dsprites",
-        version="2.0.0",
-        num_classes=16,
-        counts={"train": 737_280},
-        val200="train[589824:590024]",
-        test="train[663552:]",
-        label=label,
-        redraw=_brighten,
-        **others,
-    )
+def _dsprites(column: str, label: labels.Label) -> dict:
+    return {
+        "group": Group.STRUCTURED,
+        "column": column,
+        "tfds_name": "dsprites",
+        "version": "2.0.0",
+        "num_classes": 16,
+        "counts": {"train": 737_280},
+        "label": label,
+        "redraw": _brighten,
+    }
 
 
-def _clevr(column: str, num_classes: int, label: labels.Label) -> Task:
-    return _task(
-        group=Group.STRUCTURED,
-        column=column,
-        tfds_name="clevr",
-        version="3.1.0",
-        num_classes=num_classes,
-        counts={"train": 70_000, "validation": 15_000, "test": 15_000},
-        val200="train[63000:63200]",
-        test="validation",  # CLEVR's own test scenes have no annotations
-        label=label,
-        crop=False,
-    )
+def _clevr(column: str, num_classes: int, label: labels.Label) -> dict:
+    return {
+        "group": Group.STRUCTURED,
+        "column": column,
+        "tfds_name": "clevr",
+        "version": "3.1.0",
+        "num_classes": num_classes,
+        "counts": {"train": 70_000, "validation": 15_000, "test": 15_000},
+        "label": label,
+    }
 
 
-def _smallnorb(column: str, num_classes: int, key: str, **others) -> Task:
-    return _task(
-        group=Group.STRUCTURED,
-        column=column,
-        tfds_name="smallnorb",
-        version="2.0.0",
-        num_classes=num_classes,
-        counts={"train": 24_300, "test": 24_300},
-        val200="test[:200]",
-        test="test[50%:]",
-        label=labels.stored(key),
-        **others,
-    )
+def _smallnorb(column: str, num_classes: int, key: str) -> dict:
+    return {
+        "group": Group.STRUCTURED,
+        "column": column,
+        "tfds_name": "smallnorb",
+        "version": "2.0.0",
+        "num_classes": num_classes,
+        "counts": {"train": 24_300, "test": 24_300},
+        "label": labels.stored(key),
+    }
 
 
 # In the order of Table 9. Pets: VTAB pins 3.x, which TFDS cannot build any more;
 # 4.0.0 replaces a few corrupt images.
 _NAMED = {
-    "caltech101": _task(
-        group=Group.NATURAL,
-        column="Caltech101",
-        tfds_name="caltech101",
-        version="3.0.2",
-        num_classes=102,
-        counts={"train": 3060, "test": 6084},
-        val200="train[2754:2954]",
-    ),
-    "cifar100": _task(
-        group=Group.NATURAL,
-        column="CIFAR-100",
-        tfds_name="cifar100",
-        version="3.0.2",
-        num_classes=100,
-        counts={"train": 50_000, "test": 10_000},
-        val200="train[45000:45200]",
-    ),
-    "dtd": _task(
-        group=Group.NATURAL,
-        column="DTD",
-        tfds_name="dtd",
-        version="3.0.1",
-        num_classes=47,
-        counts={"train": 1880, "validation": 1880, "test": 1880},
-        val200="validation[:200]",
-    ),
-    "flowers102": _task(
-        group=Group.NATURAL,
-        column="Flowers102",
-        tfds_name="oxford_flowers102",
-        version="2.1.1",
-        num_classes=102,
-        counts={"train": 1020, "validation": 1020, "test": 6149},
-        val200="validation[:200]",
-    ),
-    "pets": _task(
-        group=Group.NATURAL,
-        column="Pets",
-        tfds_name="oxford_iiit_pet",
-        version="4.0.0",
-        num_classes=37,
-        counts={"train": 3680, "test": 3669},
-        val200="train[2944:3144]",
-    ),
-    "sun397": _task(
-        group=Group.NATURAL,
-        column="Sun397",
-        tfds_name="sun397/tfds",
-        version="4.0.0",
-        num_classes=397,
-        counts={"train": 76_128, "validation": 10_875, "test": 21_750},
-        val200="validation[:200]",
-    ),
-    "svhn": _task(
-        group=Group.NATURAL,
-        column="SVHN",
-        tfds_name="svhn_cropped",
-        version="3.1.0",
-        num_classes=10,
-        counts={"train": 73_257, "test": 26_032},
-        val200="train[65931:66131]",
-    ),
-    "camelyon": _task(
-        group=Group.SPECIALIZED,
-        column="Camelyon",
-        tfds_name="patch_camelyon",
-        version="2.0.0",
-        num_classes=2,
-        counts={"train": 262_144, "validation": 32_768, "test": 32_768},
-        val200="validation[:200]",
-    ),
-    "eurosat": _task(
-        group=Group.SPECIALIZED,
-        column="EuroSAT",
-        tfds_name="eurosat/rgb",
-        version="2.0.0",
-        num_classes=10,
-        counts={"train": 27_000},
-        val200="train[16200:16400]",
-        test="train[21600:]",
-    ),
-    "resisc45": _task(
-        group=Group.SPECIALIZED,
-        column="Resisc45",
-        tfds_name="resisc45",
-        version="3.0.0",
-        num_classes=45,
-        counts={"train": 31_500},
-        val200="train[18900:19100]",
-        test="train[25200:]",
-        manual_files=("NWPU-RESISC45",),
-        manual_page="https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs (a rar, unpacked)",
-    ),
-    "retinopathy": _task(
-        group=Group.SPECIALIZED,
-        column="Retinopathy",
-        tfds_name="diabetic_retinopathy_detection/btgraham-300",
-        version="3.0.0",
-        num_classes=5,
-        counts={"train": 35_126, "validation": 10_906, "test": 42_670},
-        val200="validation[:200]",
-        manual_files=("train", "test", "sample", "trainLabels.csv"),
-        manual_page="https://www.kaggle.com/c/diabetic-retinopathy-detection/data "
+    "caltech101": {
+        "group": Group.NATURAL,
+        "column": "Caltech101",
+        "tfds_name": "caltech101",
+        "version": "3.0.2",
+        "num_classes": 102,
+        "counts": {"train": 3060, "test": 6084},
+    },
+    "cifar100": {
+        "group": Group.NATURAL,
+        "column": "CIFAR-100",
+        "tfds_name": "cifar100",
+        "version": "3.0.2",
+        "num_classes": 100,
+        "counts": {"train": 50_000, "test": 10_000},
+    },
+    "dtd": {
+        "group": Group.NATURAL,
+        "column": "DTD",
+        "tfds_name": "dtd",
+        "version": "3.0.1",
+        "num_classes": 47,
+        "counts": {"train": 1880, "validation": 1880, "test": 1880},
+    },
+    "flowers102": {
+        "group": Group.NATURAL,
+        "column": "Flowers102",
+        "tfds_name": "oxford_flowers102",
+        "version": "2.1.1",
+        "num_classes": 102,
+        "counts": {"train": 1020, "validation": 1020, "test": 6149},
+    },
+    "pets": {
+        "group": Group.NATURAL,
+        "column": "Pets",
+        "tfds_name": "oxford_iiit_pet",
+        "version": "4.0.0",
+        "num_classes": 37,
+        "counts": {"train": 3680, "test": 3669},
+    },
+    "sun397": {
+        "group": Group.NATURAL,
+        "column": "Sun397",
+        "tfds_name": "sun397/tfds",
+        "version": "4.0.0",
+        "num_classes": 397,
+        "counts": {"train": 76_128, "validation": 10_875, "test": 21_750},
+    },
+    "svhn": {
+        "group": Group.NATURAL,
+        "column": "SVHN",
+        "tfds_name": "svhn_cropped",
+        "version": "3.1.0",
+        "num_classes": 10,
+        "counts": {"train": 73_257, "test": 26_032},
+    },
+    "camelyon": {
+        "group": Group.SPECIALIZED,
+        "column": "Camelyon",
+        "tfds_name": "patch_camelyon",
+        "version": "2.0.0",
+        "num_classes": 2,
+        "counts": {"train": 262_144, "validation": 32_768, "test": 32_768},
+    },
+    "eurosat": {
+        "group": Group.SPECIALIZED,
+        "column": "EuroSAT",
+        "tfds_name": "eurosat/rgb",
+        "version": "2.0.0",
+        "num_classes": 10,
+        "counts": {"train": 27_000},
+    },
+    "resisc45": {
+        "group": Group.SPECIALIZED,
+        "column": "Resisc45",
+        "tfds_name": "resisc45",
+        "version": "3.0.0",
+        "num_classes": 45,
+        "counts": {"train": 31_500},
+        "manual_files": ("NWPU-RESISC45",),
+        "manual_page": "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs (a rar, unpacked)",
+    },
+    "retinopathy": {
+        "group": Group.SPECIALIZED,
+        "column": "Retinopathy",
+        "tfds_name": "diabetic_retinopathy_detection/btgraham-300",
+        "version": "3.0.0",
+        "num_classes": 5,
+        "counts": {"train": 35_126, "validation": 10_906, "test": 42_670},
+        "manual_files": ("train", "test", "sample", "trainLabels.csv"),
+        "manual_page": "https://www.kaggle.com/c/diabetic-retinopathy-detection/data "
         "(train.zip, test.zip and sample.zip unpacked into folders of these names)",
-    ),
+    },
     "clevr_count": _clevr("Clevr-Count", 8, labels.clevr_count()),
     "clevr_distance": _clevr("Clevr-Dist", 6, labels.clevr_distance()),
-    "dmlab": _task(
-        group=Group.STRUCTURED,
-        column="DMLab",
-        tfds_name="dmlab",
-        version="2.0.1",
-        num_classes=6,
-        counts={"train": 65_550, "validation": 22_628, "test": 22_735},
-        val200="validation[:200]",
-        crop=False,
-    ),
-    "dsprites_location": _dsprites(
-        "dSpr-Loc", labels.grouped("label_x_position", 2.0), flip=False, crop=False
-    ),
+    "dmlab": {
+        "group": Group.STRUCTURED,
+        "column": "DMLab",
+        "tfds_name": "dmlab",
+        "version": "2.0.1",
+        "num_classes": 6,
+        "counts": {"train": 65_550, "validation": 22_628, "test": 22_735},
+    },
+    "dsprites_location": _dsprites("dSpr-Loc", labels.grouped("label_x_position", 2.0)),
     "dsprites_orientation": _dsprites(
-        "dSpr-Ori", labels.grouped("label_orientation", 2.5), flip=False
+        "dSpr-Ori", labels.grouped("label_orientation", 2.5)
     ),
-    "kitti_distance": _task(
-        group=Group.STRUCTURED,
-        column="KITTI-Dist",
-        tfds_name="kitti",
-        version="3.1.0",
-        num_classes=4,
-        counts={"train": 6347, "validation": 423, "test": 711},
-        val200="validation[:200]",
-        label=labels.kitti_distance(),
-        crop=False,
-    ),
-    "smallnorb_azimuth": _smallnorb("sNORB-Azim", 18, "label_azimuth", flip=False),
+    "kitti_distance": {
+        "group": Group.STRUCTURED,
+        "column": "KITTI-Dist",
+        "tfds_name": "kitti",
+        "version": "3.1.0",
+        "num_classes": 4,
+        "counts": {"train": 6347, "validation": 423, "test": 711},
+        "label": labels.kitti_distance(),
+    },
+    "smallnorb_azimuth": _smallnorb("sNORB-Azim", 18, "label_azimuth"),
     "smallnorb_elevation": _smallnorb("sNORB-Elev", 9, "label_elevation"),
 }
 
-TASKS = {f"vtab/{name}": task for name, task in _NAMED.items()}
+TASKS = {
+    f"vtab/{name}": Task(
+        protocol=protocol,
+        development=(protocol.train800, protocol.val200),
+        final=(protocol.train800val200, protocol.test),
+        **_NAMED[name],
+    )
+    for name, protocol in vtab_protocol.TASKS.items()
+}
