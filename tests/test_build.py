@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -348,3 +349,14 @@ def test_a_width_that_its_heads_do_not_divide_is_refused():
         build.build(
             config.Model(variant="ViT-mu/4", num_heads=5), num_classes=2, image_size=8
         )
+
+
+def test_an_outline_is_never_allocated():
+    """Not even by a later symbolic call, which makes what Keras has waiting."""
+    network = build.outline(
+        config.Model(variant="ViT-mu/4"), num_classes=2, image_size=8
+    )
+    small = build.build(config.Model(variant="ViT-mu/4"), num_classes=2, image_size=8)
+    keras.Model(inputs := keras.Input((8, 8, 3)), small(inputs))
+    assert small.weights[0]._value is not None
+    assert all(weight._value is None for weight in network.weights)

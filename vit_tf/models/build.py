@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 from vit_tf import config
 from vit_tf.models import bit, resnet, vit
@@ -125,8 +126,16 @@ def build(
 
 def outline(model: config.Model, *, num_classes: int, image_size: int) -> keras.Model:
     """The same network with shapes only: nothing is allocated, nothing can be run."""
+    # Keras keeps a list of variables to allocate later, and allocates them all when
+    # the next symbolic call ends: of every outline ever made.
+    waiting = global_state.get_global_attribute(
+        "uninitialized_variables", [], set_to_default=True
+    )
+    known = len(waiting)
     with keras.StatelessScope(initialize_variables=False):
-        return build(model, num_classes=num_classes, image_size=image_size)
+        network = build(model, num_classes=num_classes, image_size=image_size)
+    del waiting[known:]
+    return network
 
 
 def token_stride(model: config.Model) -> int:
