@@ -101,7 +101,9 @@ def _evaluation(cfg, source):
 
 
 def _names(source, batch):
-    first = getattr(source, "sources", (source,))[0]
+    from vit_tf.data import mixture
+
+    first = mixture.of(source).sources[0]
     names = first.class_names
     if first.multi_label:
         return [
