@@ -1,6 +1,7 @@
 """The promises of the streams: pure, resumable, divisible, exact."""
 
 import io
+import os
 import pathlib
 import subprocess
 import sys
@@ -380,6 +381,79 @@ def test_a_strategy_gets_the_same_rows(source):
     for step, batch in zip(range(3), distributed):
         rows = np.concatenate(strategy.experimental_local_results(batch["index"]))
         np.testing.assert_array_equal(rows, whole["index"][step])
+
+
+_REWRITES = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+tf.keras.utils.set_random_seed(0)
+tf.config.experimental.enable_op_determinism()
+from vit_tf import config
+from vit_tf.data import mixture, pipeline, storage
+
+def run(name, dataset):
+    print(name, file=sys.stderr, flush=True)
+    next(iter(dataset))
+
+# A stateful op in a function of the stream, which TensorFlow must not run ahead of.
+count = tf.Variable(0, dtype=tf.int64)
+run("stream: control", tf.data.Dataset.range(9).map(
+    lambda i: i + count.assign_add(1), num_parallel_calls=2).prefetch(1))
+name, data_dir = sys.argv[1:]
+sources = mixture.open_all(name, data_dir)
+data = config.Data(
+    name=name, image_size=16, batch_size=8, randaug_layers=2, mixup=0.5
+)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for name, size in (("memory", storage.IN_MEMORY_BYTES), ("files", 0)):
+    storage.IN_MEMORY_BYTES = size
+    run("stream: " + name, pipeline.train_stream(sources, data, seed=0))
+    run(
+        "stream: a host's share from " + name,
+        pipeline.train_stream(
+            sources, data, seed=0, start_step=3, num_hosts=2, num_replicas=2
+        ),
+    )
+    run(
+        "stream: replicas from " + name,
+        strategy.distribute_datasets_from_function(
+            lambda _: pipeline.train_stream(sources, data, seed=0, num_replicas=2)
+        ),
+    )
+evals = pipeline.eval_stream(sources.sources[0], data, "test", batch_size=8)
+run("stream: evaluation", evals)
+"""
+
+
+def test_the_streams_run_in_parallel_and_ahead_under_op_determinism(tmp_path):
+    """TensorFlow slows a stream down if a function in it keeps a state.
+
+    Under `enable_op_determinism` it then maps one example after the other and never
+    prefetches, which halves the rate on two cores. `Dataset.counter` is enough.
+    """
+    for name in ("pictures", "others"):
+        _prepare(tmp_path, name)
+    done = subprocess.run(
+        [sys.executable, "-c", _REWRITES, "pictures*3+others", tmp_path / "data"],
+        cwd=pathlib.Path(__file__).parent.parent,
+        env=os.environ
+        | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "make_deterministic=2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    slowed, name = set(), ""
+    for line in done.stderr.splitlines():
+        if line.startswith("stream: "):
+            name = line.removeprefix("stream: ")
+        elif "Rewriting node" in line:
+            slowed.add(name)
+    assert slowed == {"control"}
 
 
 _LONG = """

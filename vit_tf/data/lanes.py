@@ -101,7 +101,7 @@ class _Lane:
             skipped = tf.where(epoch == first, passed, tf.zeros_like(passed))
             return self._read_epoch(epoch, number, skipped)
 
-        epochs = tf.data.Dataset.counter().map(lambda i: first + i)
+        epochs = tf.data.Dataset.range(tf.int64.max).map(lambda i: first + i)
         return epochs.flat_map(read_epoch).prefetch(1).unbatch()
 
     def _before(self, epoch, number):

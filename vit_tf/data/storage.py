@@ -163,7 +163,7 @@ def _from_memory(
         return {"epoch": tf.fill(tf.shape(place), epoch), "place": place}
 
     def stream(loaded: dict[str, tf.Tensor]) -> tf.data.Dataset:
-        rows = tf.data.Dataset.counter(order.first_epoch).map(permute)
+        rows = tf.data.Dataset.range(order.first_epoch, tf.int64.max).map(permute)
         rows = rows.prefetch(1).unbatch()
         return rows.map(
             lambda row: {
