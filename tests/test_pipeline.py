@@ -405,9 +405,7 @@ run("stream: control", tf.data.Dataset.range(9).map(
     lambda i: i + count.assign_add(1), num_parallel_calls=2).prefetch(1))
 name, data_dir = sys.argv[1:]
 sources = mixture.open_all(name, data_dir)
-data = config.Data(
-    name=name, image_size=16, batch_size=8, randaug_layers=2, mixup=0.5
-)
+data = config.Data(name=name, image_size=16, batch_size=8, mixup=0.5)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 for name, size in (("memory", storage.IN_MEMORY_BYTES), ("files", 0)):
     storage.IN_MEMORY_BYTES = size
@@ -424,6 +422,8 @@ for name, size in (("memory", storage.IN_MEMORY_BYTES), ("files", 0)):
             lambda _: pipeline.train_stream(sources, data, seed=0, num_replicas=2)
         ),
     )
+data.randaug_layers = 2
+run("stream: RandAugment", pipeline.train_stream(sources, data, seed=0))
 evals = pipeline.eval_stream(sources.sources[0], data, "test", batch_size=8)
 run("stream: evaluation", evals)
 """
