@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # `BESIDE` says so, and any floor below.
 FLOORS = [
     ["vit_tf/config.py"],
-    ["vit_tf/recipes.py"],
+    ["vit_tf/overrides.py", "vit_tf/recipes.py"],
     [
         "vit_tf/files.py",
         "vit_tf/runtime.py",

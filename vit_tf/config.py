@@ -11,8 +11,6 @@ import enum
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -333,50 +331,6 @@ def nearest(word: str, words: Iterable[str]) -> str:
     if close:
         return f" (did you mean {close[0]}?)"
     return f" (one of: {', '.join(words)})" if 0 < len(words) <= 12 else ""
-
-
-def override(config: Config, path: str, text: str) -> None:
-    """Sets the knob `path`, such as 'optim.lr', from its command line text.
-
-    'none' clears an optional knob; tuples are written with commas.
-
-    Raises:
-        Refused: unknown knob, wrong type or value out of range, in one line.
-    """
-    known = fields(config)
-    if path not in known:
-        # A right name in the wrong place is the commonest slip.
-        last = path.rsplit(".", 1)[-1]
-        same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-        hint = f" (did you mean {same[0]}?)" if same else nearest(path, known)
-        raise Refused(f"--config.{path}: no such field{hint}")
-    holder = config
-    *parents, name = path.split(".")
-    for parent in parents:
-        holder = getattr(holder, parent)
-    kind = typing.get_type_hints(type(holder))[name]
-    try:
-        setattr(holder, name, _parse(kind, text))
-    except pydantic.ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        enums = [k for k in (kind, *typing.get_args(kind)) if type(k) is enum.EnumMeta]
-        choices = enums[0] if enums else ()
-        hint = nearest(text, [c.value for c in choices]) if choices else ""
-        raise Refused(f"--config.{path}={text}: {problem}{hint}") from None
-
-
-def _parse(kind: Any, text: str) -> Any:
-    """Text to what pydantic should validate as `kind`."""
-    arguments = typing.get_args(kind)
-    optional = isinstance(kind, types.UnionType) and type(None) in arguments
-    if optional and text.lower() in ("none", ""):
-        return None
-    if typing.get_origin(kind) is tuple:
-        if text[:1] + text[-1:] in ("()", "[]"):  # not the brackets of test[:100]
-            text = text[1:-1]
-        parts = [part.strip(" '\"") for part in text.split(",")]
-        return tuple(part for part in parts if part)
-    return text
 
 
 def first_problem(error: pydantic.ValidationError) -> str:
