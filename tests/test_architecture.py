@@ -14,7 +14,10 @@ FLOORS = [
     ["vit_tf/overrides.py", "vit_tf/recipes.py"],
     [
         "vit_tf/files.py",
+        "vit_tf/cluster.py",
+        "vit_tf/hosts.py",
         "vit_tf/runtime.py",
+        "vit_tf/pace.py",
         "vit_tf/record.py",
         "vit_tf/optim.py",
         "vit_tf/data/",
@@ -27,6 +30,7 @@ FLOORS = [
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
         "vit_tf/inspection.py",
+        "vit_tf/failures.py",
         "vit_tf/step.py",
     ],
     ["vit_tf/train.py"],

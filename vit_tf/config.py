@@ -121,10 +121,18 @@ class Keep(enum.StrEnum):
 
 
 class Precision(enum.StrEnum):
-    """Keras dtype policies. Variables are float32 in both."""
+    """Keras dtype policies. Variables are float32 in all of them."""
 
     FLOAT32 = "float32"
     MIXED_BFLOAT16 = "mixed_bfloat16"
+    MIXED_FLOAT16 = "mixed_float16"  # with a dynamic loss scale (see optim.py)
+
+
+class MomentDtype(enum.StrEnum):
+    """How the first moment, or SGD's momentum, is stored."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"  # as the authors; it is computed in float32
 
 
 class Jit(enum.StrEnum):
@@ -227,6 +235,7 @@ class Optim:
     beta2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    moment_dtype: MomentDtype = MomentDtype.FLOAT32
     # Decay of the Polyak average of the weights (0.9999 for Table 2). None: off.
     polyak: float | None = Field(default=None, gt=0, lt=1)
 
@@ -245,6 +254,13 @@ class Train:
     log_every_steps: int = Field(default=50, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)  # the newest n stay
+    # Checkpoints of these steps stay as well. None: none does.
+    keep_every_steps: int | None = Field(default=None, gt=0)
+    # As does the best so far by an evaluated number, such as test/accuracy.
+    keep_best: str | None = None
+    # Steps of a run that may have a non-finite loss or gradient, and are skipped;
+    # one more stops the run. 0: the first one does.
+    skip_bad_steps: int = Field(default=0, ge=0)
 
 
 @_typed
