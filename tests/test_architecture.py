@@ -11,10 +11,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 # `BESIDE` says so, and any floor below.
 FLOORS = [
     ["vit_tf/config.py", "vit_tf/vtab_protocol.py"],
-    ["vit_tf/recipes.py"],
+    ["vit_tf/overrides.py", "vit_tf/recipes.py"],
     [
         "vit_tf/files.py",
+        "vit_tf/cluster.py",
+        "vit_tf/hosts.py",
         "vit_tf/runtime.py",
+        "vit_tf/pace.py",
         "vit_tf/record.py",
         "vit_tf/optim.py",
         "vit_tf/data/",
@@ -27,6 +30,7 @@ FLOORS = [
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
         "vit_tf/inspection.py",
+        "vit_tf/failures.py",
         "vit_tf/step.py",
     ],
     ["vit_tf/train.py"],

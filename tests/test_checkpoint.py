@@ -12,7 +12,7 @@ from vit_tf import checkpoint, config, optim
 from vit_tf.models import build
 
 
-def _keeper(folder, *, keep=2, value=0.0, depth=2):
+def _keeper(folder, *, keep=2, value=0.0, depth=2, **rules):
     cfg = tiny.make(model__depth=depth, optim__polyak=0.9)
     keras.utils.set_random_seed(0)
     model = build.build(cfg.model, num_classes=10, image_size=16)
@@ -22,7 +22,7 @@ def _keeper(folder, *, keep=2, value=0.0, depth=2):
     for variable in [*model.trainable_variables, *optimizer.averages]:
         variable.assign(tf.fill(variable.shape, value))
     return model, checkpoint.Keeper(
-        str(folder), model=model, optimizer=optimizer, keep=keep
+        str(folder), model=model, optimizer=optimizer, keep=keep, **rules
     )
 
 
@@ -47,6 +47,31 @@ def test_the_newest_few_stay(tmp_path):
         "step_00000003",
         "step_00000010",
     ]
+
+
+def test_every_kth_and_the_best_stay_with_the_newest(tmp_path):
+    scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.6, 5: 0.1, 6: 0.95}
+
+    def best(steps):
+        return max(steps, key=scores.get)
+
+    _, keeper = _keeper(tmp_path, keep=1, every=4, best=best)
+    for step in range(1, 6):
+        keeper.save(step)
+    assert keeper.steps() == [2, 4, 5]
+    keeper.save(6)
+    assert keeper.steps() == [4, 6], "2 is not the best any more"
+
+
+def test_processes_that_do_not_write_leave_checkpoints_alone(tmp_path):
+    _, keeper = _keeper(tmp_path, value=3.0)
+    keeper.save(5)
+    unfinished = tmp_path / "step_00000009.unfinished"
+    unfinished.mkdir()
+    model, reader = _keeper(tmp_path, value=0.0, writes=False)
+    assert reader.restore() == 5 and _values(model) == {3.0}
+    reader.save(6)
+    assert keeper.steps() == [5] and unfinished.exists()
 
 
 @pytest.mark.parametrize("window", ["writing", "before the mark"])
@@ -95,7 +120,7 @@ def test_another_models_checkpoint_is_refused(tmp_path):
     _, keeper = _keeper(tmp_path, depth=1)
     keeper.save(5)
     _, other = _keeper(tmp_path, depth=2)
-    with pytest.raises(config.Refused, match="step_00000005 cannot be read"):
+    with pytest.raises(config.Refused, match="of another model and optimizer"):
         other.restore()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vit_tf import config
+from vit_tf import config, overrides
 
 
 @given(
@@ -35,7 +35,7 @@ def test_fingerprint_depends_on_every_field():
     fields = config.fields(config.Config())
     for path, value in fields.items():
         cfg = config.Config()
-        config.override(cfg, path, _another(path, value))
+        overrides.override(cfg, path, _another(path, value))
         prints.add(config.fingerprint(cfg))
     assert len(prints) == len(fields) + 1
 
@@ -88,7 +88,7 @@ def _another(path, value):
 )
 def test_refusals_are_one_line_and_name_the_field(path, text, said):
     with pytest.raises(config.Refused) as caught:
-        config.override(config.Config(), path, text)
+        overrides.override(config.Config(), path, text)
     line = str(caught.value)
     assert said in line and f"--config.{path}" in line
     assert "\n" not in line
@@ -106,14 +106,14 @@ def test_override_sets_optionals_tuples_and_enums():
         ("objective.loss", "sigmoid", config.Loss.SIGMOID),
         ("data.flip", "false", False),
     ]:
-        config.override(cfg, path, text)
+        overrides.override(cfg, path, text)
         assert config.fields(cfg)[path] == value
 
 
 def test_a_refused_override_changes_nothing():
     cfg = config.Config()
     with pytest.raises(config.Refused):
-        config.override(cfg, "optim.lr", "-1")
+        overrides.override(cfg, "optim.lr", "-1")
     assert cfg == config.Config()
 
 
@@ -174,10 +174,10 @@ def test_every_knob_has_a_simple_type():
 def test_a_subset_is_an_amount_and_a_unit():
     cfg = config.Config()
     assert cfg.data.subset.amount is None
-    config.override(cfg, "data.subset.amount", "5")
-    config.override(cfg, "data.subset.unit", "shots")
+    overrides.override(cfg, "data.subset.amount", "5")
+    overrides.override(cfg, "data.subset.unit", "shots")
     assert cfg.data.subset == config.Subset(amount=5, unit=config.Keep.SHOTS)
     assert config.from_json(config.to_json(cfg)) == cfg
     for path, text in (("amount", "0"), ("unit", "shot"), ("seed", "-1")):
         with pytest.raises(config.Refused, match=f"data.subset.{path}={text}"):
-            config.override(cfg, f"data.subset.{path}", text)
+            overrides.override(cfg, f"data.subset.{path}", text)

@@ -234,6 +234,29 @@ def test_evaluation_uses_the_configured_view(source, crop):
         np.testing.assert_array_equal(batch["image"][row], expected)
 
 
+@pytest.mark.parametrize("num_hosts", [2, 4])
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_hosts_evaluate_what_one_host_evaluates(source, num_hosts, batch_size):
+    """Host by host, the rows of a batch and its padding are the same."""
+
+    def indices(hosts, host):
+        stream = pipeline.eval_stream(
+            source,
+            _data(),
+            "test",
+            batch_size=batch_size,
+            num_hosts=hosts,
+            host_index=host,
+            num_replicas=4,
+        )
+        b = batch_size // 4
+        found = np.stack([batch["index"].numpy() for batch in stream])
+        return found.reshape(-1, 4 // hosts, b)  # (batches, its replicas, b)
+
+    shares = [indices(num_hosts, host) for host in range(num_hosts)]
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), indices(1, 0))
+
+
 def test_a_batch_that_does_not_divide_is_refused(source):
     with pytest.raises(
         config.Refused, match="data.batch_size=100.*8 replicas.*96, 104"

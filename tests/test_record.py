@@ -17,6 +17,32 @@ def test_a_torn_last_row_is_left_out(tmp_path):
     assert found == rows
 
 
+def test_the_best_step_is_the_highest_or_the_lowest_loss(tmp_path):
+    rows = [
+        {"step": step, "split": "test", "name": name, "value": value}
+        for step, accuracy, loss in ((2, 0.5, 1.0), (4, 0.9, 3.0), (6, 0.9, 2.0))
+        for name, value in (("accuracy", accuracy), ("loss", loss))
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text)
+
+    def best(metric, among=(2, 4, 6)):
+        return record.best_step(str(tmp_path), metric, list(among))
+
+    assert best("test/accuracy") == 4, "the earlier of equals"
+    assert best("test/accuracy", (2, 6)) == 6
+    assert best("test/loss") == 2
+    assert best("validation/loss") is None
+
+
+def test_a_run_that_does_not_write_leaves_the_folder_alone(tmp_path):
+    with record.Run(str(tmp_path), config.Config(), writes=False) as run:
+        run.begin(0, data=DATA)
+        run.write({"step": 1, "loss": 1.0})
+        run.finish({})
+    assert not list(tmp_path.iterdir())
+
+
 DATA = {"dataset": "digits 1.0.0", "training_examples": 7}
 
 

@@ -44,7 +44,7 @@ def command(workdir, data_dir: str, **changes: object) -> list[str]:
     ]
 
 
-def start(arguments: list[str], **options) -> subprocess.Popen:
+def start(arguments: list[str], *, env=(), **options) -> subprocess.Popen:
     """Starts a command in the project's folder, stderr as text."""
     return subprocess.Popen(
         arguments,
@@ -52,7 +52,7 @@ def start(arguments: list[str], **options) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env),
         **options,
     )
 

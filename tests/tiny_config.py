@@ -1,6 +1,6 @@
 """The config of a run that takes seconds, the twin of the real ones."""
 
-from vit_tf import config
+from vit_tf import config, overrides
 
 OVERRIDES = {
     "model.variant": "ViT-mu/8",
@@ -25,7 +25,7 @@ def make(**changes: object) -> config.Config:
     cfg = config.Config()
     changed = {name.replace("__", "."): str(value) for name, value in changes.items()}
     for path, text in (OVERRIDES | changed).items():
-        config.override(cfg, path, text)
+        overrides.override(cfg, path, text)
     return cfg
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pydantic
 from absl import app, flags, logging
 
-from vit_tf import config
+from vit_tf import config, overrides
 
 _OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
 
@@ -102,7 +102,7 @@ def define_config() -> Callable[[], config.Config]:
             )
         chosen = load_config(holder.value)
         for path, text in _overrides:
-            config.override(chosen, path, text)
+            overrides.override(chosen, path, text)
         return chosen
 
     return loaded

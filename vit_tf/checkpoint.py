@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,16 +23,30 @@ _MARK = "complete.json"
 
 
 class Keeper:
-    """Saves and restores model and optimizer; keeps the newest few.
+    """Saves and restores model and optimizer; keeps a few.
 
     Args:
         folder: where the checkpoints of one run lie; any path of tf.io.gfile.
-        keep: how many stay.
+        keep: how many of the newest stay.
+        every: checkpoints of multiples of it stay as well; None: none does.
+        best: which of the steps it is given stays as the best; None: none does.
+        writes: false in the processes that train with the one that saves.
     """
 
-    def __init__(self, folder: str, *, model, optimizer, keep: int):
+    def __init__(
+        self,
+        folder: str,
+        *,
+        model,
+        optimizer,
+        keep: int,
+        every: int | None = None,
+        best: Callable[[list[int]], int | None] | None = None,
+        writes: bool = True,
+    ):
         self.folder = folder
-        self.keep = keep
+        self.keep, self.every, self.best = keep, every, best
+        self.writes = writes
         self._state = tf.train.Checkpoint(
             model=_Variables(model.variables), optimizer=_Variables(optimizer.variables)
         )
@@ -42,12 +56,14 @@ class Keeper:
         return saved_steps(self.folder)
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of `step`, then drops the ones past `keep`.
+        """Writes the checkpoint of `step`, then drops those that need not stay.
 
         Raises:
             config.Refused: the disk is full or cannot be written; checkpoints
                 that were there before are untouched.
         """
+        if not self.writes:
+            return
         final = os.path.join(self.folder, f"step_{step:08d}")
         unfinished = f"{final}.unfinished"
         try:
@@ -66,8 +82,18 @@ class Keeper:
                 f"{files.reason(error.__cause__ or error)}; {last}; free some space and run the same "
                 "command again"
             ) from error
-        for old in self.steps()[: -self.keep]:
+        for old in self._droppable():
             files.remove(os.path.join(self.folder, f"step_{old:08d}"))
+
+    def _droppable(self) -> list[int]:
+        """Steps whose checkpoints no rule keeps."""
+        steps = self.steps()
+        best = self.best(steps) if self.best else None
+        return [
+            step
+            for step in steps[: -self.keep]
+            if step != best and not (self.every and step % self.every == 0)
+        ]
 
     def restore(self) -> int:
         """Restores the newest checkpoint; the step it was saved at, or 0.
@@ -76,13 +102,17 @@ class Keeper:
             config.Refused: it cannot be read or belongs to another model.
         """
         steps = self.steps()
-        self._sweep(steps)
+        if self.writes:
+            self._sweep(steps)
         if not steps:
             return 0
         path = os.path.join(self.folder, f"step_{steps[-1]:08d}")
         try:
+            self._check_names(path)
             status = self._state.read(os.path.join(path, "state"))
             status.assert_existing_objects_matched()
+        except config.Refused:
+            raise
         except Exception as error:  # TensorFlow raises many kinds for damaged files
             before = f"step {steps[-2]}" if len(steps) > 1 else "the beginning"
             raise config.Refused(
@@ -90,6 +120,33 @@ class Keeper:
                 f"folder to go on from {before}"
             ) from error
         return steps[-1]
+
+    def _check_names(self, path: str) -> None:
+        """Refuses a checkpoint whose arrays are not those of model and optimizer."""
+        reader = tf.train.load_checkpoint(os.path.join(path, "state"))
+        end = "/.ATTRIBUTES/VARIABLE_VALUE"
+        saved = {
+            name.removesuffix(end): tuple(shape)
+            for name, shape in reader.get_variable_to_shape_map().items()
+            if name.startswith(("model/", "optimizer/")) and "save_counter" not in name
+        }
+        ours = {
+            f"{part}/{name}": tuple(variable.shape)
+            for part in ("model", "optimizer")
+            for name, variable in getattr(self._state, part).named.items()
+        }
+        differing = [
+            f"{name} {saved.get(name, 'is not')} there, {ours.get(name, 'is not')} here"
+            for name in sorted(saved.keys() | ours.keys())
+            if saved.get(name) != ours.get(name)
+        ]
+        if differing:
+            kinds = {name.split("/")[0] for name in differing}
+            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+            raise config.Refused(
+                f"checkpoint {path} is of another {' and '.join(sorted(kinds))} "
+                f"({differing[0]}{more}); choose another --workdir"
+            )
 
     def _sweep(self, whole: list[int]) -> None:
         """Removes what interrupted writes have left."""
@@ -238,3 +295,10 @@ class _Variables(tf.train.Checkpoint):
                 raise ValueError(f"two variables named {variable.path}")
             named[name] = variable.value
         super().__init__(**named)
+        # Not a variable: plain, so that TensorFlow does not save it again.
+        self._named = tuple(named.items())
+
+    @property
+    def named(self) -> dict[str, tf.Variable]:
+        """The variables by the names that checkpoints give them."""
+        return dict(self._named)

@@ -11,8 +11,6 @@ import enum
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -123,10 +121,18 @@ class Keep(enum.StrEnum):
 
 
 class Precision(enum.StrEnum):
-    """Keras dtype policies. Variables are float32 in both."""
+    """Keras dtype policies. Variables are float32 in all of them."""
 
     FLOAT32 = "float32"
     MIXED_BFLOAT16 = "mixed_bfloat16"
+    MIXED_FLOAT16 = "mixed_float16"  # with a dynamic loss scale (see optim.py)
+
+
+class MomentDtype(enum.StrEnum):
+    """How the first moment, or SGD's momentum, is stored."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"  # as the authors; it is computed in float32
 
 
 class Jit(enum.StrEnum):
@@ -232,6 +238,7 @@ class Optim:
     beta2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    moment_dtype: MomentDtype = MomentDtype.FLOAT32
     # Decay of the Polyak average of the weights (0.9999 for Table 2). None: off.
     polyak: float | None = Field(default=None, gt=0, lt=1)
 
@@ -250,6 +257,13 @@ class Train:
     log_every_steps: int = Field(default=50, gt=0)
     checkpoint_every_steps: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)  # the newest n stay
+    # Checkpoints of these steps stay as well. None: none does.
+    keep_every_steps: int | None = Field(default=None, gt=0)
+    # As does the best so far by an evaluated number, such as test/accuracy.
+    keep_best: str | None = None
+    # Steps of a run that may have a non-finite loss or gradient, and are skipped;
+    # one more stops the run. 0: the first one does.
+    skip_bad_steps: int = Field(default=0, ge=0)
 
 
 @_typed
@@ -336,50 +350,6 @@ def nearest(word: str, words: Iterable[str]) -> str:
     if close:
         return f" (did you mean {close[0]}?)"
     return f" (one of: {', '.join(words)})" if 0 < len(words) <= 12 else ""
-
-
-def override(config: Config, path: str, text: str) -> None:
-    """Sets the knob `path`, such as 'optim.lr', from its command line text.
-
-    'none' clears an optional knob; tuples are written with commas.
-
-    Raises:
-        Refused: unknown knob, wrong type or value out of range, in one line.
-    """
-    known = fields(config)
-    if path not in known:
-        # A right name in the wrong place is the commonest slip.
-        last = path.rsplit(".", 1)[-1]
-        same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-        hint = f" (did you mean {same[0]}?)" if same else nearest(path, known)
-        raise Refused(f"--config.{path}: no such field{hint}")
-    holder = config
-    *parents, name = path.split(".")
-    for parent in parents:
-        holder = getattr(holder, parent)
-    kind = typing.get_type_hints(type(holder))[name]
-    try:
-        setattr(holder, name, _parse(kind, text))
-    except pydantic.ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        enums = [k for k in (kind, *typing.get_args(kind)) if type(k) is enum.EnumMeta]
-        choices = enums[0] if enums else ()
-        hint = nearest(text, [c.value for c in choices]) if choices else ""
-        raise Refused(f"--config.{path}={text}: {problem}{hint}") from None
-
-
-def _parse(kind: Any, text: str) -> Any:
-    """Text to what pydantic should validate as `kind`."""
-    arguments = typing.get_args(kind)
-    optional = isinstance(kind, types.UnionType) and type(None) in arguments
-    if optional and text.lower() in ("none", ""):
-        return None
-    if typing.get_origin(kind) is tuple:
-        if text[:1] + text[-1:] in ("()", "[]"):  # not the brackets of test[:100]
-            text = text[1:-1]
-        parts = [part.strip(" '\"") for part in text.split(",")]
-        return tuple(part for part in parts if part)
-    return text
 
 
 def first_problem(error: pydantic.ValidationError) -> str:

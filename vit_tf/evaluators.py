@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, hosts
 from vit_tf.data import datasets, pipeline
+
+NAMES = ("accuracy", "loss")  # what an evaluation gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Classification:
                 )
                 correct, loss = correct + int(hits), loss + nats
                 count, labelled = count + int(number), labelled + int(known)
+        except hosts.LOST:  # not the data's fault
+            raise
         except tf.errors.OpError as error:
             culprit = pipeline.find_corrupt_eval(source, data, split)
             if culprit is None:
@@ -93,6 +97,8 @@ class Classification:
                 split,
                 # Rounded up, as any batch size gives the same numbers.
                 batch_size=-(-batch_size // replicas) * replicas,
+                num_hosts=context.num_input_pipelines,
+                host_index=context.input_pipeline_id,
                 num_replicas=replicas,
             )
         )

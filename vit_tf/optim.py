@@ -12,6 +12,10 @@ from keras import ops
 
 from vit_tf import config
 
+# The dynamic loss scale of float16: powers of two, so that dividing by it is exact.
+FIRST_SCALE, LARGEST_SCALE = 2.0**15, 2.0**24
+GROW_AFTER = 2000  # steps without an overflow
+
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant, linear or cosine (paper.md 2.3).
@@ -78,6 +82,12 @@ class SummedGradients(keras.optimizers.Optimizer):
         decay: which variables decay.
         polyak: decay of the averaged weights, or None. The average starts at
             the weights that `start_average` finds and has no bias correction.
+        moment_dtype: how the first moment is stored.
+        skips: whether steps may be skipped (`marked`). A skipped step leaves
+            weights, slots and average alone. `iterations` counts it all the same,
+            being the position in the data and in the schedule; so does `skipped`,
+            and the updates, which bias correction goes by, are their difference.
+        scales: whether there is a dynamic loss scale, for float16.
     """
 
     def __init__(
@@ -87,6 +97,9 @@ class SummedGradients(keras.optimizers.Optimizer):
         weight_decay: float = 0.0,
         decay: config.Decay = config.Decay.KERNELS,
         polyak: float | None = None,
+        moment_dtype: config.MomentDtype = config.MomentDtype.FLOAT32,
+        skips: bool = False,
+        scales: bool = False,
     ):
         # A fixed name: Keras would number the optimizers of a process, and the
         # names are those of the arrays in a checkpoint.
@@ -94,13 +107,41 @@ class SummedGradients(keras.optimizers.Optimizer):
         self.decay_rate = weight_decay
         self.decay = decay
         self.polyak = polyak
+        self.moment_dtype = str(moment_dtype)
+        self.skips, self.scales = skips or scales, scales
 
     def build(self, variables):
         super().build(variables)
+        if self.skips:
+            self.skipped = self._counter("skipped")
+            self.bad = self._counter("bad_steps")
+        if self.scales:
+            self.loss_scale = self._counter("loss_scale", "float32", FIRST_SCALE)
+            self._good = self._counter("steps_at_this_scale")
         self._decayed = [decays(v.path, self.decay) for v in variables]
         self.averages = [
             self.add_variable_from_reference(v, name="polyak")
             for v in (variables if self.polyak else [])
+        ]
+
+    def _counter(self, name: str, dtype: str = "int32", value: float = 0):
+        return self.add_variable(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    def _first_moments(self, variables, name: str):
+        # As Keras names slots, but with a type of their own.
+        return [
+            self.add_variable(
+                shape=v.shape,
+                dtype=self.moment_dtype,
+                name=f"{v.path.replace('/', '_')}_{name}",
+            )
+            for v in variables
         ]
 
     def start_average(self):
@@ -108,22 +149,63 @@ class SummedGradients(keras.optimizers.Optimizer):
         for average, variable in zip(self.averages, self._trainable_variables):
             average.assign(variable)
 
+    def updates(self):
+        """Number of the coming update, from 1, without the skipped steps."""
+        done = self.iterations + 1
+        return done - tf.cast(self.skipped, done.dtype) if self.skips else done
+
+    def note(self, loss, norm):
+        """Counts a step by its loss and gradient norm; moves the loss scale.
+
+        A gradient that is too large for float16 under the present scale is no bad
+        step: the scale is halved, and doubled again after `GROW_AFTER` steps.
+        """
+        good = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+        self.skipped.assign_add(tf.cast(~good, tf.int32))
+        bad = ~good
+        if self.scales:
+            scale, since = self.loss_scale.value, self._good + 1
+            bad = ~tf.math.is_finite(loss) | (~good & (scale <= 1.0))
+            grow = good & (since >= GROW_AFTER)
+            moved = tf.where(good, scale, tf.maximum(scale / 2.0, 1.0))
+            moved = tf.where(grow, tf.minimum(scale * 2.0, LARGEST_SCALE), moved)
+            self.loss_scale.assign(moved)
+            self._good.assign(tf.where(good & ~grow, since, 0))
+        self.bad.assign_add(tf.cast(bad, tf.int32))
+
+    def counts(self) -> dict[str, int]:
+        """What a result says of steps that were not taken."""
+        if not self.skips:
+            return {}
+        return {
+            "skipped_steps": int(self.skipped.numpy()),
+            "bad_steps": int(self.bad.numpy()),
+        }
+
     def direction(self, gradient, index: int):
-        """Updates this rule's slots of variable `index`; what to subtract."""
+        """What to subtract from variable `index`, and new values of its slots.
+
+        Returns:
+            A tensor like the gradient, and [(slot, value), ...].
+        """
         raise NotImplementedError
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         rate = tf.cast(learning_rate, variable.dtype)
-        step = self.direction(tf.cast(gradient, variable.dtype), index)
+        step, changes = self.direction(tf.cast(gradient, variable.dtype), index)
         if self.decay_rate and self._decayed[index]:
             step = step + self.decay_rate * variable
         updated = variable - rate * step
-        variable.assign(updated)
+        changes = [*changes, (variable, updated)]
         if self.polyak:
             average = self.averages[index]
             kept = self.polyak * average + (1.0 - self.polyak) * updated
-            self.assign(average, kept)
+            changes.append((average, kept))
+        taken = tf.math.is_finite(tf.reshape(gradient, [-1])[0])  # see `marked`
+        for place, value in changes:
+            value = tf.cast(value, place.dtype)
+            self.assign(place, tf.where(taken, value, place) if self.skips else value)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         # The step has done it, once, before clipping; Keras would do it here.
@@ -139,20 +221,19 @@ class Adam(SummedGradients):
 
     def build(self, variables):
         super().build(variables)
-        self.first, self.second = self.add_optimizer_variables(
-            variables, ["first_moment", "second_moment"]
-        )
+        self.first = self._first_moments(variables, "first_moment")
+        (self.second,) = self.add_optimizer_variables(variables, ["second_moment"])
 
     def direction(self, gradient, index):
-        count = tf.cast(self.iterations + 1, gradient.dtype)
-        first, second = self.first[index], self.second[index]
+        count = tf.cast(self.updates(), gradient.dtype)
+        first = tf.cast(self.first[index], gradient.dtype)
+        second = self.second[index]
         m = self.beta1 * first + (1.0 - self.beta1) * gradient
         v = self.beta2 * second + (1.0 - self.beta2) * tf.square(gradient)
-        self.assign(first, m)
-        self.assign(second, v)
         m_hat = m / (1.0 - tf.pow(tf.cast(self.beta1, m.dtype), count))
         v_hat = v / (1.0 - tf.pow(tf.cast(self.beta2, v.dtype), count))
-        return m_hat / (tf.sqrt(v_hat) + self.epsilon)
+        slots = [(self.first[index], m), (second, v)]
+        return m_hat / (tf.sqrt(v_hat) + self.epsilon), slots
 
 
 class Momentum(SummedGradients):
@@ -164,12 +245,12 @@ class Momentum(SummedGradients):
 
     def build(self, variables):
         super().build(variables)
-        (self.trace,) = self.add_optimizer_variables(variables, ["trace"])
+        self.trace = self._first_moments(variables, "trace")
 
     def direction(self, gradient, index):
-        m = self.momentum * self.trace[index] + gradient
-        self.assign(self.trace[index], m)
-        return m
+        trace = tf.cast(self.trace[index], gradient.dtype)
+        m = self.momentum * trace + gradient
+        return m, [(self.trace[index], m)]
 
 
 def decays(path: str, decay: config.Decay) -> bool:
@@ -177,7 +258,14 @@ def decays(path: str, decay: config.Decay) -> bool:
     return decay == config.Decay.ALL or path.rsplit("/", 1)[-1].endswith("kernel")
 
 
-def build(optim: config.Optim, *, total_steps: int, variables) -> SummedGradients:
+def build(
+    optim: config.Optim,
+    *,
+    total_steps: int,
+    variables,
+    skips: bool = False,
+    scales: bool = False,
+) -> SummedGradients:
     """The optimizer of a run, with its slots made for `variables`."""
     rate = LearningRate(
         base=optim.lr,
@@ -190,6 +278,9 @@ def build(optim: config.Optim, *, total_steps: int, variables) -> SummedGradient
         "weight_decay": optim.weight_decay,
         "decay": optim.decay,
         "polyak": optim.polyak,
+        "moment_dtype": optim.moment_dtype,
+        "skips": skips,
+        "scales": scales,
     }
     make = {
         config.Rule.ADAM: lambda: Adam(
@@ -212,3 +303,12 @@ def clip(gradients: list[tf.Tensor], limit: float | None, norm: tf.Tensor):
         return gradients
     scale = limit / tf.maximum(norm, limit)
     return [g * tf.cast(scale, g.dtype) for g in gradients]
+
+
+def marked(gradients: list[tf.Tensor], taken: tf.Tensor) -> list[tf.Tensor]:
+    """The gradients, or nothing but NaN where the step is not to be taken.
+
+    An optimizer that skips leaves everything as it is at a NaN. The word travels in
+    the gradients because only they reach the update of each replica's copy.
+    """
+    return [tf.where(taken, g, tf.constant(float("nan"), g.dtype)) for g in gradients]

@@ -42,12 +42,21 @@ class Run:
     Raises:
         config.Refused: the folder holds the run of another config, another
             process writes to it, or it cannot be made.
+
+    Args:
+        workdir: the folder; any path of tf.io.gfile.
+        cfg: what the run is.
+        writes: false in the processes that train with the one that writes: they
+            read what is there and leave it alone.
     """
 
-    def __init__(self, workdir: str, cfg: config.Config):
+    def __init__(self, workdir: str, cfg: config.Config, *, writes: bool = True):
         self.workdir = workdir
         self.config = cfg
-        self._writer = None
+        self.writes = writes
+        self._writer = self._lock = None
+        if not writes:
+            return
         with files.refusing(workdir):
             tf.io.gfile.makedirs(workdir)
             self._lock = _lock(workdir)
@@ -79,6 +88,8 @@ class Run:
         Raises:
             config.Refused: the data are not those that the run began with.
         """
+        if not self.writes:
+            return
         if step:
             self._check_data(data)
         files.write_whole(self.path("config.json"), config.to_json(self.config))
@@ -103,6 +114,8 @@ class Run:
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row to metrics.jsonl and its numbers to TensorBoard."""
+        if not self.writes:
+            return
         files.append(self.path("metrics.jsonl"), json.dumps(row) + "\n")
         with files.refusing(self.path("tensorboard")):
             self._draw(row)
@@ -110,6 +123,8 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, after which the run counts as finished."""
+        if not self.writes:
+            return
         files.write_whole(self.path("result.json"), json.dumps(result, indent=2) + "\n")
 
     def close(self) -> None:
@@ -190,6 +205,21 @@ def read_rows(workdir: str) -> list[dict[str, Any]]:
     return rows
 
 
+def best_step(workdir: str, metric: str, among: list[int]) -> int | None:
+    """Which of the steps has the best number, such as 'test/accuracy', so far.
+
+    The highest, or the lowest of a loss; the earlier one of equals; None where no
+    step was evaluated.
+    """
+    split, _, name = metric.rpartition("/")
+    found = {
+        row["step"]: -row["value"] if name == "loss" else row["value"]
+        for row in read_rows(workdir)
+        if row.get("split") == split and row["name"] == name and row["step"] in among
+    }
+    return max(sorted(found), key=found.get) if found else None
+
+
 def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]:
     """The part of a result that says what ran where."""
     return {
@@ -209,15 +239,16 @@ def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]
 class Progress:
     """Live progress of a run: step, loss, rate and time left.
 
-    A bar in a terminal, a line every few seconds elsewhere.
+    A bar in a terminal, a line every few seconds elsewhere; nothing when silent.
     """
 
-    def __init__(self, name: str, *, first: int, total: int):
+    def __init__(self, name: str, *, first: int, total: int, silent: bool = False):
         self.name, self.first, self.total = name, first, total
+        self.silent = silent
         self._began: float | None = None
         self._printed = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not silent:
             self._bar = rich.progress.Progress(
                 "{task.description}",
                 rich.progress.BarColumn(),
@@ -250,6 +281,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
+        if self.silent:
+            return
         if self._bar is not None:
             self._bar.console.print(f"{self.name}: {line}", highlight=False)
         else:

@@ -3,22 +3,29 @@
 import contextlib
 import dataclasses
 import enum
+import functools
 import os
 import signal
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager import context as eager_context
 
-from vit_tf import config
+from vit_tf import cluster, config, hosts
+
+# Workers have so long to come, and may be silent so long before they count as dead.
+_START_SECONDS, _SILENCE_SECONDS = 300, 60
 
 
 class Strategy(enum.StrEnum):
-    """How the devices of this process share a step."""
+    """How devices share a step."""
 
     AUTO = "auto"  # mirrored where there are several GPUs, else one
     ONE = "one"
     MIRRORED = "mirrored"  # all local GPUs, or N virtual CPU devices
+    MULTI_WORKER = "multi_worker"  # a process per host, each with all its GPUs
+    TPU = "tpu"  # this process alone, for all hosts of the TPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +36,13 @@ class Runtime:
         strategy: under whose scope variables are made and steps run.
         jit_compile: whether XLA compiles each replica's forward and backward.
         device: in words, for results: '4 virtual CPU devices'.
+        among: the processes that run this together; by default only this one.
     """
 
     strategy: tf.distribute.Strategy
     jit_compile: bool
     device: str
+    among: hosts.Hosts = dataclasses.field(default_factory=hosts.Hosts)
 
 
 def seed(number: int) -> None:
@@ -46,6 +55,8 @@ def start(
     *,
     strategy: Strategy = Strategy.AUTO,
     num_devices: int | None = None,
+    workers: cluster.Cluster | None = None,
+    tpu: str = "local",
 ) -> Runtime:
     """Makes the kernels of this process deterministic and picks its devices.
 
@@ -54,6 +65,8 @@ def start(
         strategy: one device, or mirrored over several.
         num_devices: how many; None: all GPUs. Without a GPU this many virtual
             CPU devices are made, which has to happen before TensorFlow runs.
+        workers: the processes of `Strategy.MULTI_WORKER`; None: from TF_CONFIG.
+        tpu: the TPU of `Strategy.TPU`: 'local', or a name or address.
 
     Raises:
         config.Refused: devices that are not there.
@@ -69,12 +82,18 @@ def start(
         config.Jit.ON: True,
         config.Jit.OFF: False,
     }[train.jit_compile]
+    if strategy != Strategy.MIRRORED and num_devices not in (None, 1):
+        kind = "one device" if strategy == Strategy.ONE else "all devices of a host"
+        raise config.Refused(
+            f"--num_devices={num_devices}: --strategy={strategy} takes {kind}; "
+            "use --strategy=mirrored"
+        )
+    if strategy == Strategy.TPU:
+        return _tpu(tpu)
+    if strategy == Strategy.MULTI_WORKER:
+        workers = workers or cluster.parse(os.environ.get("TF_CONFIG"))
+        return _multi_worker(workers, bool(gpus), jit)
     if strategy == Strategy.ONE:
-        if num_devices not in (None, 1):
-            raise config.Refused(
-                f"--num_devices={num_devices}: --strategy=one takes one device; "
-                "use --strategy=mirrored"
-            )
         kind = "GPU" if gpus else "CPU"
         return Runtime(tf.distribute.get_strategy(), jit, f"1 {kind}")
     if gpus:
@@ -117,6 +136,64 @@ def _mirrored_cpus(wanted: int | None, jit: bool) -> Runtime:
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
     return Runtime(strategy, jit, f"{wanted} virtual CPU devices")
+
+
+def _multi_worker(workers: cluster.Cluster, on_gpus: bool, jit: bool) -> Runtime:
+    os.environ["TF_CONFIG"] = workers.to_text()
+    # TensorFlow has no public name for these. It would wait an hour for a worker that
+    # does not come, and takes one for dead that a busy host kept silent for 10 seconds.
+    context = eager_context.context()
+    context.configure_coordination_service = functools.partial(
+        context.configure_coordination_service,
+        cluster_register_timeout_in_ms=_START_SECONDS * 1000,
+        heartbeat_timeout_in_ms=_SILENCE_SECONDS * 1000,
+    )
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=tf.distribute.experimental.CommunicationOptions(
+                implementation=kinds.AUTO if on_gpus else kinds.RING
+            )
+        )
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise config.Refused(
+            f"worker {workers.index} at {workers.addresses[workers.index]}: cannot "
+            f"form the cluster of {', '.join(workers.addresses)} "
+            f"({' '.join(str(error).split())[:200]}); look for a port in use, or a "
+            "worker that did not start"
+        ) from error
+    count = len(workers.addresses)
+    each = strategy.num_replicas_in_sync // count
+    kind = "GPU" if on_gpus else "CPU"
+    return Runtime(
+        strategy,
+        jit,
+        f"{count} workers x {each} {kind}{'s' if each > 1 else ''}",
+        hosts.Hosts(strategy, count=count, index=workers.index),
+    )
+
+
+def _tpu(name: str) -> Runtime:
+    """All chips of a TPU; of a pod slice too, with this the only Python process."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        strategy = tf.distribute.TPUStrategy(resolver)
+    # What TensorFlow raises with no TPU: NotFoundError where it was built without
+    # TPU kernels, InternalError where it was not, URLError (an OSError) or ValueError
+    # for a name that it cannot look up, IndexError for a TPU without chips.
+    except (tf.errors.OpError, OSError, ValueError, IndexError) as error:
+        raise config.Refused(
+            f"--tpu={name}: no TPU can be used from here "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); TPUs need "
+            "tensorflow-tpu==2.20.0 with libtpu>=0.0.14,<=0.0.31 on a TPU VM, and "
+            "--tpu=local there or the TPU's name; else leave --tpu out"
+        ) from error
+    count = strategy.num_replicas_in_sync
+    # XLA compiles the whole step there, not only its gradients.
+    return Runtime(strategy, False, f"{count} TPU cores")
 
 
 @dataclasses.dataclass

@@ -5,6 +5,8 @@
 
 Clipping before the sum, as Keras does, would clip other gradients than one
 device clips. Every random draw comes from (seed, step, replica, micro-batch).
+Whether a step is taken is decided on the summed gradients too, so that an overflow on
+one replica stops all of them.
 """
 
 from collections.abc import Callable
@@ -16,6 +18,10 @@ from vit_tf.data import mixing
 
 # What a step reports, each a float32 scalar of the global batch.
 METRICS = ("loss", "gradient_norm", "learning_rate")
+# What it reports too where steps may be skipped: counts since the run began, and the
+# loss scale of this step.
+COUNTS = ("skipped_steps", "bad_steps")
+SCALE = "loss_scale"
 
 
 def build(
@@ -29,8 +35,9 @@ def build(
 ) -> Callable:
     """Returns `steps(iterator, count)`, which runs `count` steps in one call.
 
-    `count` is an int32 scalar tensor; the result maps `METRICS` to float32
-    (count,) tensors. One trace serves every count.
+    `count` is an int32 scalar tensor; the result maps `METRICS`, and `COUNTS` and
+    `SCALE` where the optimizer has them, to float32 (count,) tensors. One trace
+    serves every count.
     """
     replicas = strategy.num_replicas_in_sync
     share(cfg, replicas=replicas)  # refuses what does not divide
@@ -44,29 +51,47 @@ def build(
         context = tf.distribute.get_replica_context()
         step = tf.cast(optimizer.iterations.value, tf.int32)
         seed = draw_seed(cfg.train.seed, step, context.replica_id_in_sync_group)
-        loss, gradients = gradients_of(batch, seed)
+        scale = optimizer.loss_scale.value if optimizer.scales else None
+        loss, gradients = gradients_of(batch, seed, scale)
         loss, *gradients = context.all_reduce(
             tf.distribute.ReduceOp.SUM, [loss, *gradients]
         )
+        if optimizer.scales:
+            gradients = [g / scale for g in gradients]
         norm = tf.linalg.global_norm(gradients)
         gradients = optim.clip(gradients, cfg.optim.clip_norm, norm)
+        if optimizer.skips:
+            taken = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+            gradients = optim.marked(gradients, taken)
         rate = tf.convert_to_tensor(optimizer.learning_rate, tf.float32)
         # The step counter depends on no data and would run ahead of a batch that
         # cannot be read; a checkpoint would then hold one step too many.
         with tf.control_dependencies([norm]):
             optimizer.apply(gradients, model.trainable_variables)
-        return tf.stack([loss, norm, rate])  # as METRICS
+        return tf.stack(_row(optimizer, loss, norm, rate, scale))
+
+    names = METRICS + COUNTS * optimizer.skips + (SCALE,) * optimizer.scales
 
     @tf.function
     def steps(iterator, count):
-        rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(METRICS)])
+        rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(names)])
         for i in tf.range(count):
             results = strategy.run(replica_step, args=(next(iterator),))
             # Already equal on every replica; the first speaks for all.
             rows = rows.write(i, strategy.experimental_local_results(results)[0])
-        return dict(zip(METRICS, tf.unstack(rows.stack(), axis=1)))
+        return dict(zip(names, tf.unstack(rows.stack(), axis=1)))
 
     return steps
+
+
+def _row(optimizer, loss, norm, rate, scale) -> list[tf.Tensor]:
+    """What a step reports, in the order of the names; counts the step first."""
+    row = [loss, norm, rate]
+    if optimizer.skips:
+        optimizer.note(loss, norm)
+        counts = [optimizer.skipped.value, optimizer.bad.value]
+        row += [tf.cast(count, tf.float32) for count in counts]
+    return [*row, scale] if optimizer.scales else row
 
 
 def share(cfg: config.Config, *, replicas: int) -> int:
@@ -102,25 +127,29 @@ def draw_seed(seed: int, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
 
 
 def _gradients(cfg: config.Config, *, model, objective) -> Callable:
-    """(batch, seed) -> loss and gradients of this replica's share of the batch."""
+    """(batch, seed, scale) -> loss and gradients of this replica's part of the batch.
+
+    The gradients, not the loss, are multiplied by `scale`, unless it is None.
+    """
     variables = model.trainable_variables
     parts = cfg.train.accumulation
 
-    def micro(batch, seed):
+    def micro(batch, seed, scale):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             losses, _ = objective(model, batch, seed)
             loss = tf.reduce_sum(losses) / cfg.data.batch_size
+            scaled = loss if scale is None else loss * scale
         return loss, tape.gradient(
-            loss,
+            scaled,
             [v.value for v in variables],
             # What the loss does not depend on has a gradient: zero.
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 
-    def accumulated(batch, seed):
+    def accumulated(batch, seed, scale):
         if parts == 1:
-            return micro(batch, seed)
+            return micro(batch, seed, scale)
         cut = {
             name: tf.reshape(value, [parts, -1, *value.shape[1:]])
             for name, value in batch.items()
@@ -129,7 +158,7 @@ def _gradients(cfg: config.Config, *, model, objective) -> Callable:
         def add(i, loss, sums):
             piece = {name: value[i] for name, value in cut.items()}
             fold = tf.random.experimental.stateless_fold_in(seed, i)
-            more, gradients = micro(piece, fold)
+            more, gradients = micro(piece, fold, scale)
             return i + 1, loss + more, [s + g for s, g in zip(sums, gradients)]
 
         zeros = [tf.zeros(v.shape, v.dtype) for v in variables]

@@ -8,8 +8,8 @@ checkpoint.
 
 import contextlib
 import dataclasses
+import functools
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +19,11 @@ from vit_tf import (
     checkpoint,
     config,
     evaluators,
+    failures,
+    hosts,
     objectives,
     optim,
+    pace,
     record,
     runtime,
     step,
@@ -50,30 +53,29 @@ def train(
     Raises:
         config.Refused: trouble that the user can mend, in one line.
     """
-    with record.Run(workdir, cfg) as run, runtime.stop_requests() as stop:
+    among = machine.among
+    with (
+        among.losing_one(),
+        _opened(cfg, workdir, among) as run,
+        runtime.stop_requests() as stop,
+    ):
         if (result := run.result()) is not None:
             return result
         trainee = prepare(cfg, machine, data_dir=data_dir)
         take_steps = trainee.steps(cfg, machine)
-        keeper = checkpoint.Keeper(
-            run.path("checkpoints"),
-            model=trainee.model,
-            optimizer=trainee.optimizer,
-            keep=cfg.train.keep_checkpoints,
-        )
+        keeper = trainee.keeper(cfg, run)
+        watch = trainee.watch(cfg, keeper, among)
 
-        done = keeper.restore()
-        loaded = [f"resumed at step {done}"] if done else []
-        if done == 0:
-            if cfg.start_from is not None:
-                loaded = trainee.start_from(cfg.start_from)
-            trainee.optimizer.start_average()
+        done, loaded = _resume_or_start(cfg, trainee, keeper)
+        among.agree("the step to go on from", done)
         run.begin(done, data=trainee.data_facts(cfg))
 
         batches = stream(cfg, trainee.sources, machine, start_step=done)
-        clock = _Clock(cfg.data.batch_size, seconds=run.seconds())
+        clock = pace.Pace(cfg.data.batch_size, seconds=run.seconds())
         total = trainee.total_steps
-        with record.Progress(trainee.name, first=done, total=total) as progress:
+        with record.Progress(
+            trainee.name, first=done, total=total, silent=not among.chief
+        ) as progress:
             for line in loaded:
                 progress.say(line)
             while True:
@@ -87,35 +89,64 @@ def train(
                     break
 
                 count = _until_next_stop(cfg, done=done, total=total)
-                with _naming_bad_data(cfg, trainee, keeper):
+                with watch.naming_failures():
                     values = take_steps(batches, tf.constant(count))
                 done += count
                 values = {name: v.numpy().tolist() for name, v in values.items()}
-                _check_finite(values, done=done, keeper=keeper)
+                for line in watch.check_steps(values, done=done):
+                    progress.say(line)
                 clock.tick(count)
                 progress.update(done, loss=values["loss"][-1], rate=clock.rate)
 
                 if done == total or done % cfg.train.log_every_steps == 0:
-                    last = {name: v[-1] for name, v in values.items()}
-                    run.write({"step": done, **last, **clock.row()})
-                stopping = bool(stop)  # read once: it may change at any time
+                    run.write({"step": done, **_last(values), **clock.row()})
+                stopping = among.any(bool(stop))  # once: it may change at any time
                 due = done == total or done % cfg.train.checkpoint_every_steps == 0
                 if due or stopping:
                     with clock.paused():
-                        _check_weights(trainee, done=done, keeper=keeper)
+                        watch.check_weights(done=done)
                         keeper.save(done)
+                        among.wait()
                 if stopping:
                     progress.say(
-                        f"{stop.signal_name}: saved at step {done}; the same command "
-                        "goes on from there"
+                        f"{stop.signal_name or 'asked to stop'}: saved at step {done}; "
+                        "the same command goes on from there"
                     )
                     return None
 
-        with averaged(trainee):
-            checkpoint.save_weights(trainee.model, run.path("weights.npz"))
-        result = _result(cfg, run, trainee, machine)
-        run.finish(result)
-        return result
+        if among.chief:
+            with averaged(trainee):
+                checkpoint.save_weights(trainee.model, run.path("weights.npz"))
+            run.finish(_result(cfg, run, trainee, machine))
+        among.wait()
+        return run.result()
+
+
+@contextlib.contextmanager
+def _opened(cfg: config.Config, workdir: str, among: hosts.Hosts):
+    """The run's folder, which the first process writes and all have to see."""
+    among.check_same(cfg, workdir)
+    with record.Run(workdir, cfg, writes=among.chief) as run:
+        yield run
+
+
+def _resume_or_start(
+    cfg: config.Config, trainee: "Trainee", keeper: checkpoint.Keeper
+) -> tuple[int, list[str]]:
+    """Loads what there is: the step to go on from, and lines that say what it was."""
+    if done := keeper.restore():
+        return done, [f"resumed at step {done}"]
+    lines = []
+    if cfg.start_from is not None:
+        lines = trainee.start_from(cfg.start_from)
+    trainee.optimizer.start_average()
+    return 0, lines
+
+
+def _last(values: dict[str, list[float]]) -> dict[str, float]:
+    """The last step's numbers for a row, without those of a skipped step."""
+    last = {name: v[-1] for name, v in values.items() if math.isfinite(v[-1])}
+    return {n: int(v) if n in step.COUNTS else v for n, v in last.items()}
 
 
 @dataclasses.dataclass
@@ -152,6 +183,38 @@ class Trainee:
             optimizer=self.optimizer,
             strategy=machine.strategy,
             jit_compile=machine.jit_compile,
+        )
+
+    def keeper(self, cfg: config.Config, run: record.Run) -> checkpoint.Keeper:
+        """Keeps the run's checkpoints by the rules of the config."""
+        metric, best = cfg.train.keep_best, None
+        if metric is not None:
+            known = [f"{s}/{n}" for s in cfg.evals.splits for n in evaluators.NAMES]
+            if metric not in known:
+                raise config.Refused(
+                    f"train.keep_best={metric}: not evaluated"
+                    f"{config.nearest(metric, known)}"
+                )
+            best = functools.partial(record.best_step, run.workdir, metric)
+        return checkpoint.Keeper(
+            run.path("checkpoints"),
+            model=self.model,
+            optimizer=self.optimizer,
+            keep=cfg.train.keep_checkpoints,
+            every=cfg.train.keep_every_steps,
+            best=best,
+            writes=run.writes,
+        )
+
+    def watch(self, cfg, keeper: checkpoint.Keeper, among: hosts.Hosts):
+        """Looks after the steps of the run."""
+        return failures.Watch(
+            cfg,
+            self.sources,
+            model=self.model,
+            optimizer=self.optimizer,
+            keeper=keeper,
+            among=among,
         )
 
     def data_facts(self, cfg: config.Config) -> dict[str, Any]:
@@ -215,7 +278,11 @@ def prepare(
                 "needs one vector per image; use token, gap or map"
             )
         optimizer = optim.build(
-            cfg.optim, total_steps=total, variables=model.trainable_variables
+            cfg.optim,
+            total_steps=total,
+            variables=model.trainable_variables,
+            skips=cfg.train.skip_bad_steps > 0,
+            scales=cfg.train.precision == config.Precision.MIXED_FLOAT16,
         )
     objective = objectives.Classification(cfg.objective, num_classes=source.num_classes)
     evaluator = evaluators.Classification(
@@ -265,44 +332,6 @@ def averaged(trainee: Trainee) -> Iterator[None]:
             variable.assign(value)
 
 
-class _Clock:
-    """Seconds spent training, without evaluations and checkpoints."""
-
-    def __init__(self, batch_size: int, *, seconds: float):
-        self.batch_size = batch_size
-        self.seconds = seconds
-        self.rate = 0.0
-        self._last = time.monotonic()
-        self._steps, self._began = 0, seconds
-        self._compiled = False
-
-    def tick(self, steps: int) -> None:
-        """Counts `steps` that ended now."""
-        now = time.monotonic()
-        self.seconds += now - self._last
-        self._last = now
-        self._steps += steps
-        passed = max(self.seconds - self._began, 1e-9)
-        self.rate = self._steps * self.batch_size / passed
-        if not self._compiled:  # the rates after this one leave compilation out
-            self._compiled = True
-            self._steps, self._began = 0, self.seconds
-
-    def row(self) -> dict[str, float]:
-        """The timing fields of a row; the rate starts afresh after it."""
-        found = {
-            "images_per_second": round(self.rate, 1),
-            "seconds": round(self.seconds, 3),
-        }
-        self._steps, self._began = 0, self.seconds
-        return found
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        yield
-        self._last = time.monotonic()
-
-
 def _until_next_stop(cfg: config.Config, *, done: int, total: int) -> int:
     """Steps to take in one call: up to steps_per_loop, never past a stop."""
     stops = [cfg.train.log_every_steps, cfg.train.checkpoint_every_steps]
@@ -313,52 +342,6 @@ def _until_next_stop(cfg: config.Config, *, done: int, total: int) -> int:
 
 def _divides(every: int | None, done: int) -> bool:
     return every is not None and done > 0 and done % every == 0
-
-
-def _check_finite(values, *, done: int, keeper: checkpoint.Keeper) -> None:
-    """Stops before anything is saved when a step's numbers are not finite."""
-    for i, (loss, norm) in enumerate(zip(values["loss"], values["gradient_norm"])):
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            bad = done - len(values["loss"]) + i + 1
-            _stop_diverged(f"step {bad}: loss {loss}, gradient norm {norm}", keeper)
-
-
-def _check_weights(trainee: Trainee, *, done: int, keeper: checkpoint.Keeper) -> None:
-    """Stops before weights are saved that the last update made non-finite."""
-    for variable in (*trainee.model.variables, *trainee.optimizer.averages):
-        if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
-            _stop_diverged(f"step {done}: {variable.path} is not finite", keeper)
-
-
-def _stop_diverged(what: str, keeper: checkpoint.Keeper) -> None:
-    whole = keeper.steps()
-    last = f"the checkpoint of step {whole[-1]}" if whole else "no checkpoint"
-    raise config.Refused(
-        f"{what}; stopped with {last} in {keeper.folder}; try a lower optim.lr, a "
-        "longer optim.warmup_steps or optim.clip_norm=1, in another --workdir"
-    )
-
-
-@contextlib.contextmanager
-def _naming_bad_data(
-    cfg: config.Config, trainee: Trainee, keeper: checkpoint.Keeper
-) -> Iterator[None]:
-    """Turns a decode error into the name of the record; saves what was trained."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        done = int(trainee.optimizer.iterations.numpy())
-        culprit = pipeline.find_corrupt(
-            trainee.sources, cfg.data, seed=cfg.train.seed, step=done
-        )
-        if culprit is None:
-            raise
-        if done not in (0, *keeper.steps()):
-            keeper.save(done)
-        raise config.Refused(
-            f"step {done + 1}: {culprit}; mend it and prepare the data again, then "
-            "the same command goes on"
-        ) from error
 
 
 def _sentence(done: int, metric: evaluators.Metric) -> str:
@@ -385,6 +368,7 @@ def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
         "parameters": trainee.model.count_params(),
         "steps": total,
         "examples_seen": total * cfg.data.batch_size,
+        **trainee.optimizer.counts(),
         "train_seconds": run.seconds(),
         "metrics": metrics,
     }

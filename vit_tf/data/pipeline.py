@@ -92,16 +92,22 @@ def eval_stream(
     split: str,
     *,
     batch_size: int,
+    num_hosts: int = 1,
+    host_index: int = 0,
     num_replicas: int = 1,
 ) -> tf.data.Dataset:
     """Every example of a split once, in file order, in per-replica batches.
+
+    Rows go to hosts and replicas as in `train_stream`.
 
     Args:
         source: an opened data set.
         data: says the size and the evaluation view.
         split: a split expression.
         batch_size: global; padding with masked rows makes the last one full.
-        num_replicas: the number of elements is a multiple of it.
+        num_hosts: processes that call this, each for its own replicas.
+        host_index: which of them this is.
+        num_replicas: over all hosts; every host gives equally many elements.
 
     Returns:
         dicts of image float32 (b, image_size, image_size, 3) in [-1, 1], label
@@ -111,8 +117,15 @@ def eval_stream(
     """
     b = _per_replica(batch_size, num_replicas, "evals.batch_size")
     num_examples = source.num_examples(split)
-    num_padding = math.ceil(num_examples / batch_size) * batch_size - num_examples
-    examples = _eval_examples(source, data, storage.in_order(source, split))
+    own = batch_size // num_hosts  # rows of each batch that are this host's
+    whole, rest = divmod(num_examples, batch_size)
+    ours = whole * own + min(max(rest - host_index * own, 0), own)
+    num_padding = math.ceil(num_examples / batch_size) * own - ours
+    rows = storage.in_order(source, split)
+    if num_hosts > 1:
+        rows = rows.enumerate().filter(lambda i, _: i % batch_size // own == host_index)
+        rows = rows.map(lambda _, row: row)
+    examples = _eval_examples(source, data, rows)
     padding = {
         "image": tf.zeros((data.image_size, data.image_size, 3)),
         "label": tf.zeros(source.label_spec.shape, source.label_spec.dtype),
@@ -142,6 +155,25 @@ def find_corrupt(
         if found is not None:
             return found
     return None
+
+
+def batch_indices(
+    source: prepared.Source | mixture.Mixture,
+    data: config.Data,
+    *,
+    seed: int,
+    step: int,
+) -> dict[str, list[int]]:
+    """Rows of each set's split that are in the global batch of a step.
+
+    For the line that a run ends with when that step goes wrong.
+    """
+    share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
+    parts = _parts(mixture.of(source), data, seed=seed, step=step, share=share)
+    return {
+        part.source.name: [int(r["index"]) for r in part.rows.take(part.count)]
+        for part in parts
+    }
 
 
 def find_corrupt_eval(

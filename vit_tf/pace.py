@@ -1,0 +1,43 @@
+"""How long a run has trained and how fast it goes, without its pauses."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Pace:
+    """Seconds spent training, without evaluations and checkpoints."""
+
+    def __init__(self, batch_size: int, *, seconds: float):
+        self.batch_size = batch_size
+        self.seconds = seconds
+        self.rate = 0.0
+        self._last = time.monotonic()
+        self._steps, self._began = 0, seconds
+        self._compiled = False
+
+    def tick(self, steps: int) -> None:
+        """Counts `steps` that ended now."""
+        now = time.monotonic()
+        self.seconds += now - self._last
+        self._last = now
+        self._steps += steps
+        passed = max(self.seconds - self._began, 1e-9)
+        self.rate = self._steps * self.batch_size / passed
+        if not self._compiled:  # the rates after this one leave compilation out
+            self._compiled = True
+            self._steps, self._began = 0, self.seconds
+
+    def row(self) -> dict[str, float]:
+        """The timing fields of a row; the rate starts afresh after it."""
+        found = {
+            "images_per_second": round(self.rate, 1),
+            "seconds": round(self.seconds, 3),
+        }
+        self._steps, self._began = 0, self.seconds
+        return found
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        yield
+        self._last = time.monotonic()
