@@ -17,6 +17,8 @@ FLOORS = [
         "vit_tf/runtime.py",
         "vit_tf/record.py",
         "vit_tf/optim.py",
+        "vit_tf/tpu_compiler.py",
+        "vit_tf/tpu_trace.py",
         "vit_tf/data/",
         "vit_tf/models/",
     ],
@@ -30,7 +32,7 @@ FLOORS = [
         "vit_tf/step.py",
     ],
     ["vit_tf/train.py"],
-    ["vit_tf/speed.py"],
+    ["vit_tf/speed.py", "vit_tf/tpu_check.py"],
     ["experiments/"],
     ["tools/"],
 ]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import cifar10_small, finetune, quickstart, table
-from vit_tf import config, optim
+from experiments import cifar10_small, finetune, pretrain, quickstart, table
+from vit_tf import config, optim, recipes
 from vit_tf.models import build
 
 CELLS = [
@@ -51,6 +51,12 @@ def test_finetuning_ones_own_images_takes_any_variant():
     cfg = finetune.get_config("ViT-L/32")
     assert cfg.model.variant == "ViT-L/32"
     assert (cfg.optim.rule, cfg.optim.clip_norm) == (config.Rule.SGD, 1.0)
+
+
+def test_pretraining_is_the_recipe():
+    cfg = pretrain.get_config("ViT-L/16,imagenet2012")
+    assert cfg == recipes.pretrain("ViT-L/16", "imagenet2012")
+    assert pretrain.get_config() == recipes.pretrain("ViT-B/16", "imagenet21k")
 
 
 @pytest.mark.parametrize("argument", ["", "pretrian", "pretrain,large"])
