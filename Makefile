@@ -9,7 +9,11 @@ ADDONS_PYTHON ?= python3.11
 ADDONS := .venv-addons
 ADDONS_READY := $(ADDONS)/.ready
 
-.PHONY: demo test test-all lint addons-reference
+# libtpu, the TPU's compiler, is large and not needed for anything else.
+TPU_CHECK := .venv-tpu
+TPU_CHECK_READY := $(TPU_CHECK)/.ready
+
+.PHONY: demo test test-all lint addons-reference tpu-check
 
 # The whole story on embedded data; open runs/demo/report.html afterwards.
 demo: $(READY)
@@ -33,6 +37,18 @@ addons-reference: $(ADDONS_READY)
 $(ADDONS_READY): tools/addons_reference/requirements.txt
 	$(ADDONS_PYTHON) -m venv $(ADDONS)
 	$(ADDONS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# Compiles the training step for a TPU, and computes it on CPUs; no TPU needed.
+tpu-check: $(TPU_CHECK_READY)
+	TF_CPP_MIN_LOG_LEVEL=2 $(TPU_CHECK)/bin/python -m pytest -q tests/test_tpu_check.py
+	$(TPU_CHECK)/bin/python -m tools.tpu_check \
+		--config=experiments/pretrain.py:ViT-B/16,imagenet2012 \
+		--config.data.batch_size=1024 --topology=v3:2x2 --replicas=8
+
+$(TPU_CHECK_READY): requirements.txt requirements-tpu-check.txt
+	$(PYTHON) -m venv $(TPU_CHECK)
+	$(TPU_CHECK)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-tpu-check.txt
 	touch $@
 
 $(READY): requirements.txt

@@ -20,6 +20,8 @@ FLOORS = [
         "vit_tf/pace.py",
         "vit_tf/record.py",
         "vit_tf/optim.py",
+        "vit_tf/tpu_compiler.py",
+        "vit_tf/tpu_trace.py",
         "vit_tf/data/",
         "vit_tf/models/",
     ],
@@ -34,7 +36,7 @@ FLOORS = [
         "vit_tf/step.py",
     ],
     ["vit_tf/train.py"],
-    ["vit_tf/speed.py"],
+    ["vit_tf/speed.py", "vit_tf/tpu_check.py"],
     ["experiments/"],
     ["tools/"],
 ]

@@ -3,8 +3,8 @@
 import keras
 import pytest
 
-from experiments import cifar10_small, finetune, quickstart, table, vtab
-from vit_tf import config, optim, vtab_protocol
+from experiments import cifar10_small, finetune, pretrain, quickstart, table, vtab
+from vit_tf import config, optim, recipes, vtab_protocol
 from vit_tf.models import build
 
 CELLS = [
@@ -66,6 +66,12 @@ def test_finetuning_ones_own_images_takes_any_variant():
     cfg = finetune.get_config("ViT-L/32")
     assert cfg.model.variant == "ViT-L/32"
     assert (cfg.optim.rule, cfg.optim.clip_norm) == (config.Rule.SGD, 1.0)
+
+
+def test_pretraining_is_the_recipe():
+    cfg = pretrain.get_config("ViT-L/16,imagenet2012")
+    assert cfg == recipes.pretrain("ViT-L/16", "imagenet2012")
+    assert pretrain.get_config() == recipes.pretrain("ViT-B/16", "imagenet21k")
 
 
 @pytest.mark.parametrize("argument", ["", "pretrian", "pretrain,large"])

@@ -52,14 +52,14 @@ def load_tensorflow() -> None:
             "unset it"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # looks for drivers, and says so
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Holds back what is written to file descriptor 2; shows it on failure."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
