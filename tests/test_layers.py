@@ -37,6 +37,26 @@ def test_linear_contracts_its_axes_and_keeps_the_released_shapes():
     np.testing.assert_allclose(back(into(x)), want, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_linear_gives_the_same_with_axes_kept_as_flattened(dtype):
+    """Float32 flattens, what accelerators run keeps axes; float64 shows both equal."""
+    tolerance = {"float32": 1e-5, "float64": 1e-9, "bfloat16": 0.1}[dtype]
+    into = _built(layers.Linear((6,), (2, 4), dtype=dtype))
+    back = _built(layers.Linear((2, 4), (6,), dtype=dtype))
+    into.bias.assign(_normal(2, 4, seed=1))
+    back.bias.assign(_normal(6, seed=2))
+    x = _normal(3, 5, 6).astype(np.float64)
+    want = np.einsum("btw,whd->bthd", x, _array(into.kernel)) + _array(into.bias)
+    heads = into.to_heads(ops.cast(x, dtype))
+    got = ops.cast(heads, "float64")
+    np.testing.assert_allclose(got, want.transpose(0, 2, 1, 3), atol=tolerance)
+    got = ops.cast(into(ops.cast(x, dtype)), "float64")
+    np.testing.assert_allclose(got, want.reshape(3, 5, 8), atol=tolerance)
+    want = np.einsum("bthd,hdw->btw", want, _array(back.kernel)) + _array(back.bias)
+    got = ops.cast(back.from_heads(heads), "float64")
+    np.testing.assert_allclose(got, want, atol=4 * tolerance)
+
+
 @pytest.mark.parametrize("axes", [((64,), (4, 32)), ((4, 32), (64,)), ((64,), (128,))])
 def test_xavier_bounds_are_those_of_the_flattened_matrix(axes):
     keras.utils.set_random_seed(1)

@@ -62,9 +62,9 @@ class Attention(keras.layers.Layer):
             (batch, T, width), and the weights (batch, heads, T, S) float32.
         """
         context = x if context is None else context
-        query = self._heads(self.query(x)) * (self.width // self.num_heads) ** -0.5
-        key = self._heads(self.key(context))
-        value = self._heads(self.value(context))
+        query = self.query.to_heads(x) * (self.width // self.num_heads) ** -0.5
+        key = self.key.to_heads(context)
+        value = self.value.to_heads(context)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         if self.relative_tokens:
             scores += by_offset(ops.matmul(query, ops.transpose(self.relative)))
@@ -72,15 +72,7 @@ class Attention(keras.layers.Layer):
         used = layers.dropout(
             ops.cast(weights, value.dtype), self.dropout, keys, layers.WEIGHTS
         )
-        mixed = ops.transpose(ops.matmul(used, value), (0, 2, 1, 3))
-        return self.out(ops.reshape(mixed, ops.shape(x))), weights
-
-    def _heads(self, x):
-        """(batch, T, width) to (batch, heads, T, head_width)."""
-        x = ops.reshape(
-            x, (-1, x.shape[1], self.num_heads, x.shape[2] // self.num_heads)
-        )
-        return ops.transpose(x, (0, 2, 1, 3))
+        return self.out.from_heads(ops.matmul(used, value)), weights
 
 
 def by_offset(x):

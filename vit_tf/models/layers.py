@@ -72,8 +72,7 @@ class Linear(keras.layers.Layer):
     """`x @ kernel + bias`, where either side of the kernel may have several axes.
 
     The kernel keeps the released shape, input axes then output axes, such as
-    (width, heads, head_width). It is applied as one matrix, to (..., product of
-    the input axes), which is faster than an einsum over all axes.
+    (width, heads, head_width).
     """
 
     def __init__(
@@ -102,10 +101,38 @@ class Linear(keras.layers.Layer):
         )
 
     def call(self, x):
+        """(..., product of the input axes) to (..., product of the output axes)."""
         matrix = (math.prod(self.input_axes), math.prod(self.output_axes))
         x = ops.matmul(x, ops.reshape(self.kernel, matrix))
-        bias = self.bias if self.bias_learns else ops.stop_gradient(self.bias)
-        return x + ops.reshape(bias, (-1,))
+        return x + ops.reshape(self._bias(), (-1,))
+
+    def to_heads(self, x):
+        """(batch, T, width) to (batch, heads, T, head_width)."""
+        if self._keeps_axes:
+            x = ops.einsum("btw,whd->bhtd", x, self.kernel)
+            return x + ops.expand_dims(self._bias(), 1)
+        x = ops.reshape(self(x), (-1, x.shape[1], *self.output_axes))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def from_heads(self, x):
+        """(batch, heads, T, head_width) to (batch, T, width)."""
+        if self._keeps_axes:
+            return ops.einsum("bhtd,hdw->btw", x, self.kernel) + self._bias()
+        x = ops.transpose(x, (0, 2, 1, 3))
+        return self(ops.reshape(x, (-1, x.shape[1], math.prod(self.input_axes))))
+
+    @property
+    def _keeps_axes(self):
+        """Whether tokens and heads stay axes of their own in the product.
+
+        What runs in bfloat16 runs on accelerators, and a TPU copies an array to
+        merge or split axes: an eighth of a step's memory traffic (docs/scale.md).
+        On a CPU one flat matrix is faster.
+        """
+        return self.compute_dtype != "float32"
+
+    def _bias(self):
+        return self.bias if self.bias_learns else ops.stop_gradient(self.bias)
 
     def get_config(self):
         return super().get_config() | {
