@@ -260,11 +260,13 @@ class VisionTransformer(network.Network):
 
         An unpooled model gives all its tokens, (batch, T, width) float32.
         """
+        if self.pooling is config.Pool.TOKEN:
+            tokens = tokens[:, 0]  # before the cast, or a TPU keeps all in float32
         tokens = ops.cast(tokens, "float32")
         if not self.pools:
             return tokens
         pooled = {
-            config.Pool.TOKEN: lambda: tokens[:, 0],
+            config.Pool.TOKEN: lambda: tokens,
             config.Pool.GAP: lambda: ops.mean(tokens, axis=1),
             config.Pool.MAP: lambda: self.map_head(tokens),
         }[self.pooling]()
