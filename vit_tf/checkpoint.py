@@ -4,6 +4,7 @@ A checkpoint is a folder `step_00001200` with TensorFlow's files and, written
 last, `complete.json`. A folder without that file is an interrupted write.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -24,6 +25,10 @@ _MARK = "complete.json"
 
 class Keeper:
     """Saves and restores model and optimizer; keeps a few.
+
+    A checkpoint is copied to host memory at once and written beside the steps that
+    follow: the copy is exact, and a run that dies before it is whole goes on from the
+    one before, to the same numbers.
 
     Args:
         folder: where the checkpoints of one run lie; any path of tf.io.gfile.
@@ -47,53 +52,86 @@ class Keeper:
         self.folder = folder
         self.keep, self.every, self.best = keep, every, best
         self.writes = writes
-        self._state = tf.train.Checkpoint(
-            model=_Variables(model.variables), optimizer=_Variables(optimizer.variables)
-        )
+        self._parts = {
+            "model": _named(model.variables),
+            "optimizer": _named(optimizer.variables),
+        }
+        # A daemon would be cut off where the process ends; this one is waited for.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._writing: concurrent.futures.Future | None = None
 
     def steps(self) -> list[int]:
-        """Steps of the whole checkpoints, oldest first."""
+        """Steps of the whole checkpoints, oldest first; waits for one being written."""
+        self.wait()
         return saved_steps(self.folder)
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of `step`, then drops those that need not stay.
+        """Copies the state of `step`, which is then written while training goes on.
+
+        Waits for the checkpoint before it. When this one is whole, those that need
+        not stay are dropped.
+
+        Raises:
+            config.Refused: see `wait`.
+        """
+        if not self.writes:
+            return
+        before = self.steps()
+        # Now, because the evaluations that it goes by are still going on later.
+        best = self.best([*before, step]) if self.best else None
+        self._writing = self._writer.submit(self._write, step, best, self._copy())
+
+    def wait(self) -> None:
+        """Until the last checkpoint is whole.
 
         Raises:
             config.Refused: the disk is full or cannot be written; checkpoints
                 that were there before are untouched.
         """
-        if not self.writes:
-            return
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Leaves no write going on behind, however the body ends."""
+        try:
+            yield
+        except BaseException:
+            if self._writing is not None:  # what failed here matters more
+                concurrent.futures.wait([self._writing])
+            raise
+        self.wait()
+
+    def _copy(self) -> dict[str, dict[str, tf.Variable]]:
+        with tf.device("CPU"):
+            return {
+                part: {n: tf.Variable(v.numpy()) for n, v in variables.items()}
+                for part, variables in self._parts.items()
+            }
+
+    def _write(self, step: int, best: int | None, copies) -> None:
         final = os.path.join(self.folder, f"step_{step:08d}")
         unfinished = f"{final}.unfinished"
         try:
             files.remove(unfinished)
             tf.io.gfile.makedirs(unfinished)
-            self._state.write(os.path.join(unfinished, "state"))
+            _state(copies).write(os.path.join(unfinished, "state"))
             files.remove(final)
             tf.io.gfile.rename(unfinished, final)
             files.write_whole(os.path.join(final, _MARK), json.dumps({"step": step}))
         except (tf.errors.OpError, OSError, config.Refused) as error:
             files.remove(unfinished)
-            whole = [s for s in self.steps() if s != step]
+            whole = [s for s in saved_steps(self.folder) if s != step]
             last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
             raise config.Refused(
                 f"cannot save the checkpoint of step {step} in {self.folder}: "
                 f"{files.reason(error.__cause__ or error)}; {last}; free some space and run the same "
                 "command again"
             ) from error
-        for old in self._droppable():
-            files.remove(os.path.join(self.folder, f"step_{old:08d}"))
-
-    def _droppable(self) -> list[int]:
-        """Steps whose checkpoints no rule keeps."""
-        steps = self.steps()
-        best = self.best(steps) if self.best else None
-        return [
-            step
-            for step in steps[: -self.keep]
-            if step != best and not (self.every and step % self.every == 0)
-        ]
+        for old in saved_steps(self.folder)[: -self.keep]:
+            if old != best and not (self.every and old % self.every == 0):
+                files.remove(os.path.join(self.folder, f"step_{old:08d}"))
 
     def restore(self) -> int:
         """Restores the newest checkpoint; the step it was saved at, or 0.
@@ -109,7 +147,7 @@ class Keeper:
         path = os.path.join(self.folder, f"step_{steps[-1]:08d}")
         try:
             self._check_names(path)
-            status = self._state.read(os.path.join(path, "state"))
+            status = _state(self._parts).read(os.path.join(path, "state"))
             status.assert_existing_objects_matched()
         except config.Refused:
             raise
@@ -132,8 +170,8 @@ class Keeper:
         }
         ours = {
             f"{part}/{name}": tuple(variable.shape)
-            for part in ("model", "optimizer")
-            for name, variable in getattr(self._state, part).named.items()
+            for part, variables in self._parts.items()
+            for name, variable in variables.items()
         }
         differing = [
             f"{name} {saved.get(name, 'is not')} there, {ours.get(name, 'is not')} here"
@@ -284,21 +322,18 @@ def local_copy(path: str) -> Iterator[str]:
         yield copy
 
 
-class _Variables(tf.train.Checkpoint):
+def _named(variables) -> dict[str, tf.Variable]:
     """Variables under stable names: their Keras paths."""
+    named: dict[str, tf.Variable] = {}
+    for variable in variables:
+        name = re.sub(r"[^\w]", "_", variable.path)
+        if name in named:
+            raise ValueError(f"two variables named {variable.path}")
+        named[name] = variable.value
+    return named
 
-    def __init__(self, variables):
-        named: dict[str, tf.Variable] = {}
-        for variable in variables:
-            name = re.sub(r"[^\w]", "_", variable.path)
-            if name in named:
-                raise ValueError(f"two variables named {variable.path}")
-            named[name] = variable.value
-        super().__init__(**named)
-        # Not a variable: plain, so that TensorFlow does not save it again.
-        self._named = tuple(named.items())
 
-    @property
-    def named(self) -> dict[str, tf.Variable]:
-        """The variables by the names that checkpoints give them."""
-        return dict(self._named)
+def _state(parts: dict[str, dict[str, tf.Variable]]) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(
+        **{part: tf.train.Checkpoint(**named) for part, named in parts.items()}
+    )

@@ -96,6 +96,7 @@ class Watch:
             return
         if done not in (0, *self.keeper.steps()):
             self.keeper.save(done)
+            self.keeper.wait()
         raise config.Refused(
             f"step {done + 1}: {culprit}; mend it and prepare the data again, then "
             "the same command goes on"

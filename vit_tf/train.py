@@ -73,9 +73,10 @@ def train(
         batches = stream(cfg, trainee.sources, machine, start_step=done)
         clock = pace.Pace(cfg.data.batch_size, seconds=run.seconds())
         total = trainee.total_steps
-        with record.Progress(
-            trainee.name, first=done, total=total, silent=not among.chief
-        ) as progress:
+        with (
+            keeper.finishing(),
+            trainee.progress(done, silent=not among.chief) as progress,
+        ):
             for line in loaded:
                 progress.say(line)
             while True:
@@ -106,8 +107,9 @@ def train(
                     with clock.paused():
                         watch.check_weights(done=done)
                         keeper.save(done)
-                        among.wait()
                 if stopping:
+                    keeper.wait()
+                    among.wait()
                     progress.say(
                         f"{stop.signal_name or 'asked to stop'}: saved at step {done}; "
                         "the same command goes on from there"
@@ -215,6 +217,12 @@ class Trainee:
             optimizer=self.optimizer,
             keeper=keeper,
             among=among,
+        )
+
+    def progress(self, done: int, *, silent: bool) -> record.Progress:
+        """The display of a run that begins at step `done`."""
+        return record.Progress(
+            self.name, first=done, total=self.total_steps, silent=silent
         )
 
     def data_facts(self, cfg: config.Config) -> dict[str, Any]:
