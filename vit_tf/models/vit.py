@@ -235,6 +235,10 @@ class VisionTransformer(network.Network):
 
     def encode(self, tokens, *, training=False, seed=None, record=None):
         """Tokens (batch, T, width) through all blocks and the last LayerNorm."""
+        tokens = self._run_blocks(tokens, training=training, seed=seed, record=record)
+        return network.note(record, ENCODED, self.encoder_norm(tokens))
+
+    def _run_blocks(self, tokens, *, training, seed, record=None):
         keys = self._keys(training, seed)
         for i, block in enumerate(self.blocks):
             if 0 < i < len(self.positions):
@@ -246,7 +250,16 @@ class VisionTransformer(network.Network):
             tokens, weights = block(tokens, keys=mine)
             network.note(record, BLOCK.format(i), tokens)
             network.note(record, ATTENTION.format(i), block.full_weights(weights))
-        return network.note(record, ENCODED, self.encoder_norm(tokens))
+        return tokens
+
+    def call(self, images, training=False, seed=None, record=None):
+        how = {"training": training, "seed": seed}
+        if record is not None or self.pooling is not config.Pool.TOKEN:
+            return super().call(images, record=record, **how)
+        # The last norm of the class token alone: nobody reads the other tokens, of
+        # which a TPU would keep a float32 copy.
+        tokens = self._run_blocks(self.embed(images, **how), **how)
+        return self.head(self.pool(self.encoder_norm(tokens[:, :1])))
 
     def _run_block(self, block, tokens, keys, training):
         # Without the weights, which nobody asked for and a gradient would keep.
@@ -260,13 +273,11 @@ class VisionTransformer(network.Network):
 
         An unpooled model gives all its tokens, (batch, T, width) float32.
         """
-        if self.pooling is config.Pool.TOKEN:
-            tokens = tokens[:, 0]  # before the cast, or a TPU keeps all in float32
         tokens = ops.cast(tokens, "float32")
         if not self.pools:
             return tokens
         pooled = {
-            config.Pool.TOKEN: lambda: tokens,
+            config.Pool.TOKEN: lambda: tokens[:, 0],
             config.Pool.GAP: lambda: ops.mean(tokens, axis=1),
             config.Pool.MAP: lambda: self.map_head(tokens),
         }[self.pooling]()
