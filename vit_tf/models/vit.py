@@ -254,10 +254,11 @@ class VisionTransformer(network.Network):
 
     def call(self, images, training=False, seed=None, record=None):
         how = {"training": training, "seed": seed}
-        if record is not None or self.pooling is not config.Pool.TOKEN:
+        reads_one = record is None and self.pooling is config.Pool.TOKEN
+        if not reads_one or self.compute_dtype == "float32":
             return super().call(images, record=record, **how)
-        # The last norm of the class token alone: nobody reads the other tokens, of
-        # which a TPU would keep a float32 copy.
+        # The last norm of the class token alone: a TPU would keep a float32 copy of
+        # the others, which nobody reads. (Float32 stays as it is, to the last bit.)
         tokens = self._run_blocks(self.embed(images, **how), **how)
         return self.head(self.pool(self.encoder_norm(tokens[:, :1])))
 
