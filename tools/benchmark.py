@@ -23,7 +23,8 @@ _WHAT = flags.DEFINE_enum(
     "input: the training stream of --dataset, or crops of JPEGs in --folder. "
     "loader: the whole stream of the images in --folder, plain and with RandAugment "
     "and mixup, and PyTorch's loader beside it. "
-    "loop: what the loop costs over the bare compiled step.",
+    "loop: what the loop costs over the bare compiled step; memory with and without "
+    "accumulation and remat, sums over replicas, seconds to the first step.",
 )
 _LIST = flags.DEFINE_boolean(
     "list",
@@ -75,6 +76,23 @@ def main() -> None:
     if _WHAT.value == "loop":
         share = rates["bare step"].median / rates["loop"].median - 1
         print(f"the loop costs {100 * share:+.1f} % over the bare step")
+        _footprints(cfg)
+
+
+def _footprints(cfg) -> None:
+    from vit_tf import footprint
+
+    found = footprint.compare(cfg, num_classes=1000)
+    width = max(map(len, found))
+    print(
+        f"\n{'1000 classes, no input':<{width}}  {'peak MiB':>9} "
+        f"{'first step s':>12} {'traces':>6} {'all-reduces':>11} {'of MiB':>7}"
+    )
+    for name, of in found.items():
+        print(
+            f"{name:<{width}}  {of.peak_mib:9.0f} {of.first_step_seconds:12.1f} "
+            f"{of.traces:6} {of.all_reduces:11} {of.reduced_mib:7.1f}"
+        )
 
 
 def _list(image_size: int) -> None:

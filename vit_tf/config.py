@@ -352,6 +352,12 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (one of: {', '.join(words)})" if 0 < len(words) <= 12 else ""
 
 
+def near_multiples(number: int, divisor: int) -> str:
+    """'192, 256' for 200 and 64: the multiples around a number, none of them 0."""
+    below = number // divisor * divisor
+    return ", ".join(str(size) for size in (below, below + divisor) if size)
+
+
 def first_problem(error: pydantic.ValidationError) -> str:
     """The first of pydantic's complaints as 'optim.lr: message'."""
     first = error.errors()[0]

@@ -101,21 +101,15 @@ def share(cfg: config.Config, *, replicas: int) -> int:
         raise config.Refused(
             f"data.batch_size={batch}: not divisible by {replicas} replicas x "
             f"{cfg.train.accumulation} micro-batches; "
-            f"near: {_near(batch, parts)}"
+            f"near: {config.near_multiples(batch, parts)}"
         )
     if mixing.is_on(cfg.data) and batch // parts % 2:
         raise config.Refused(
             f"data.batch_size={batch}: {batch // parts} images per replica and "
             "micro-batch, but data.mixup and data.cutmix mix pairs; "
-            f"near: {_near(batch, 2 * parts)}"
+            f"near: {config.near_multiples(batch, 2 * parts)}"
         )
     return batch // parts
-
-
-def _near(batch: int, parts: int) -> str:
-    """The multiples of `parts` around `batch`, as text."""
-    near = {max(parts, batch // parts * parts), -(-batch // parts) * parts}
-    return ", ".join(map(str, sorted(near)))
 
 
 def draw_seed(seed: int, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:

@@ -259,7 +259,7 @@ def prepare(
             f"data.name={cfg.data.name}: has several labels for an image, softmax "
             "takes one; use objective.loss=sigmoid"
         )
-    protocol = getattr(source.row, "protocol", None)
+    protocol = source.row.protocol
     if protocol is not None and cfg.data.flip and not protocol.flip:
         raise config.Refused(
             f"data.flip=True: mirroring changes the labels of {source.name}; use "

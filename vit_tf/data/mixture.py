@@ -47,11 +47,9 @@ class Mixture:
         """Refuses a number of rows that holds no whole periods."""
         period = sum(self.weights)
         if rows % period:
-            below = rows // period * period
-            near = [str(n) for n in (below, below + period) if n]
             raise config.Refused(
                 f"{what}={rows}: not a multiple of the {period} rows of one period of "
-                f"the mixture {self}; near: {', '.join(near)}"
+                f"the mixture {self}; near: {config.near_multiples(rows, period)}"
             )
 
     def __str__(self) -> str:

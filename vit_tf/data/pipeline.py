@@ -313,11 +313,10 @@ def _find_failure(
 
 def _per_replica(batch_size: int, num_replicas: int, name: str) -> int:
     if batch_size % num_replicas:
-        below = batch_size // num_replicas * num_replicas
-        near = [str(size) for size in (below, below + num_replicas) if size]
+        near = config.near_multiples(batch_size, num_replicas)
         raise config.Refused(
             f"{name}={batch_size}: does not divide over {num_replicas} replicas; "
-            f"near sizes that do: {', '.join(near)}"
+            f"near sizes that do: {near}"
         )
     return batch_size // num_replicas
 

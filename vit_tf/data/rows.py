@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from vit_tf import vtab_protocol
 from vit_tf.data import labels
 
 # (train, evaluation), as TFDS split expressions; no training split: None.
@@ -30,6 +31,8 @@ class Row:
             shown.
         manual_files: what the user must put into the manual folder before preparing.
         manual_page: where to get them.
+        protocol: what VTAB does with it, and which augmentation it forbids; None: no
+            task of VTAB.
     """
 
     tfds_name: str
@@ -44,3 +47,4 @@ class Row:
     redraw: Callable[[tf.Tensor], tf.Tensor] | None = None
     manual_files: tuple[str, ...] = ()
     manual_page: str = ""
+    protocol: vtab_protocol.Protocol | None = None

@@ -25,12 +25,10 @@ class Task(rows.Row):
     Attributes:
         group: one of three kinds of images.
         column: the task's name in the paper's Table 9.
-        protocol: its splits, and what augmentation it forbids.
     """
 
     group: Group
     column: str
-    protocol: vtab_protocol.Protocol
 
 
 def _brighten(encoded: tf.Tensor) -> tf.Tensor:

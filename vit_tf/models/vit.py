@@ -310,12 +310,10 @@ class VisionTransformer(network.Network):
     def _check_sizes(self):
         size, stride = self.image_size, self.token_stride
         if size % stride:
-            below = size // stride * stride
-            near = [str(s) for s in (below, below + stride) if s]
             what = "patch size" if self.stem is None else "total stride"
             raise config.Refused(
                 f"image size {size}: not a multiple of the {what} {stride}; "
-                f"the nearest that are: {', '.join(near)}"
+                f"the nearest that are: {config.near_multiples(size, stride)}"
             )
         if self.width % self.num_heads:
             raise config.Refused(
