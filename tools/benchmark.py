@@ -82,7 +82,8 @@ def main() -> None:
 def _footprints(cfg) -> None:
     from vit_tf import footprint
 
-    found = footprint.compare(cfg, num_classes=1000)
+    with command.quiet_stderr():  # TensorFlow's greeting, from every process
+        found = footprint.compare(cfg, num_classes=1000)
     width = max(map(len, found))
     print(
         f"\n{'1000 classes, no input':<{width}}  {'peak MiB':>9} "

@@ -26,8 +26,9 @@ class Footprint:
     """One configuration's training step on one device.
 
     Attributes:
-        peak_mib: memory of the process at its highest, above what it held when
-            TensorFlow had been imported; of a GPU only what the host holds.
+        peak_mib: memory of the process at its highest, above its highest before, when
+            TensorFlow was imported: 0 for models of a few MiB. Of a GPU only what the
+            host holds.
         first_step_seconds: from the config to the end of the first step: building
             the model, tracing, compiling, computing.
         traces: how often the step function was traced in three calls; 1 is right.
