@@ -21,10 +21,10 @@ demo: $(READY)
 
 # What CI runs: everything but the tests marked slow.
 test: $(READY)
-	$(RUN) -m pytest -n 2 -q -m "not slow" tests
+	$(RUN) -m pytest -n 2 --dist worksteal -q -m "not slow" tests
 
 test-all: $(READY)
-	$(RUN) -m pytest -n 2 -q tests
+	$(RUN) -m pytest -n 2 --dist worksteal -q tests
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .

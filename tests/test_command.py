@@ -91,6 +91,7 @@ def test_bad_input_found_later_is_one_line_too(arguments, said, data_dir, tmp_pa
     assert any(part in line for part in said.split("|")), line
 
 
+@pytest.mark.slow
 def test_mirrored_over_virtual_devices(data_dir, tmp_path):
     """`--num_devices` is enough; the loop is the same."""
     done = _run(

@@ -146,8 +146,16 @@ def _gradients(network, images, **options):
     return step(images)
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "xla"])
-@pytest.mark.parametrize("kind", ["token", "hybrid", "axial", "resnet"])
+# XLA takes its time over the larger ones.
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, {}) for kind in ("token", "hybrid", "axial", "resnet")]
+    + [("token", {"jit_compile": True})]
+    + [
+        pytest.param(kind, {"jit_compile": True}, marks=pytest.mark.slow)
+        for kind in ("hybrid", "axial", "resnet")
+    ],
+)
 def test_remat_computes_the_same(kind, options):
     rates = {} if kind == "resnet" else {"dropout": 0.1, "stochastic_depth": 0.5}
     plain = twins.filled(twins.TWINS[kind](**rates))

@@ -76,7 +76,7 @@ def _assert_same(ours, theirs):
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-@pytest.mark.parametrize("replica", [0, 1])
+@pytest.mark.parametrize("replica", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_an_overflow_on_one_replica_skips_the_step_on_all(data_dir, replica):
     """Keras looks at the first replica's gradients, and breaks the weights."""
     # 1e6 * 2**15 is beyond float16, while the loss itself is float32.

@@ -88,7 +88,7 @@ def test_several_labels_of_an_image_are_refused(tmp_path):
 # Guarantee 1: replica invariance.
 
 
-@pytest.mark.parametrize("rule", ["adam", "sgd"])
+@pytest.mark.parametrize("rule", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_replicas_do_not_change_the_weights(tmp_path, data_dir, rule):
     """1, 2, 4 and 8 devices, with clipping that bites, decay, accumulation, Polyak."""
     cfg = tiny.make(
@@ -135,6 +135,7 @@ def test_dropout_masks_differ_between_replicas(data_dir):
     assert alone == pytest.approx(shared, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_repeats_on_the_same_replicas(tmp_path, data_dir):
     cfg = tiny.make(model__dropout=0.5, train__length=3)
     first = _trained(cfg, tmp_path / "a", data_dir, tiny.mirrored(2))[1]
@@ -199,7 +200,9 @@ def _last_step(workdir):
     return found[-1]["step"] if found else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_signals_save_within_a_step_and_exit_cleanly(whole, tmp_path, data_dir, number):
     workdir = tmp_path / "run"
     process = tiny.start(tiny.command(workdir, data_dir, **HARD))
@@ -249,7 +252,12 @@ def test_a_finished_run_is_not_trained_again(whole, data_dir):
 
 
 @pytest.mark.parametrize(
-    ("devices", "batch_size"), [(1, 7), (1, 1000), (2, 64), (4, 6)]
+    ("devices", "batch_size"),
+    [
+        (1, 7),
+        (2, 64),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in [(1, 1000), (4, 6)]),
+    ],
 )
 def test_every_example_is_evaluated_once(data_dir, devices, batch_size):
     cfg = tiny.make(evals__batch_size=batch_size)
