@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vit_tf import record, train
+from vit_tf import checkpoint, record, train
 
 # What processes could change: clipping that bites, accumulation, decay, the average.
 CHANGES = {
@@ -81,11 +81,13 @@ def test_two_processes_take_the_steps_of_one_device(tmp_path, data_dir, alone):
     assert not list(tmp_path.glob(".hosts_*"))
 
 
-def _wait_for_step(workdir, step):
+def _wait_for_step(workdir, step, *, saved=0):
+    """Until the row of `step` is there, and a whole checkpoint if one is wanted."""
     until = time.monotonic() + 200
     while time.monotonic() < until:
         found = record.read_rows(str(workdir))
-        if found and found[-1]["step"] >= step:
+        steps = checkpoint.saved_steps(str(workdir / "checkpoints"))
+        if found and found[-1]["step"] >= step and max(steps, default=0) >= saved:
             return
         time.sleep(0.005)
     raise AssertionError(f"step {step} was never reached")
@@ -97,7 +99,7 @@ def test_a_dead_worker_stops_the_other_and_both_resume(
     tmp_path, data_dir, alone, victim
 ):
     workers = _start([tmp_path, tmp_path], data_dir)
-    _wait_for_step(tmp_path, 6)
+    _wait_for_step(tmp_path, 6, saved=5)
     workers[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     _, said = workers[1 - victim].communicate(timeout=150)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vit_tf import config, record, train
+from vit_tf import checkpoint, config, record, train
 from vit_tf.data import folders
 from vit_tf.data.builders import image_folder
 
@@ -168,7 +168,11 @@ def test_killed_in_mid_epoch_and_resumed_is_bit_for_bit_the_same(
     workdir = tmp_path / "run"
     process = tiny.start(tiny.command(workdir, data_dir, **HARD))
     kill_after = random.Random(os.urandom(4)).randrange(5, 15)
-    while process.poll() is None and _last_step(workdir) < kill_after:
+    # A checkpoint is whole some time after the row of its step.
+    while process.poll() is None and (
+        _last_step(workdir) < kill_after
+        or not checkpoint.saved_steps(str(workdir / "checkpoints"))
+    ):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
