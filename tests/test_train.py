@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vit_tf import checkpoint, config, record, train
+from vit_tf import checkpoint, config, evaluators, record, train
 from vit_tf.data import folders
 from vit_tf.data.builders import image_folder
 
@@ -593,3 +593,18 @@ def test_result_says_what_ran(whole):
     assert list(pathlib.Path(whole, "tensorboard").iterdir())
     row = record.read_rows(str(whole))[0]
     assert {"loss", "learning_rate", "gradient_norm", "images_per_second"} <= row.keys()
+
+
+def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
+    """TensorFlow says the same of a file that ends early and of a lost process."""
+    trainee = train.prepare(tiny.make(), tiny.one_device(), data_dir=data_dir)
+
+    def ends_early(*_):
+        raise tiny.tf.errors.FailedPreconditionError(None, None, "file ends early")
+
+    monkeypatch.setattr(trainee.evaluator, "_sums", ends_early)
+    monkeypatch.setattr(
+        evaluators.pipeline, "find_corrupt_eval", lambda *_: "test.tfrecord is damaged"
+    )
+    with pytest.raises(config.Refused, match="evaluating 'test': test.tfrecord is"):
+        trainee.evaluate(tiny.make())

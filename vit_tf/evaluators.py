@@ -35,8 +35,15 @@ class Classification:
     Compiled once; the same object evaluates every split of a run.
     """
 
-    def __init__(self, *, model, objective, strategy: tf.distribute.Strategy):
-        self.strategy = strategy
+    def __init__(
+        self,
+        *,
+        model,
+        objective,
+        strategy: tf.distribute.Strategy,
+        among: hosts.Hosts,
+    ):
+        self.strategy, self.among = strategy, among
         self._sums = tf.function(_sums_of(model, objective, strategy))
 
     def evaluate(
@@ -61,9 +68,9 @@ class Classification:
                 )
                 correct, loss = correct + int(hits), loss + nats
                 count, labelled = count + int(number), labelled + int(known)
-        except hosts.LOST:  # not the data's fault
-            raise
         except tf.errors.OpError as error:
+            if self.among.is_loss(error):  # not the data's fault
+                raise
             culprit = pipeline.find_corrupt_eval(source, data, split)
             if culprit is None:
                 raise

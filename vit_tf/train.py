@@ -294,7 +294,10 @@ def prepare(
         )
     objective = objectives.Classification(cfg.objective, num_classes=source.num_classes)
     evaluator = evaluators.Classification(
-        model=model, objective=objective, strategy=machine.strategy
+        model=model,
+        objective=objective,
+        strategy=machine.strategy,
+        among=machine.among,
     )
     return Trainee(sources, model, objective, optimizer, evaluator, total)
 
