@@ -7,7 +7,6 @@ the same command, from one process or from a hundred.
 
 import dataclasses
 import enum
-import gc
 import json
 import os
 import sys
@@ -17,7 +16,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from vit_tf import checkpoint, config, files, record, runtime, train
@@ -81,13 +79,13 @@ def look(job: Job) -> Status:
         return Status(
             State.STALE, f"{why}; choose another folder or remove {job.folder}"
         )
-    if (result := _result(job.folder)) is not None:
-        if result["commit"] == record.commit():
+    if (found := result(job.folder)) is not None:
+        if found["commit"] == record.commit():
             return Status(State.DONE)
-        return Status(State.OTHER_CODE, f"commit {result['commit'][:12]}")
+        return Status(State.OTHER_CODE, f"commit {found['commit'][:12]}")
     if record.in_use(job.folder):
         return Status(State.ELSEWHERE)
-    if job.needs is not None and _result(job.needs) is None:
+    if job.needs is not None and result(job.needs) is None:
         return Status(State.WAITING, f"for {job.needs} to be finished")
     if failure := _failure(job.folder):
         last = failure.strip().splitlines()[-1]
@@ -95,6 +93,12 @@ def look(job: Job) -> Status:
     if record.read_rows(job.folder) or _saved(job):
         return Status(State.CUT_OFF)
     return Status(State.TO_DO)
+
+
+def result(folder: str) -> dict[str, Any] | None:
+    """What the finished run in a folder gave; None if it is not finished."""
+    path = os.path.join(folder, "result.json")
+    return json.loads(files.read(path)) if tf.io.gfile.exists(path) else None
 
 
 def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] | None:
@@ -119,27 +123,25 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
         )
     status = look(job)
     if status.state.finished:
-        return _result(job.folder)
+        return result(job.folder)
     if status.state == State.ELSEWHERE:
         raise record.InUse(f"{job.name}: another process is running it")
     if not status.state.ready:
         raise config.Refused(f"{job.name}: {status}")
-    # A job finds the process as the first one did, and leaves it no variables.
-    keras.backend.clear_session()
-    gc.collect()
+    runtime.forget()
     try:
         cfg = _config(job)
         started = runtime.start(cfg.train, **machine)
         _note_start(job)
-        result = train.train(cfg, job.folder, machine=started, data_dir=data_dir)
+        found = train.train(cfg, job.folder, machine=started, data_dir=data_dir)
     except record.InUse:
         raise
     except Exception:
         _note_failure(job)
         raise
-    if result is not None and _failure(job.folder):
+    if found is not None and _failure(job.folder):
         tf.io.gfile.remove(_failure_path(job.folder))
-    return result
+    return found
 
 
 def run_all(
@@ -172,7 +174,7 @@ def run_all(
     """
     chosen = list(jobs) if index is None else [_at(jobs, index)]
     _Study(chosen, alone=index is not None).do(data_dir, wait, machine)
-    return [_result(job.folder) for job in chosen]
+    return [result(job.folder) for job in chosen]
 
 
 class _Study:
@@ -228,7 +230,7 @@ class _Study:
         self._say(number, f"{job.name}: begins, in {job.folder}")
         began = time.monotonic()
         try:
-            result = run(job, data_dir=data_dir, **machine)
+            found = run(job, data_dir=data_dir, **machine)
         except record.InUse:  # taken between looking and starting
             return True
         except Exception as error:  # noqa: BLE001, the others shall go on
@@ -237,7 +239,7 @@ class _Study:
             self.trouble[job.name] = Status(State.FAILED, said)
             self._drop(number, str(self.trouble[job.name]))
             return True
-        if result is None:
+        if found is None:
             self._say(number, f"{job.name}: stopped; the same command goes on")
             return False
         self.seconds.append(time.monotonic() - began)
@@ -342,10 +344,10 @@ def _staleness(job: Job) -> str:
 
 def _start(folder: str) -> dict[str, str] | None:
     """What identifies the run in a folder as a start; None if it is not finished."""
-    result = _result(folder)
-    if result is None:
+    found = result(folder)
+    if found is None:
         return None
-    return {"name": _last_name(folder), "fingerprint": result["fingerprint"]}
+    return {"name": _last_name(folder), "fingerprint": found["fingerprint"]}
 
 
 def _note_start(job: Job) -> None:
@@ -367,11 +369,6 @@ def _note_start(job: Job) -> None:
 
 def _saved(job: Job) -> list[int]:
     return checkpoint.saved_steps(os.path.join(job.folder, "checkpoints"))
-
-
-def _result(folder: str) -> dict[str, Any] | None:
-    path = os.path.join(folder, "result.json")
-    return json.loads(files.read(path)) if tf.io.gfile.exists(path) else None
 
 
 def _failure_path(folder: str) -> str:
