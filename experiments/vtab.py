@@ -42,7 +42,7 @@ CELLS = table.cells(
     )
 )
 # The paper has no numbers for ViT-B/16, and each task has its own name for its test.
-TABLE = table.Table(columns={"accuracy": "accuracy"}, scales=tuple(table.Scale))
+TABLE = table.Table(columns={"accuracy": "accuracy [%]"}, scales=tuple(table.Scale))
 
 
 def get_config(argument: str | None = None) -> config.Config:
