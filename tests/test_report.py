@@ -158,7 +158,7 @@ def test_markdown_keeps_its_columns(recorded):
 
 def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
     path = report_page.write([_section(recorded)], recorded / "page" / "index.html")
-    page = path.read_text()
+    page = path.read_text("utf-8")
     assert [p.name for p in path.parent.iterdir()] == ["index.html"]
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert page.count("data:image/svg+xml") == 1
@@ -170,7 +170,7 @@ def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
 def test_the_committed_results_are_rendered_from_the_recorded_ones():
     """No number in RESULTS.md is typed: `python -m tools.report` writes it again."""
     found = result_tables.sections("experiments", results.ROOT)
-    committed = (tiny.ROOT / "experiments" / "RESULTS.md").read_text()
+    committed = (tiny.ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
     assert report_markdown.render(found) == committed, "run python -m tools.report"
 
 

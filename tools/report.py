@@ -26,7 +26,7 @@ def main() -> None:
     if not pathlib.Path("experiments").is_dir():
         raise config.Refused("experiments: no such folder; start this in the project's")
     found = result_tables.sections("experiments", _RESULTS.value)
-    pathlib.Path(_FILE.value).write_text(report_markdown.render(found))
+    pathlib.Path(_FILE.value).write_text(report_markdown.render(found), "utf-8")
     print(_FILE.value)
     if _HTML.value is not None:
         from tools import report_page

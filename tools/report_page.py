@@ -47,7 +47,8 @@ def write(found: Sequence[result_tables.Section], path: pathlib.Path) -> pathlib
 <p>{how}</p>
 {_table(*result_tables.summary(found))}
 {body}</body></html>
-"""
+""",
+        "utf-8",
     )
     return path
 
