@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -144,6 +145,8 @@ def test_a_folder_may_move(tmp_path, trained):
     (tmp_path / "old").rename(tmp_path / "new")
     new = tmp_path / "new"
     assert _states([_job(new, "a"), _job(new, "b", needs="a")]) == ["done", "done"]
+    started = json.loads((new / "b" / "start.json").read_text())
+    assert started == {"name": "a", "fingerprint": config.fingerprint(tiny.make())}
 
 
 def test_a_run_of_another_commit_counts_as_done(tmp_path, trained, monkeypatch, capsys):
@@ -186,24 +189,18 @@ def test_a_job_is_not_run_over_several_hosts(tmp_path, trained):
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_end(tmp_path, data_dir):
-    """The real loop, twice in one process, the second from the first's weights."""
-    jobs = [
-        _job(tmp_path, "a", train__length=6),
-        _job(tmp_path, "b", needs="a", train__length=3),
-    ]
-    study.run_all(jobs[:1], data_dir=data_dir)
-    rows, state = tiny.rows(jobs[0].folder), tiny.newest_state(jobs[0].folder)
+    """With the real loop, twice in one process."""
+    job = _job(tmp_path, "a", train__length=6)
+    study.run_all([job], data_dir=data_dir)
+    rows, state = tiny.rows(job.folder), tiny.newest_state(job.folder)
     (tmp_path / "a" / "result.json").unlink()
     marks = sorted((tmp_path / "a" / "checkpoints").glob("step_*/complete.json"))
     marks[-1].unlink()
-    assert _states(jobs) == ["cut off", "waiting"]
-    found = study.run_all(jobs, data_dir=data_dir)
-    assert tiny.rows(jobs[0].folder) == rows
-    again = tiny.newest_state(jobs[0].folder)
+    assert _states([job]) == ["cut off"]
+    study.run_all([job], data_dir=data_dir)
+    assert tiny.rows(job.folder) == rows
+    again = tiny.newest_state(job.folder)
     assert all((again[name] == state[name]).all() for name in state)
-    assert found[1]["config"]["start_from"] == jobs[0].folder
-    started = json.loads((tmp_path / "b" / "start.json").read_text())
-    assert started == {"name": "a", "fingerprint": found[0]["fingerprint"]}
 
 
 _SHARING = """
@@ -246,7 +243,8 @@ def test_two_processes_share_a_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_its_job_to_the_other(tmp_path, data_dir):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_another_process_goes_on_with_what_one_left(tmp_path, data_dir, number):
     command = [
         sys.executable,
         "-m",
@@ -265,8 +263,9 @@ def test_a_killed_process_leaves_its_job_to_the_other(tmp_path, data_dir):
         time.sleep(0.05)
     second = tiny.start(command)
     time.sleep(3)
-    first.kill()
-    first.communicate()
+    first.send_signal(number)
+    first.communicate(timeout=300)
+    assert first.returncode == (143 if number == signal.SIGTERM else -number)
     said = second.communicate(timeout=600)[1]
     assert second.returncode == 0, said
     done = subprocess.run(
