@@ -11,6 +11,9 @@ from tools import figures, result_tables
 # Curves of more runs than this cannot be told apart: they go to another panel.
 _RUNS_IN_PANEL = 6
 
+# Points in the running mean that is drawn over the faint raw line.
+_SMOOTH = 5
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
        padding: 0 1rem; color: #222; background: #fff }
@@ -19,10 +22,10 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin-top: 2.5rem }
 table { border-collapse: collapse; font-size: .92rem }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: left;
          vertical-align: top }
-th { white-space: nowrap }
+th, td { white-space: nowrap } .words { white-space: normal; min-width: 15rem }
 .paper { background: #0072B222; font-style: italic }
 .gap { border-left: 4px solid #D55E00; padding-left: .8rem }
-.curves { display: flex; flex-wrap: wrap; gap: 1rem }
+.curves { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem }
 figure { margin: 0; flex: 1 1 18rem; max-width: 28rem }
 img { width: 100%; background: #fff } figcaption { font-size: .9rem; color: #666 }
 code { background: #8882; padding: 0 .2rem; overflow-wrap: anywhere }
@@ -76,7 +79,7 @@ def _section(section: result_tables.Section) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of the paper's numbers look different, and say so."""
-    marks = [' class="paper"' if head.startswith("paper:") else "" for head in heads]
+    marks = [_mark(head) for head in heads]
     head = "".join(
         f"<th{mark}>{html.escape(text)}</th>" for mark, text in zip(marks, heads)
     )
@@ -92,6 +95,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _mark(head: str) -> str:
+    if head.startswith("paper:"):
+        return ' class="paper"'
+    return ' class="words"' if head in ("question", "note") else ""
 
 
 def _panels(section: result_tables.Section) -> Mapping[tuple[str, str], dict]:
@@ -124,7 +133,8 @@ def _figure(title: str, name: str, runs: Mapping[str, Sequence]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         drawn = pathlib.Path(folder) / "curve.svg"
         label = "training loss [nats]" if name == "loss" else name
-        figures.curves({title: runs}, drawn, name=name, label=label)
+        smooth = _SMOOTH if min(map(len, runs.values())) >= 4 * _SMOOTH else 1
+        figures.curves({title: runs}, drawn, name=name, label=label, smooth=smooth)
         data = base64.b64encode(drawn.read_bytes()).decode()
     caption = html.escape(f"{label} on {title}: {', '.join(runs)}")
     return (
