@@ -14,8 +14,9 @@ HOW_TO_READ = (
     "Columns marked *paper* hold the paper's own numbers, all others are ours, measured "
     "by runs of this code. A scale changes data, length and size, so ours compare with "
     "the paper's at scale `paper` only. ± is the sample standard deviation over the "
-    "runs, which differ by their seed (one run alone has none); n counts the examples that each was evaluated "
-    "on. A result is stale when its cell now gives another config; it is then left out."
+    "runs, which differ by their seed (one run alone has none); n counts the examples "
+    "that each was evaluated on. A result is stale when its cell now gives another "
+    "config; it is then left out."
 )
 
 
