@@ -27,8 +27,10 @@ FLOORS = [
     ],
     [
         "vit_tf/objectives.py",
+        "vit_tf/passes.py",
         "vit_tf/evaluators.py",
         "vit_tf/checkpoint.py",
+        "vit_tf/opening.py",
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
         "vit_tf/inspection.py",

@@ -29,6 +29,8 @@ from vit_tf import config, files
 # Fields of a row that depend on the clock; all others repeat exactly.
 TIMING_FIELDS = ("images_per_second", "seconds")
 
+_SMALLER_IS_BETTER = ("loss", "nll", "ece")
+
 # Without a terminal a line is printed at most this often.
 _LINE_SECONDS = 10.0
 
@@ -213,7 +215,7 @@ def best_step(workdir: str, metric: str, among: list[int]) -> int | None:
     """
     split, _, name = metric.rpartition("/")
     found = {
-        row["step"]: -row["value"] if name == "loss" else row["value"]
+        row["step"]: -row["value"] if name in _SMALLER_IS_BETTER else row["value"]
         for row in read_rows(workdir)
         if row.get("split") == split and row["name"] == name and row["step"] in among
     }

@@ -191,7 +191,7 @@ class Trainee:
         """Keeps the run's checkpoints by the rules of the config."""
         metric, best = cfg.train.keep_best, None
         if metric is not None:
-            known = [f"{s}/{n}" for s in cfg.evals.splits for n in evaluators.NAMES]
+            known = [f"{s}/{n}" for s in cfg.evals.splits for n in cfg.evals.measures]
             if metric not in known:
                 raise config.Refused(
                     f"train.keep_best={metric}: not evaluated"
@@ -243,7 +243,11 @@ class Trainee:
         found = []
         for split in cfg.evals.splits:
             found += self.evaluator.evaluate(
-                self.source, cfg.data, split, batch_size=cfg.evals.batch_size
+                self.source,
+                cfg.data,
+                split,
+                measures=cfg.evals.measures,
+                batch_size=cfg.evals.batch_size,
             )
         return found
 
