@@ -5,7 +5,9 @@ resolution with a new zero-initialised head and resized position embeddings, and
 train the same model from scratch for the same steps beside it. All data is made
 or shipped here, nothing is downloaded.
 
-`make demo` runs the three cells and writes the page. By hand:
+`make demo` runs the three cells and writes the page. Only the runs, or by hand:
+
+    python -m tools.run_experiment --experiment=experiments/quickstart.py
 
     python -m tools.train --config=experiments/quickstart.py:pretrain \
         --workdir=runs/pretrain
@@ -81,8 +83,18 @@ def finetune(scale: table.Scale) -> config.Config:
     )
 
 
-# From scratch is the same cell without start_from: what differs is the start.
-CELLS = {"pretrain": pretrain, "finetune": finetune, "scratch": finetune}
+# From scratch is the same cell without a start: what differs is the start.
+CELLS = table.cells(
+    table.Cell("pretrain", pretrain, note="pre-trained on shapes; accuracy on shapes"),
+    table.Cell(
+        "finetune",
+        finetune,
+        starts_from="pretrain",
+        note="digits, from the weights pre-trained on shapes",
+    ),
+    table.Cell("scratch", finetune, note="digits, the same steps from random weights"),
+)
+TABLE = table.Table(columns={"test/accuracy": "accuracy", "test/loss": "loss"})
 
 
 def get_config(argument: str | None = None) -> config.Config:

@@ -1,7 +1,15 @@
-"""How an experiment file offers its cells: `--config=experiments/x.py:cell,scale`."""
+"""How an experiment file offers its cells, and how their results are laid out.
 
+A file has CELLS, made by `cells`, a TABLE, and `get_config` for tools.train; the first
+line of its docstring is the question. `tools.run_experiment` runs its cells, and
+`tools.report` renders what they gave.
+"""
+
+import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Mapping
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 from vit_tf import config
 
@@ -14,10 +22,122 @@ class Scale(enum.StrEnum):
     PAPER = "paper"  # the real thing, for whoever has the data and the devices
 
 
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One place of an experiment's table: a config for each scale.
+
+    Attributes:
+        name: as in --config=FILE.py:NAME; also a part of file names.
+        make: the config at a scale.
+        starts_from: the cell of the same experiment whose run it starts from.
+        start_given: whether it starts from weights that --start_from names.
+        seeds: how many repetitions there are, or how many at each scale.
+        paper: the paper's numbers, such as {'test/accuracy': 98.13}; in percent.
+        note: what the reader of the table has to know.
+    """
+
+    name: str
+    make: Callable[[Scale], config.Config]
+    starts_from: str | None = None
+    start_given: bool = False
+    seeds: int | Mapping[Scale, int] = 1
+    paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+    def num_seeds(self, scale: Scale) -> int:
+        return self.seeds if isinstance(self.seeds, int) else self.seeds[scale]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """How results are laid out: a row for each cell, a column for each metric.
+
+    Attributes:
+        columns: metrics such as 'test/accuracy', with their headings.
+        scales: the scales that the cells have.
+    """
+
+    columns: Mapping[str, str]
+    scales: Sequence[Scale] = (Scale.SMOKE, Scale.SMALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of an experiment at a scale.
+
+    Attributes:
+        index: its place among the experiment's runs; starts come first.
+        name: CELL.seedK, which names its folder.
+        cell: what it repeats.
+        seed: which repetition it is, and the config's train.seed.
+        config: what is trained.
+        starts_from: the name of the run whose weights it starts from.
+    """
+
+    index: int
+    name: str
+    cell: Cell
+    seed: int
+    config: config.Config
+    starts_from: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What an experiment file offers."""
+
+    name: str
+    question: str
+    cells: Mapping[str, Cell]
+    table: Table
+
+
+def cells(*found: Cell) -> Mapping[str, Cell]:
+    """The cells of an experiment by name, each after the one it starts from.
+
+    Raises:
+        ValueError: a name twice, or not fit for a file; a start that does not come
+            before, or is given as well.
+    """
+    named: dict[str, Cell] = {}
+    for cell in found:
+        if not re.fullmatch(r"[\w@+=-]+", cell.name):
+            raise ValueError(f"cell {cell.name!r}: need letters, digits, _ @ + = -")
+        if cell.name in named:
+            raise ValueError(f"two cells named {cell.name}")
+        if cell.starts_from is not None and cell.starts_from not in named:
+            raise ValueError(
+                f"cell {cell.name} starts from {cell.starts_from}: no such cell before it"
+            )
+        if cell.starts_from is not None and cell.start_given:
+            raise ValueError(f"cell {cell.name} has two starts")
+        named[cell.name] = cell
+    return types.MappingProxyType(named)
+
+
+def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
+    """Every run of the cells at a scale, starts before what starts from them.
+
+    Repetition k starts from repetition k, or from the first where there are fewer.
+    """
+    unrolled: list[Run] = []
+    for cell in found.values():
+        for seed in range(cell.num_seeds(scale)):
+            cfg = cell.make(scale)
+            cfg.train.seed = seed
+            start = None
+            if cell.starts_from is not None:
+                repeated = seed < found[cell.starts_from].num_seeds(scale)
+                start = _run_name(cell.starts_from, seed if repeated else 0)
+            name = _run_name(cell.name, seed)
+            unrolled.append(Run(len(unrolled), name, cell, seed, cfg, start))
+    return unrolled
+
+
 def select(
-    cells: Mapping[str, Callable[[Scale], config.Config]],
+    found: Mapping[str, Cell],
     argument: str | None,
-    scales: Iterable[Scale] = (Scale.SMOKE, Scale.SMALL),
+    scales: Sequence[Scale] = (Scale.SMOKE, Scale.SMALL),
 ) -> config.Config:
     """The config of 'cell' or 'cell,scale'; the scale is `small` if not given.
 
@@ -25,13 +145,17 @@ def select(
         config.Refused: no such cell or scale.
     """
     name, _, scale = (argument or "").partition(",")
-    if name not in cells:
+    if name not in found:
         raise config.Refused(
-            f"--config=...:{name}: no such cell{config.nearest(name, cells)}"
+            f"--config=...:{name}: no such cell{config.nearest(name, found)}"
         )
     names = [str(s) for s in scales]
     if scale and scale not in names:
         raise config.Refused(
             f"--config=...:{name},{scale}: no such scale{config.nearest(scale, names)}"
         )
-    return cells[name](Scale(scale or Scale.SMALL))
+    return found[name].make(Scale(scale or Scale.SMALL))
+
+
+def _run_name(cell: str, seed: int) -> str:
+    return f"{cell}.seed{seed}"

@@ -38,7 +38,12 @@ FLOORS = [
         "vit_tf/step.py",
     ],
     ["vit_tf/train.py"],
-    ["vit_tf/footprint.py", "vit_tf/speed.py", "vit_tf/tpu_check.py"],
+    [
+        "vit_tf/footprint.py",
+        "vit_tf/speed.py",
+        "vit_tf/study.py",
+        "vit_tf/tpu_check.py",
+    ],
     ["experiments/"],
     ["tools/"],
 ]

@@ -5,6 +5,7 @@ is a fault of the program and keeps its traceback.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import pathlib
@@ -16,13 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 import pydantic
 from absl import app, flags, logging
 
+from experiments import table
 from vit_tf import config, overrides
 
 _OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags, calls `main`, and turns `config.Refused` into a line."""
+def run(main: Callable[[], None], *, overridable: bool = False) -> None:
+    """Parses the flags, calls `main`, and turns `config.Refused` into a line.
+
+    Args:
+        main: what the binary does.
+        overridable: take --config.FIELD=VALUE where there is no --config; `main`
+            then calls `overridden`.
+    """
 
     def guarded(argv: Sequence[str]) -> int | None:
         if not flags.FLAGS["verbosity"].present:
@@ -36,7 +44,8 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             return _fail("interrupted", code=130)
 
-    app.run(guarded, flags_parser=_parse_flags)
+    parser = functools.partial(_parse_flags, overridable=overridable)
+    app.run(guarded, flags_parser=parser)
 
 
 def load_tensorflow() -> None:
@@ -101,53 +110,93 @@ def define_config() -> Callable[[], config.Config]:
                 "--config=experiments/quickstart.py:pretrain"
             )
         chosen = load_config(holder.value)
-        for path, text in _overrides:
-            overrides.override(chosen, path, text)
+        overridden(chosen)
         return chosen
 
     return loaded
 
 
+def overridden(cfg: config.Config) -> list[str]:
+    """Sets the fields of --config.FIELD=VALUE, and gives their names."""
+    for path, text in _overrides:
+        overrides.override(cfg, path, text)
+    return [path for path, _ in _overrides]
+
+
 def load_config(text: str) -> config.Config:
     """Calls `get_config(ARGUMENT)` of the file in 'FILE.py:ARGUMENT'."""
     name, _, argument = text.partition(":")
-    path = pathlib.Path(name)
-    if not path.is_file():
-        near = [str(p) for p in pathlib.Path("experiments").glob("*.py")]
-        raise config.Refused(
-            f"--config={text}: no such file: {name}{config.nearest(name, near)}"
-        )
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise config.Refused(f"--config={text}: {name} is not a Python file (.py)")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
+    given = f"--config={text}"
+    with _refusing_mistakes(given):
+        module = _module(name, given)
         if not hasattr(module, "get_config"):
-            raise config.Refused(f"--config={text}: {name} defines no get_config()")
+            raise config.Refused(f"{given}: {name} defines no get_config()")
         chosen = module.get_config(argument) if argument else module.get_config()
-    except pydantic.ValidationError as error:
-        raise config.Refused(
-            f"--config={text}: {config.first_problem(error)}"
-        ) from None
-    except (SyntaxError, TypeError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise config.Refused(f"--config={text}: {reason}") from error
     if not isinstance(chosen, config.Config):
         raise config.Refused(
-            f"--config={text}: get_config() gave {type(chosen).__name__}, "
+            f"{given}: get_config() gave {type(chosen).__name__}, "
             "need a vit_tf.config.Config"
         )
     return chosen
 
 
+def load_experiment(name: str) -> table.Experiment:
+    """What the experiment file `name` offers.
+
+    Raises:
+        config.Refused: no such file, a mistake in it, or no cells.
+    """
+    given = f"--experiment={name}"
+    with _refusing_mistakes(given):
+        module = _module(name, given)
+        if not hasattr(module, "CELLS") or not hasattr(module, "TABLE"):
+            raise config.Refused(
+                f"{given}: offers no CELLS with a TABLE; use python -m tools.train "
+                f"--config={name}"
+            )
+    question = (module.__doc__ or "").strip().partition("\n")[0]
+    return table.Experiment(
+        pathlib.Path(name).stem, question, module.CELLS, module.TABLE
+    )
+
+
+def _module(name: str, given: str):
+    """The Python file `name`, executed."""
+    path = pathlib.Path(name)
+    if not path.is_file():
+        near = [str(p) for p in pathlib.Path("experiments").glob("*.py")]
+        raise config.Refused(
+            f"{given}: no such file: {name}{config.nearest(name, near)}"
+        )
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise config.Refused(f"{given}: {name} is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _refusing_mistakes(given: str) -> Iterator[None]:
+    """Turns a mistake in a user's Python file into one line."""
+    try:
+        yield
+    except pydantic.ValidationError as error:
+        raise config.Refused(f"{given}: {config.first_problem(error)}") from None
+    except config.Refused:
+        raise
+    except (SyntaxError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise config.Refused(f"{given}: {reason}") from error
+
+
 _overrides: list[tuple[str, str]] = []
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], *, overridable: bool) -> list[str]:
     """absl's parser, with the config overrides taken out and errors in a line."""
     rest = list(argv)
-    if "config" in flags.FLAGS:
+    if overridable or "config" in flags.FLAGS:
         rest, _overrides[:] = _split_overrides(rest)
     try:
         return flags.FLAGS(rest)

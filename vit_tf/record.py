@@ -11,6 +11,7 @@ result.json       written last: its presence says that the run is finished
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -26,6 +27,11 @@ import tensorflow as tf
 
 from vit_tf import config, files
 
+try:
+    import fcntl
+except ImportError:  # no such locks on this platform
+    fcntl = None
+
 # Fields of a row that depend on the clock; all others repeat exactly.
 TIMING_FIELDS = ("images_per_second", "seconds")
 
@@ -33,6 +39,13 @@ _SMALLER_IS_BETTER = ("loss", "nll", "ece")
 
 # Without a terminal a line is printed at most this often.
 _LINE_SECONDS = 10.0
+
+# A lock that is held is asked for again: somebody may only have looked at it.
+_LOCK_TRIES, _LOCK_SECONDS = 3, 0.05
+
+
+class InUse(config.Refused):
+    """Another process is writing to the run."""
 
 
 class Run:
@@ -227,7 +240,7 @@ def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]
     return {
         "config": dataclasses.asdict(cfg),
         "fingerprint": config.fingerprint(cfg),
-        "commit": _commit(),
+        "commit": commit(),
         "dataset": dataset,
         "device": device,
         "versions": {
@@ -310,7 +323,8 @@ def clock(seconds: float) -> str:
     )
 
 
-def _commit() -> str:
+@functools.cache
+def commit() -> str:
     """The commit of this checkout, '+' if it was changed, or 'unknown'."""
     here = pathlib.Path(__file__).parent
 
@@ -329,20 +343,29 @@ def _commit() -> str:
         return "unknown"
 
 
+def in_use(workdir: str) -> bool:
+    """Whether a process is writing to the run; never known, so False, on gs://."""
+    path = os.path.join(workdir, ".lock")
+    if fcntl is None or not os.path.exists(path):
+        return False
+    with open(path) as handle:
+        try:  # shared, so that those who look do not see each other
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _lock(workdir: str) -> int | None:
     """Keeps a second process out of a local folder; freed when this one ends."""
-    if "://" in workdir:
-        return None
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this platform
+    if fcntl is None or "://" in workdir:
         return None
     handle = os.open(os.path.join(workdir, ".lock"), os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise config.Refused(
-            f"--workdir={workdir}: another process is writing to this run"
-        ) from None
-    return handle
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:  # held by a run, or for a moment by `in_use`
+            time.sleep(_LOCK_SECONDS)
+    os.close(handle)
+    raise InUse(f"--workdir={workdir}: another process is writing to this run")

@@ -1,0 +1,224 @@
+"""Runs the cells of an experiment; the same command goes on with what is left.
+
+python -m tools.run_experiment --experiment=experiments/quickstart.py --list
+python -m tools.run_experiment --experiment=experiments/quickstart.py --record
+
+Started several times, also on several hosts that share the folder, each run is done
+once. docs/experiments.md has the scripts for Slurm and Kubernetes.
+"""
+
+import os
+import pathlib
+
+from absl import flags
+
+from experiments import table
+from tools import command, results
+from vit_tf import config
+
+_EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "FILE.py, such as experiments/quickstart.py.", required=True
+)
+_SCALE = flags.DEFINE_enum(
+    "scale",
+    "small",
+    [str(scale) for scale in table.Scale],
+    "smoke: a few steps, to see that it runs. paper: the real thing.",
+)
+_FOLDER = flags.DEFINE_string(
+    "folder", None, "Where the runs go; by default runs/EXPERIMENT/SCALE."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+)
+_LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
+_INDEX = flags.DEFINE_integer(
+    "index", None, "Do only this run, by its number in --list."
+)
+_ONLY = flags.DEFINE_string("only", None, "Do only the runs of this cell.")
+_START_FROM = flags.DEFINE_string(
+    "start_from",
+    None,
+    "A released .npz or a finished run's folder, for cells that start from one.",
+)
+_WAIT = flags.DEFINE_bool(
+    "wait", False, "Stay until runs of other processes, that others need, are finished."
+)
+_RECORD = flags.DEFINE_bool(
+    "record", False, "Copy finished runs' results to --results, for tools.report."
+)
+_RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recorded.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored"],
+    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
+)
+_TPU = flags.DEFINE_string(
+    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
+)
+
+
+def main() -> None:
+    experiment = command.load_experiment(_EXPERIMENT.value)
+    scale = _checked_scale(experiment)
+    runs = table.runs(experiment.cells, scale)
+    _override(runs)
+    _check_choice(experiment, runs)
+    command.load_tensorflow()
+    from vit_tf import runtime, study
+
+    jobs = _jobs(experiment, scale, runs)
+    if _LIST.value:
+        _print_list(runs, jobs)
+        return
+    strategy = "tpu" if _TPU.value else _STRATEGY.value
+    chosen = [
+        job
+        for run, job in zip(runs, jobs)
+        if _ONLY.value in (None, run.cell.name) and _INDEX.value in (None, run.index)
+    ]
+    try:
+        found = study.run_all(
+            chosen,
+            data_dir=_DATA_DIR.value,
+            wait=_WAIT.value,
+            strategy=runtime.Strategy(strategy),
+            num_devices=_NUM_DEVICES.value,
+            tpu=_TPU.value or "local",
+        )
+        for job, result in zip(chosen, found):
+            _print_result(job.name, result)
+    finally:  # what is finished is recorded, whatever failed
+        if _RECORD.value:
+            _record(experiment, scale, runs, jobs)
+
+
+def _checked_scale(experiment: table.Experiment) -> table.Scale:
+    scales = experiment.table.scales
+    if _SCALE.value not in scales:
+        raise config.Refused(
+            f"--scale={_SCALE.value}: {experiment.name} offers {', '.join(scales)}"
+        )
+    return table.Scale(_SCALE.value)
+
+
+def _override(runs: list[table.Run]) -> None:
+    """Applies --config.FIELD=VALUE to every run; such runs lie and stay apart."""
+    names: list[str] = []
+    for run in runs:
+        names = command.overridden(run.config)
+    if not names:
+        return
+    if "train.seed" in names:
+        raise config.Refused(
+            "--config.train.seed: each repetition has its own; use tools.train for one "
+            "run with another"
+        )
+    given = f"--config.{names[0]}"
+    if _RECORD.value:
+        raise config.Refused(
+            f"{given}: overridden runs are not the experiment's, so they are not "
+            "recorded; leave out --record, or change the cell"
+        )
+    if _FOLDER.value is None:
+        raise config.Refused(
+            f"{given}: add --folder=PATH, so that overridden runs do not lie among the "
+            "experiment's own"
+        )
+
+
+def _check_choice(experiment: table.Experiment, runs: list[table.Run]) -> None:
+    """Refuses an --only, --index or --start_from that fits no run."""
+    only, index = _ONLY.value, _INDEX.value
+    if only is not None and only not in experiment.cells:
+        raise config.Refused(
+            f"--only={only}: no such cell{config.nearest(only, experiment.cells)}"
+        )
+    if only is not None and index is not None:
+        raise config.Refused("--only and --index: give one of them")
+    if index is not None and not 0 <= index < len(runs):
+        raise config.Refused(
+            f"--index={index}: {experiment.name} has {len(runs)} runs at this scale, 0 "
+            f"to {len(runs) - 1}; --list shows them"
+        )
+    given = [cell.name for cell in experiment.cells.values() if cell.start_given]
+    if _START_FROM.value is not None and not given:
+        raise config.Refused(
+            f"--start_from={_START_FROM.value}: no cell of {experiment.name} starts "
+            "from other weights; leave it out"
+        )
+    if given and _START_FROM.value is None and not _LIST.value:
+        raise config.Refused(
+            f"--start_from is missing: {given[0]} starts from other weights; name a "
+            "released .npz or a finished run's folder"
+        )
+
+
+def _jobs(experiment: table.Experiment, scale: table.Scale, runs: list[table.Run]):
+    from vit_tf import study
+
+    root = _FOLDER.value or os.path.join("runs", experiment.name, scale)
+    jobs = []
+    for run in runs:
+        if run.cell.start_given:
+            run.config.start_from = _START_FROM.value
+        needs = os.path.join(root, run.starts_from) if run.starts_from else None
+        jobs.append(
+            study.Job(run.name, run.config, os.path.join(root, run.name), needs)
+        )
+    return jobs
+
+
+def _print_list(runs: list[table.Run], jobs) -> None:
+    """A line for each run; the status comes last, as it may be long."""
+    from vit_tf import study
+
+    rows = [("index", "run", "seed", "length", "starts from", "status")]
+    for run, job in zip(runs, jobs):
+        start = run.starts_from or ("--start_from" if run.cell.start_given else "-")
+        length = f"{run.config.train.length:g} {run.config.train.unit}"
+        rows.append(
+            (str(run.index), run.name, str(run.seed), length, start)
+            + (str(study.look(job)),)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(f"{text:<{w}}" for text, w in zip(row, widths)).rstrip())
+
+
+def _print_result(name: str, result) -> None:
+    if result is None:
+        return
+    print(f"{name}: {result['steps']} steps on {result['device']}")
+    for metric in result["metrics"]:
+        print("  {split} {name} {value:.4f} (n={count})".format(**metric))
+
+
+def _record(experiment, scale, runs: list[table.Run], jobs) -> None:
+    """Copies the results of all finished runs, and says where."""
+    from vit_tf import record, study
+
+    by_folder = {job.folder: study.result(job.folder) for job in jobs}
+    for run, job in zip(runs, jobs):
+        if not study.look(job).state.finished:
+            continue
+        found = results.entry(
+            experiment.name,
+            run,
+            scale,
+            by_folder[job.folder],
+            record.read_rows(job.folder),
+            start=by_folder.get(job.needs),
+        )
+        path = results.write(_RESULTS.value, found)
+        print(f"{run.name}: recorded in {pathlib.PurePath(path)}")
+
+
+if __name__ == "__main__":
+    command.run(main, overridable=True)
