@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
     ["vit_tf/config.py", "vit_tf/vtab_protocol.py"],
     ["vit_tf/overrides.py", "vit_tf/recipes.py"],
+    ["vit_tf/transfer_recipes.py"],
     [
         "vit_tf/files.py",
         "vit_tf/cluster.py",
@@ -44,6 +45,7 @@ FLOORS = [
         "vit_tf/study.py",
         "vit_tf/tpu_check.py",
     ],
+    ["vit_tf/transfer.py"],
     ["experiments/"],
     ["tools/"],
 ]

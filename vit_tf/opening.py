@@ -36,8 +36,12 @@ class Opened:
         return self.network.num_classes
 
 
-def model_of(path: str) -> config.Model:
+def model_of(path: str, *, variant: str | None = None) -> config.Model:
     """What is trained in a finished run or stands in an .npz, without its weights.
+
+    Args:
+        path: a run's folder or an .npz of any layout.
+        variant: for an .npz whose arrays do not tell it.
 
     Raises:
         config.Refused: no such file or run, or nothing that this library knows.
@@ -45,7 +49,7 @@ def model_of(path: str) -> config.Model:
     file = checkpoint.weights_file(path)
     if file != path:
         return checkpoint.read_run(path)[0].model
-    return _recognised(file)[0]
+    return _recognised(file, variant)[0]
 
 
 def open_model(
