@@ -103,7 +103,7 @@ def candidates(
         Protocol.AUGREG: _augreg,
     }[protocol](target, model)
     for cfg in found.values():
-        cfg.model = _without_head(model)
+        cfg.model = without_head(model)
         cfg.start_from = start_from
         cfg.data.split, choose = target.development
         cfg.evals.splits = (choose,)
@@ -146,7 +146,17 @@ def _copy(cfg: config.Config) -> config.Config:
     return config.from_json(config.to_json(cfg))  # with parts of its own
 
 
-def _without_head(model: config.Model) -> config.Model:
+def vtab_task(
+    model: config.Model, task: str, *, start_from: str | None, seed: int = 0
+) -> config.Config:
+    """The final run of `model` on a task of VTAB-1k (`recipes.vtab`)."""
+    cfg = recipes.vtab("ViT-B/16", task, start_from=start_from)
+    cfg.model = without_head(model)
+    cfg.train.seed = seed
+    return cfg
+
+
+def without_head(model: config.Model) -> config.Model:
     """A linear head that starts at zero, and no dropout (paper.md 3.1, 1.7)."""
     return dataclasses.replace(
         model,
