@@ -45,7 +45,7 @@ FLOORS = [
         "vit_tf/study.py",
         "vit_tf/tpu_check.py",
     ],
-    ["vit_tf/transfer.py", "vit_tf/vtab.py"],
+    ["vit_tf/transfer.py", "vit_tf/vtab_runs.py"],
     ["experiments/"],
     ["tools/"],
 ]

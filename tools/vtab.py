@@ -65,32 +65,32 @@ _TPU = flags.DEFINE_string(
 
 def main() -> None:
     command.load_tensorflow()
-    from vit_tf import runtime, vtab
+    from vit_tf import runtime, vtab_runs
 
     machine = {
         "strategy": runtime.Strategy("tpu" if _TPU.value else _STRATEGY.value),
         "num_devices": _NUM_DEVICES.value,
         "tpu": _TPU.value or "local",
     }
-    tasks = vtab.prepared_tasks(
-        vtab.choose_tasks(_TASKS.value),
+    tasks = vtab_runs.prepared_tasks(
+        vtab_runs.choose_tasks(_TASKS.value),
         _DATA_DIR.value,
         skip_missing=_SKIP_MISSING.value,
     )
     if _LINEAR.value:
-        _write_table(vtab.table(_look(tasks, machine)), "linear.md")
+        _write_table(vtab_runs.table(_look(tasks, machine)), "linear.md")
         return
     _fine_tune(tasks, machine)
 
 
 def _fine_tune(tasks: list[str], machine) -> None:
-    from vit_tf import opening, study, vtab
+    from vit_tf import opening, study, vtab_runs
 
     try:
         model = opening.model_of(_START_FROM.value, variant=_VARIANT.value)
     except config.Refused as refusal:
         raise config.Refused(f"--start_from={refusal}") from None
-    jobs = vtab.jobs(
+    jobs = vtab_runs.jobs(
         model,
         tasks,
         _WORKDIR.value,
@@ -111,7 +111,7 @@ def _fine_tune(tasks: list[str], machine) -> None:
             **machine,
         )
     finally:  # what is finished is told, whatever failed
-        _write_table(vtab.table(vtab.scores(jobs)), "vtab.md")
+        _write_table(vtab_runs.table(vtab_runs.scores(jobs)), "vtab.md")
 
 
 def _change(cfg: config.Config) -> None:
@@ -122,9 +122,9 @@ def _change(cfg: config.Config) -> None:
 
 def _look(tasks: list[str], machine):
     """The quick look's scores; those of before are not computed again."""
-    from vit_tf import runtime, vtab
+    from vit_tf import runtime, vtab_runs
 
-    linear = vtab.Linear(
+    linear = vtab_runs.Linear(
         _START_FROM.value,
         machine=runtime.start(config.Train(), **machine),
         image_size=_IMAGE_SIZE.value,
