@@ -41,7 +41,7 @@ def vit(scale: table.Scale) -> config.Config:
 
 
 CELLS = table.cells(table.Cell("vit", vit, note="4 x 4 patches, 6 epochs at small"))
-TABLE = table.Table(columns={"test/accuracy": "accuracy", "test/loss": "loss"})
+TABLE = table.Table(columns={"test/accuracy": "accuracy [%]", "test/loss": "loss"})
 
 
 def get_config(argument: str | None = None) -> config.Config:

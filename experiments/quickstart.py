@@ -94,7 +94,7 @@ CELLS = table.cells(
     ),
     table.Cell("scratch", finetune, note="digits, the same steps from random weights"),
 )
-TABLE = table.Table(columns={"test/accuracy": "accuracy", "test/loss": "loss"})
+TABLE = table.Table(columns={"test/accuracy": "accuracy [%]", "test/loss": "loss"})
 
 
 def get_config(argument: str | None = None) -> config.Config:

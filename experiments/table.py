@@ -32,7 +32,8 @@ class Cell:
         starts_from: the cell of the same experiment whose run it starts from.
         start_given: whether it starts from weights that --start_from names.
         seeds: how many repetitions there are, or how many at each scale.
-        paper: the paper's numbers, such as {'test/accuracy': 98.13}; in percent.
+        paper: the paper's numbers, such as {'test/accuracy': 98.13}, in the
+            column's unit.
         note: what the reader of the table has to know.
     """
 
@@ -53,7 +54,8 @@ class Table:
     """How results are laid out: a row for each cell, a column for each metric.
 
     Attributes:
-        columns: metrics such as 'test/accuracy', with their headings.
+        columns: metrics such as 'test/accuracy', with their headings; one that
+            ends in [%] shows hundredths.
         scales: the scales that the cells have.
     """
 

@@ -1,5 +1,6 @@
 """Draws what a run recorded and what its model learned, as PNG files."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def curves(
         label: the vertical axis' label, with its unit.
         smooth: rows in the running mean that is drawn over the faint raw line.
     """
-    colours = iter(COLOURS)
+    looks = itertools.cycle((c, s) for s in ("-", "--", ":") for c in COLOURS)
     with plt.rc_context(_STYLE):
         figure, found = plt.subplots(
             1, len(panels), figsize=(3.6 * len(panels), 2.7), squeeze=False
@@ -54,11 +55,11 @@ def curves(
             for run, rows in runs.items():
                 points = [(r["step"], r[name]) for r in rows if name in r]
                 steps, values = np.array(points).T
-                colour = next(colours)
+                colour, dashes = next(looks)
                 if smooth > 1:
                     axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
                     steps, values = _running_mean(steps, values, smooth)
-                axes.plot(steps, values, color=colour, linewidth=1.8, label=run)
+                axes.plot(steps, values, dashes, color=colour, linewidth=1.8, label=run)
             axes.set(title=title, xlabel="training step", ylabel=label)
             axes.set_ylim(bottom=0)
             if len(runs) > 1:

@@ -86,7 +86,7 @@ def look(job: Job) -> Status:
     if record.in_use(job.folder):
         return Status(State.ELSEWHERE)
     if job.needs is not None and result(job.needs) is None:
-        return Status(State.WAITING, f"for {job.needs} to be finished")
+        return Status(State.WAITING, f"for {job.needs}, to be finished first")
     if failure := _failure(job.folder):
         last = failure.strip().splitlines()[-1]
         return Status(State.FAILED, f"{last[:300]} (see {_failure_path(job.folder)})")
@@ -129,6 +129,7 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
     if not status.state.ready:
         raise config.Refused(f"{job.name}: {status}")
     runtime.forget()
+    record.commit()  # that of the code which is loaded now
     try:
         cfg = _config(job)
         started = runtime.start(cfg.train, **machine)
@@ -173,15 +174,16 @@ def run_all(
             wait for such ones.
     """
     chosen = list(jobs) if index is None else [_at(jobs, index)]
-    _Study(chosen, alone=index is not None).do(data_dir, wait, machine)
+    _Study(chosen).do(data_dir, wait, machine)
     return [result(job.folder) for job in chosen]
 
 
 class _Study:
     """One process' way through the jobs."""
 
-    def __init__(self, jobs: Sequence[Job], *, alone: bool):
-        self.total, self.alone = len(jobs), alone
+    def __init__(self, jobs: Sequence[Job]):
+        self.total = len(jobs)
+        self.own = {job.folder for job in jobs}
         self.left = dict(enumerate(jobs, 1))
         # Failures of before are tried again, those of others meanwhile are not.
         self.failed_before = {job.name: _failure(job.folder) for job in jobs}
@@ -256,7 +258,7 @@ class _Study:
             return True
         starts = [job.needs for job in self.left.values() if job.needs]
         return any(
-            record.in_use(start) or (self.alone and not _failure(start))
+            record.in_use(start) or (start not in self.own and not _failure(start))
             for start in starts
         )
 

@@ -1,0 +1,189 @@
+"""Tables say what is recorded, no more: paper's numbers apart, gaps with commands."""
+
+import json
+import pathlib
+import re
+
+import pytest
+import tiny
+
+from experiments import quickstart, table
+from tests import tiny_experiment
+from tools import report_markdown, report_page, result_tables, results
+from vit_tf import config
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def _result(run, accuracy, **changes):
+    def of(name, value):
+        return {"split": "test", "name": name, "value": value, "count": 400}
+
+    return {
+        "config": json.loads(config.to_json(run.config)),
+        "commit": COMMIT,
+        "dataset": "digits 1.0.0",
+        "device": "1 CPU",
+        "versions": {"python": "3.11", "tensorflow": "2.21.0", "keras": "3.15.1"},
+        "parameters": 1,
+        "steps": 4,
+        "examples_seen": 64,
+        "train_seconds": 61.5,
+        "metrics": [of("accuracy", accuracy), of("loss", 0.5)],
+    } | changes
+
+
+ROWS = [{"step": k, "loss": 3.0 - k / 2, "seconds": 1.0} for k in range(1, 5)]
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Three of the four tiny runs at small, recorded."""
+    runs = table.runs(tiny_experiment.CELLS, table.Scale.SMALL)
+    for run, accuracy in zip(runs[:3], (0.90, 0.92, 0.97)):
+        start = None
+        if run.starts_from:
+            run.config.start_from = f"/somewhere/{run.starts_from}"
+            start = _result(runs[0], 0.9)
+        found = results.entry(
+            "tiny",
+            run,
+            table.Scale.SMALL,
+            _result(run, accuracy),
+            ROWS,
+            start=start,
+        )
+        results.write(str(tmp_path), found)
+    return tmp_path
+
+
+def _section(root, cells=tiny_experiment.CELLS):
+    question = "What can be learned in three steps | or four?"
+    experiment = table.Experiment("tiny", question, cells, tiny_experiment.TABLE)
+    scale = table.Scale.SMALL
+    places = {scale: results.places(experiment, scale, str(root))}
+    return result_tables.Section(experiment, "experiments/tiny.py", places)
+
+
+def test_rows_hold_means_deviations_counts_and_the_papers_numbers(recorded):
+    section = _section(recorded)
+    assert result_tables.heads(section) == [
+        "cell",
+        "scale",
+        "runs",
+        "paper: accuracy [%]",
+        "ours: accuracy [%]",
+        "ours: loss",
+        "note",
+    ]
+    first, second = result_tables.rows(section)
+    assert first[:4] == ["start", "small", "2 of 2", "98.5"]
+    assert first[4:6] == ["91.00 ± 1.41 (n = 400)", "0.5000 ± 0.0000 (n = 400)"]
+    assert second[:5] == ["goes-on", "small", "1 of 2", "–", "97.00 (n = 400)"]
+
+
+def test_what_is_missing_has_its_command(recorded):
+    (gap,) = result_tables.gaps(_section(recorded))
+    assert gap.what == "missing: goes-on.seed1"
+    assert gap.command == (
+        "python -m tools.run_experiment --experiment=experiments/tiny.py "
+        "--scale=small --only=goes-on --record"
+    )
+
+
+def test_a_changed_cell_makes_its_results_and_what_starts_from_them_stale(recorded):
+    def changed(scale):
+        cfg = tiny_experiment.CELLS["start"].make(scale)
+        cfg.optim.lr = 0.5
+        return cfg
+
+    cells = table.cells(
+        table.Cell("start", changed, seeds=2),
+        tiny_experiment.CELLS["goes-on"],
+    )
+    section = _section(recorded, cells)
+    stale = [gap.what for gap in result_tables.gaps(section)]
+    assert stale == [
+        "missing: goes-on.seed1",
+        "stale: start.seed0 (optim.lr: 0.003 against 0.5)",
+        "stale: start.seed1 (optim.lr: 0.003 against 0.5)",
+        "stale: goes-on.seed0 (its start start.seed0 has changed)",
+    ]
+    assert all("missing" in row for row in result_tables.rows(section))
+    assert result_tables.summary([section])[1][0][2] == "0 of 4, 3 stale"
+
+
+def test_facts_say_what_ran_where(recorded):
+    (line,) = result_tables.facts(_section(recorded))
+    assert line == (
+        "small: 3 runs on 1 CPU, 0:03:04 of training in all; data digits 1.0.0; "
+        "keras 3.15.1, python 3.11, tensorflow 2.21.0; commit 0123456789ab"
+    )
+
+
+@pytest.mark.parametrize("where", [{"dataset": "/home/me/photos 1.0.0"}, "start_from"])
+def test_paths_of_a_machine_are_not_recorded(tmp_path, where):
+    run = table.runs(tiny_experiment.CELLS, table.Scale.SMALL)[0]
+    if where == "start_from":
+        run.config.start_from = "/home/me/ViT-B_16.npz"
+        found = results.entry("tiny", run, table.Scale.SMALL, _result(run, 0.5), ROWS)
+        assert found["start"] == {"name": "ViT-B_16.npz"}
+        assert "/home" not in results.write(str(tmp_path), found).read_text()
+        return
+    found = results.entry(
+        "tiny", run, table.Scale.SMALL, _result(run, 0.5, **where), ROWS
+    )
+    with pytest.raises(config.Refused, match="dataset is '/home/me/photos 1.0.0'"):
+        results.write(str(tmp_path), found)
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_are_thinned_to_means():
+    rows = [{"step": k, "loss": float(k)} for k in range(1, 1002)]
+    rows.append({"step": 1001, "split": "test", "name": "accuracy", "value": 0.5})
+    curves = results._curves(rows)
+    assert len(curves["loss"]) <= results.MAX_POINTS
+    assert curves["loss"][0] == [6, 3.5] and curves["loss"][-1][0] == 1001
+    assert curves["test/accuracy"] == [[1001, 0.5]]
+
+
+def test_markdown_keeps_its_columns(recorded):
+    text = report_markdown.render([_section(recorded)])
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    for found in tables:
+        bars = {len(re.findall(r"(?<!\\)\|", line)) for line in found.splitlines()}
+        assert len(bars) == 1
+    assert len(tables) == 2
+
+
+def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
+    path = report_page.write([_section(recorded)], recorded / "page" / "index.html")
+    page = path.read_text("utf-8")
+    assert [p.name for p in path.parent.iterdir()] == ["index.html"]
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert page.count("data:image/svg+xml") == 1
+    assert '<td class="paper">98.5</td>' in page
+    assert "<td>91.00 ± 1.41 (n = 400)</td>" in page
+    assert "--only=goes-on" in page and 'name="viewport"' in page
+
+
+def test_the_committed_results_are_rendered_from_the_recorded_ones():
+    """No number in RESULTS.md is typed: `python -m tools.report` writes it again."""
+    found = result_tables.sections("experiments", results.ROOT)
+    committed = (tiny.ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
+    assert report_markdown.render(found) == committed, "run python -m tools.report"
+
+
+def test_recorded_results_are_where_their_experiment_looks_for_them():
+    known = set()
+    for section in result_tables.sections("experiments", results.ROOT):
+        known |= {p.path for places in section.places.values() for p in places}
+    assert set(pathlib.Path(results.ROOT).rglob("*.json")) <= known
+
+
+def test_the_quickstart_is_recorded():
+    for section in result_tables.sections("experiments", results.ROOT):
+        if section.experiment.name == "quickstart":
+            rows = result_tables.rows(section)
+            assert [row[0] for row in rows] == list(quickstart.CELLS)
+            assert all(row[2] == "1 of 1" for row in rows)

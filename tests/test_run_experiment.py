@@ -1,0 +1,134 @@
+"""Experiments from the command line: lists, runs, records, and mistakes in a line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+TINY = "--experiment=tests/tiny_experiment.py"
+QUICKSTART = "--experiment=experiments/quickstart.py"
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.run_experiment", *arguments],
+        check=False,
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, data_dir):
+    """The tiny experiment at smoke: begun by its last index, run, recorded, listed."""
+    root = tmp_path_factory.mktemp("study")
+    options = [
+        TINY,
+        "--scale=smoke",
+        f"--folder={root / 'runs'}",
+        f"--data_dir={data_dir}",
+        f"--results={root / 'results'}",
+    ]
+    done = {
+        "early": _run(*options, "--index=2"),
+        "all": _run(*options, "--record"),
+        "list": _run(*options, "--list"),
+    }
+    return root, done
+
+
+def test_a_run_is_not_begun_before_its_start(study):
+    root, done = study
+    early = done["early"]
+    assert early.returncode == 2
+    assert early.stderr.strip() == (
+        "error: 1 of 1 jobs not finished: goes-on.seed1: waiting: for "
+        f"{root}/runs/start.seed0, to be finished first"
+    )
+
+
+def test_all_runs_are_done_and_said(study):
+    _, done = study
+    assert done["all"].returncode == 0, done["all"].stderr
+    assert done["all"].stdout.count("3 steps on") == 3
+    assert re.search(r"job 1 of 3: start.seed0: done in .*2 left", done["all"].stderr)
+
+
+def test_the_list_shows_every_run(study):
+    _, done = study
+    lines = [re.split(r"  +", line) for line in done["list"].stdout.splitlines()]
+    assert lines == [
+        ["index", "run", "seed", "length", "starts from", "status"],
+        ["0", "start.seed0", "0", "3 steps", "-", "done"],
+        ["1", "goes-on.seed0", "0", "3 steps", "start.seed0", "done"],
+        ["2", "goes-on.seed1", "1", "3 steps", "start.seed0", "done"],
+    ]
+
+
+def test_repetitions_differ_by_their_seed_and_share_the_start(study):
+    root, _ = study
+    found = [tiny.result(root / "runs" / f"goes-on.seed{k}") for k in (0, 1)]
+    assert [f["config"]["train"]["seed"] for f in found] == [0, 1]
+    assert {f["config"]["start_from"] for f in found} == {f"{root}/runs/start.seed0"}
+    assert found[0]["metrics"] != found[1]["metrics"]
+
+
+def test_records_hold_the_place_and_no_path(study):
+    root, _ = study
+    paths = sorted((root / "results" / "tiny_experiment").iterdir())
+    assert [path.name for path in paths] == [
+        "goes-on.smoke.seed0.json",
+        "goes-on.smoke.seed1.json",
+        "start.smoke.seed0.json",
+    ]
+    assert all(str(root) not in path.read_text() for path in paths)
+    found = json.loads(paths[1].read_text())
+    place = [found[name] for name in ("experiment", "cell", "scale", "seed")]
+    assert place == ["tiny_experiment", "goes-on", "smoke", 1]
+    started = json.loads(paths[2].read_text())
+    assert found["start"] == {
+        "name": "start.seed0",
+        "fingerprint": started["fingerprint"],
+    }
+    assert found["config"]["start_from"] is None
+    ours = tiny.result(root / "runs" / "goes-on.seed1")
+    assert (found["metrics"], found["commit"]) == (ours["metrics"], ours["commit"])
+    assert [step for step, _ in found["curves"]["loss"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--experiment=experiments/quikstart.py"],
+            "experiments/quikstart.py (did you mean experiments/quickstart.py?)",
+        ),
+        (
+            ["--experiment=experiments/pretrain.py"],
+            "use python -m tools.train --config=experiments/pretrain.py",
+        ),
+        ([QUICKSTART, "--only=scrach"], "no such cell (did you mean scratch?)"),
+        ([QUICKSTART, "--index=3"], "has 3 runs at this scale, 0 to 2"),
+        ([QUICKSTART, "--index=1", "--only=scratch"], "give one of them"),
+        ([QUICKSTART, "--scale=paper"], "quickstart offers smoke, small"),
+        (
+            [QUICKSTART, "--config.optim.lr=1", "--record", "--folder=x"],
+            "overridden runs are not the experiment's, so they are not recorded",
+        ),
+        ([QUICKSTART, "--config.optim.lr=1"], "add --folder=PATH"),
+        ([QUICKSTART, "--config.optim.lrr=1"], "(did you mean optim.lr?)"),
+        ([QUICKSTART, "--config.train.seed=1"], "each repetition has its own"),
+        ([QUICKSTART, "--start_from=x.npz"], "no cell of quickstart starts from"),
+        (["--experiment=experiments/vtab.py"], "--start_from is missing: caltech101"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, said):
+    done = _run(*arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not (tiny.ROOT / "x").exists()

@@ -1,0 +1,282 @@
+"""Each job is done once, whatever is killed, fails, or runs beside it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+
+from vit_tf import config, record, runtime, study
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+    """Puts training of no time in place of the real one; lists what it trained."""
+    names = []
+
+    def train(cfg, workdir, *, machine, data_dir):
+        del machine, data_dir
+        with record.Run(workdir, cfg) as run:
+            if (found := run.result()) is not None:
+                return found
+            run.begin(0, data={})
+            names.append(pathlib.Path(workdir).name)
+            run.write({"step": 1, "loss": 1.0})
+            if cfg.data.name == "broken":
+                raise RuntimeError("the disk\nis on fire")
+            if cfg.data.name == "stopped":
+                return None
+            run.finish(record.describe(cfg, device="none", dataset="none"))
+            return run.result()
+
+    monkeypatch.setattr(study.train, "train", train)
+    return names
+
+
+def _job(root, name, needs=None, **changes) -> study.Job:
+    start = None if needs is None else str(root / needs)
+    return study.Job(name, tiny.make(**changes), str(root / name), needs=start)
+
+
+def _states(jobs) -> list[str]:
+    return [str(study.look(job).state) for job in jobs]
+
+
+def test_jobs_are_done_in_order_and_once(tmp_path, trained):
+    jobs = [_job(tmp_path, "a"), _job(tmp_path, "b", needs="a")]
+    assert _states(jobs) == ["to do", "waiting"]
+    first = study.run_all(jobs)
+    assert trained == ["a", "b"] and _states(jobs) == ["done", "done"]
+    assert first[1]["config"]["start_from"] == str(tmp_path / "a")
+    assert study.run_all(jobs) == first
+    assert trained == ["a", "b"]
+
+
+def test_one_index_is_done_alone(tmp_path, trained):
+    jobs = [_job(tmp_path, name) for name in "abc"]
+    (found,) = study.run_all(jobs, index=1)
+    assert trained == ["b"] and found["device"] == "none"
+    with pytest.raises(config.Refused, match="--index=3: there are 3 jobs, 0 to 2"):
+        study.run_all(jobs, index=3)
+
+
+def test_a_job_does_not_begin_before_its_start_is_finished(tmp_path, trained):
+    job = _job(tmp_path, "b", needs="a")
+    for attempt in (lambda: study.run(job), lambda: study.run_all([job])):
+        with pytest.raises(config.Refused, match=f"waiting: for {tmp_path}/a"):
+            attempt()
+    assert not trained and not (tmp_path / "b").exists()
+
+
+def test_others_go_on_after_a_failure(tmp_path, trained, capsys):
+    broken = _job(tmp_path, "a", data__name="broken")
+    jobs = [broken, _job(tmp_path, "b", needs="a"), _job(tmp_path, "c")]
+    with pytest.raises(config.Refused) as refusal:
+        study.run_all(jobs)
+    said = str(refusal.value)
+    assert said.startswith("2 of 3 jobs not finished: a: failed: RuntimeError")
+    assert "b: waiting" in said and "\n" not in said
+    assert _states(jobs) == ["failed", "waiting", "done"]
+    text = (tmp_path / "a" / "failure.txt").read_text()
+    assert "Traceback" in text and text.rstrip().endswith("is on fire")
+    assert "job 3 of 3: c: done" in capsys.readouterr().err
+
+
+def test_a_failed_job_is_tried_again_and_its_failure_forgotten(tmp_path, trained):
+    job = _job(tmp_path, "a")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "failure.txt").write_text("Traceback\nOSError: no network\n")
+    assert "failed: OSError: no network" in str(study.look(job))
+    study.run_all([job])
+    assert trained == ["a"] and _states([job]) == ["done"]
+    assert not (tmp_path / "a" / "failure.txt").exists()
+
+
+def test_what_failed_elsewhere_meanwhile_is_not_tried_here(
+    tmp_path, trained, monkeypatch
+):
+    quick = study.train.train
+
+    def train(cfg, workdir, **options):
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "failure.txt").write_text("OSError: over there\n")
+        return quick(cfg, workdir, **options)
+
+    monkeypatch.setattr(study.train, "train", train)
+    with pytest.raises(config.Refused, match="b: failed: OSError: over there"):
+        study.run_all([_job(tmp_path, "a"), _job(tmp_path, "b")])
+    assert trained == ["a"]
+
+
+def test_a_signal_stops_the_study(tmp_path, trained):
+    jobs = [_job(tmp_path, "a", data__name="stopped"), _job(tmp_path, "b")]
+    assert study.run_all(jobs) == [None, None]
+    assert trained == ["a"] and _states(jobs) == ["cut off", "to do"]
+
+
+def test_a_run_of_another_config_is_stale_and_left_alone(tmp_path, trained):
+    study.run_all([_job(tmp_path, "a")])
+    before = (tmp_path / "a" / "result.json").read_text()
+    changed = _job(tmp_path, "a", optim__lr=1)
+    with pytest.raises(config.Refused) as refusal:
+        study.run_all([changed, _job(tmp_path, "b")])
+    assert "stale: its run has optim.lr: 0.003 against 1.0" in str(refusal.value)
+    assert f"remove {tmp_path / 'a'}" in str(refusal.value)
+    assert (tmp_path / "a" / "result.json").read_text() == before
+    assert trained == ["a", "b"]
+
+
+def test_a_run_whose_start_has_changed_is_stale(tmp_path, trained):
+    job = _job(tmp_path, "b", needs="a")
+    study.run_all([_job(tmp_path, "a"), job])
+    (tmp_path / "a" / "result.json").unlink()
+    (tmp_path / "a" / "config.json").unlink()
+    study.run_all([_job(tmp_path, "a", optim__lr=1)])
+    assert "a is of another config since it started from it" in str(study.look(job))
+
+
+def test_a_folder_may_move(tmp_path, trained):
+    (tmp_path / "old").mkdir()
+    study.run_all([_job(tmp_path / "old", "a"), _job(tmp_path / "old", "b", needs="a")])
+    (tmp_path / "old").rename(tmp_path / "new")
+    new = tmp_path / "new"
+    assert _states([_job(new, "a"), _job(new, "b", needs="a")]) == ["done", "done"]
+
+
+def test_a_run_of_another_commit_counts_as_done(tmp_path, trained, monkeypatch, capsys):
+    job = _job(tmp_path, "a")
+    study.run_all([job])
+    monkeypatch.setattr(record, "commit", lambda: "0" * 40)
+    assert "of other code: commit " in str(study.look(job))
+    study.run_all([job])
+    assert trained == ["a"] and "of other code" in capsys.readouterr().err
+
+
+def test_what_runs_elsewhere_is_left_to_it(tmp_path, trained, capsys):
+    jobs = [_job(tmp_path, "a"), _job(tmp_path, "b", needs="a"), _job(tmp_path, "c")]
+    with record.Run(jobs[0].folder, jobs[0].config):
+        assert _states(jobs) == ["running elsewhere", "waiting", "to do"]
+        with pytest.raises(record.InUse, match="a: another process is running it"):
+            study.run(jobs[0])
+        assert [bool(found) for found in study.run_all(jobs)] == [False, False, True]
+    assert trained == ["c"]
+    assert "study: left to other processes: a" in capsys.readouterr().err
+    assert not (tmp_path / "a" / "failure.txt").exists()
+
+
+def test_waiting_for_what_runs_elsewhere(tmp_path, trained, monkeypatch):
+    jobs = [_job(tmp_path, "a"), _job(tmp_path, "b", needs="a")]
+    held = record.Run(jobs[0].folder, jobs[0].config)
+
+    def sleep(seconds):
+        if seconds == study.WAIT_SECONDS:
+            held.close()  # as a process that is killed does
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert all(study.run_all(jobs, wait=True))
+    assert trained == ["a", "b"]
+
+
+def test_a_job_is_not_run_over_several_hosts(tmp_path, trained):
+    with pytest.raises(config.Refused, match="train a run over several hosts"):
+        study.run(_job(tmp_path, "a"), strategy=runtime.Strategy.MULTI_WORKER)
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_end(tmp_path, data_dir):
+    """The real loop, twice in one process, the second from the first's weights."""
+    jobs = [
+        _job(tmp_path, "a", train__length=6),
+        _job(tmp_path, "b", needs="a", train__length=3),
+    ]
+    study.run_all(jobs[:1], data_dir=data_dir)
+    rows, state = tiny.rows(jobs[0].folder), tiny.newest_state(jobs[0].folder)
+    (tmp_path / "a" / "result.json").unlink()
+    marks = sorted((tmp_path / "a" / "checkpoints").glob("step_*/complete.json"))
+    marks[-1].unlink()
+    assert _states(jobs) == ["cut off", "waiting"]
+    found = study.run_all(jobs, data_dir=data_dir)
+    assert tiny.rows(jobs[0].folder) == rows
+    again = tiny.newest_state(jobs[0].folder)
+    assert all((again[name] == state[name]).all() for name in state)
+    assert found[1]["config"]["start_from"] == jobs[0].folder
+    started = json.loads((tmp_path / "b" / "start.json").read_text())
+    assert started == {"name": "a", "fingerprint": found[0]["fingerprint"]}
+
+
+_SHARING = """
+import os, pathlib, sys, time
+sys.path.insert(0, "tests")
+import tiny
+from vit_tf import record, study
+
+root = pathlib.Path(sys.argv[1])
+
+def train(cfg, workdir, *, machine, data_dir):
+    with record.Run(workdir, cfg) as run:
+        if run.result() is None:
+            run.begin(0, data={})
+            with open(root / "trained.txt", "a") as file:
+                file.write(f"{pathlib.Path(workdir).name}\\n")
+            time.sleep(0.2)
+            run.finish(record.describe(cfg, device="none", dataset="none"))
+        return run.result()
+
+study.train.train = train
+(root / f"ready{os.getpid()}").touch()
+while len(list(root.glob("ready*"))) < 2:
+    time.sleep(0.01)
+jobs = [study.Job(f"j{i}", tiny.make(), str(root / f"j{i}")) for i in range(8)]
+jobs[5:] = [study.Job(j.name, j.config, j.folder, needs=jobs[0].folder) for j in jobs[5:]]
+study.run_all(jobs)
+"""
+
+
+def test_two_processes_share_a_folder(tmp_path):
+    """Each job is trained exactly once, and both processes take part."""
+    command = [sys.executable, "-c", _SHARING, str(tmp_path)]
+    processes = [tiny.start(command) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    trained = (tmp_path / "trained.txt").read_text().split()
+    assert sorted(trained) == [f"j{i}" for i in range(8)]
+    assert all(": done in" in text for text in said)
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_its_job_to_the_other(tmp_path, data_dir):
+    command = [
+        sys.executable,
+        "-m",
+        "tools.run_experiment",
+        "--experiment=tests/tiny_experiment.py",
+        "--config.train.length=60",
+        "--config.train.log_every_steps=5",
+        f"--folder={tmp_path}",
+        f"--data_dir={data_dir}",
+        "--wait",
+    ]
+    first = tiny.start(command)
+    marks = tmp_path / "start.seed0" / "checkpoints"
+    while not list(marks.glob("step_*/complete.json")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    second = tiny.start(command)
+    time.sleep(3)
+    first.kill()
+    first.communicate()
+    said = second.communicate(timeout=600)[1]
+    assert second.returncode == 0, said
+    done = subprocess.run(
+        [*command, "--list"],
+        check=True,
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.count("done") == 4, done.stdout
+    for folder in tmp_path.glob("*.seed?"):
+        steps = [row["step"] for row in tiny.rows(folder) if "split" not in row]
+        assert steps == list(range(5, 61, 5))

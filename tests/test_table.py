@@ -1,0 +1,63 @@
+"""Cells unroll into runs: every repetition, with its seed and its start."""
+
+import pytest
+
+from experiments import quickstart, table, vtab
+from tests import tiny_experiment
+from vit_tf import config
+
+
+def _make(scale):
+    del scale
+    return config.Config()
+
+
+def test_runs_have_seeds_and_start_from_their_own_repetition():
+    runs = table.runs(tiny_experiment.CELLS, table.Scale.SMALL)
+    assert [(r.index, r.name, r.config.train.seed, r.starts_from) for r in runs] == [
+        (0, "start.seed0", 0, None),
+        (1, "start.seed1", 1, None),
+        (2, "goes-on.seed0", 0, "start.seed0"),
+        (3, "goes-on.seed1", 1, "start.seed1"),
+    ]
+
+
+def test_without_a_start_of_its_own_a_repetition_takes_the_first():
+    runs = table.runs(tiny_experiment.CELLS, table.Scale.SMOKE)
+    assert [r.starts_from for r in runs] == [None, "start.seed0", "start.seed0"]
+
+
+def test_runs_do_not_share_a_config():
+    cells = table.cells(table.Cell("a", _make, seeds=3))
+    runs = table.runs(cells, table.Scale.SMALL)
+    assert [r.config.train.seed for r in runs] == [0, 1, 2]
+
+
+def test_the_first_repetition_is_what_tools_train_trains():
+    for run in table.runs(quickstart.CELLS, table.Scale.SMALL):
+        assert run.config == quickstart.get_config(run.cell.name)
+
+
+def test_the_scale_may_change_the_number_of_repetitions():
+    counts = [len(table.runs(vtab.CELLS, scale)) for scale in vtab.TABLE.scales]
+    assert counts == [19, 19, 57]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([table.Cell("a", _make), table.Cell("a", _make)], "two cells named a"),
+        ([table.Cell("a/b", _make)], "need letters"),
+        ([table.Cell("a", _make, starts_from="b"), table.Cell("b", _make)], "before"),
+        (
+            [
+                table.Cell("a", _make),
+                table.Cell("b", _make, starts_from="a", start_given=True),
+            ],
+            "two starts",
+        ),
+    ],
+)
+def test_cells_that_do_not_fit_are_refused(cells, said):
+    with pytest.raises(ValueError, match=said):
+        table.cells(*cells)
