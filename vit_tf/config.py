@@ -285,11 +285,11 @@ class FewShot:
 
     # Sets with few-shot splits in data/datasets.py, or prepared folders; none: off.
     datasets: tuple[str, ...] = ()
-    shots: tuple[int, ...] = (1, 5, 10, 25)  # examples of each class
+    # Examples of each class.
+    shots: tuple[pydantic.PositiveInt, ...] = Field((1, 5, 10, 25), min_length=1)
     num_seeds: int = Field(default=3, gt=0)  # draws of the examples, averaged
-    # Weights of the ridge. Of several, each set takes the one that is best on the
-    # other sets.
-    l2: tuple[float, ...] = (1024.0,)
+    # Weights of the ridge; of several, each set takes what is best on the others.
+    l2: tuple[pydantic.PositiveFloat, ...] = Field((1024.0,), min_length=1)
     # None: the run's own size.
     image_size: int | None = Field(default=None, gt=0)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -83,13 +83,16 @@ class Classification:
         split: str,
         *,
         batch_size: int,
+        on_progress: Callable[[int], None] | None = None,
     ) -> Predictions:
-        """The predictions for every example of `split`.
+        """The predictions for every example of `split`; see `passes.Pass.over`.
 
         Raises:
             config.Refused: a damaged record; a loss that is not finite.
         """
-        rows = self._pass.over(source, data, split, batch_size=batch_size)
+        rows = self._pass.over(
+            source, data, split, batch_size=batch_size, on_progress=on_progress
+        )
         loss = float(np.mean(rows["loss"], dtype=np.float64))
         if not math.isfinite(loss):
             raise config.Refused(

@@ -55,6 +55,8 @@ class Pass:
         split: str,
         *,
         batch_size: int,
+        keep: np.ndarray | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, np.ndarray]:
         """The values of all examples of a split, in file order.
 
@@ -63,6 +65,8 @@ class Pass:
             data: says the size and the evaluation view.
             split: a split expression.
             batch_size: global; rounded up to what the replicas can share.
+            keep: the rows that are wanted, sorted; None: all.
+            on_progress: told after every batch how many examples are done.
 
         Returns:
             What `compute` gives, each (examples, ...).
@@ -73,12 +77,16 @@ class Pass:
                 has; a wrong count is never reported.
         """
         parts: dict[str, list[np.ndarray]] = {}
+        done = 0
         try:
-            for batch in self._batches(source, data, split, batch_size):
+            for batch in self._batches(source, data, split, batch_size, keep):
                 values = {k: self._rows(v) for k, v in self._step(batch).items()}
                 real = values["index"] >= 0  # -1 is padding
                 for name, value in values.items():
                     parts.setdefault(name, []).append(value[real])
+                done += int(real.sum())
+                if on_progress is not None:
+                    on_progress(done)
         except tf.errors.OpError as error:
             if self.among.is_loss(error):  # not the data's fault
                 raise
@@ -91,11 +99,11 @@ class Pass:
             ) from error
         rows = {name: np.concatenate(values) for name, values in parts.items()}
         index = rows.pop("index")
-        expected = source.num_examples(split)
-        if not np.array_equal(np.sort(index), np.arange(expected)):
+        expected = np.arange(source.num_examples(split)) if keep is None else keep
+        if not np.array_equal(np.sort(index), expected):
             raise RuntimeError(
-                f"split {split!r} of {source.name}: saw {len(index)} examples, it has "
-                f"{expected}"
+                f"split {split!r} of {source.name}: saw {len(index)} examples, need "
+                f"{len(expected)}"
             )
         order = np.argsort(index)
         return {name: values[order] for name, values in rows.items()}
@@ -107,7 +115,7 @@ class Pass:
             return parts[0].numpy()
         return np.concatenate([part.numpy() for part in parts])
 
-    def _batches(self, source, data, split, batch_size) -> Iterator:
+    def _batches(self, source, data, split, batch_size, keep) -> Iterator:
         replicas = self.strategy.num_replicas_in_sync
         stream = self.strategy.distribute_datasets_from_function(
             lambda context: pipeline.eval_stream(
@@ -116,6 +124,7 @@ class Pass:
                 split,
                 # Rounded up, as any batch size gives the same numbers.
                 batch_size=-(-batch_size // replicas) * replicas,
+                keep=keep,
                 num_hosts=context.num_input_pipelines,
                 host_index=context.input_pipeline_id,
                 num_replicas=replicas,
