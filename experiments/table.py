@@ -71,7 +71,8 @@ class Run:
         index: its place among the experiment's runs; starts come first.
         name: CELL.seedK, which names its folder.
         cell: what it repeats.
-        seed: which repetition it is, and the config's train.seed.
+        seed: which repetition it is, and the config's train.seed, and the seed of
+            its subset if it has one.
         config: what is trained.
         starts_from: the name of the run whose weights it starts from.
     """
@@ -127,6 +128,8 @@ def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
         for seed in range(cell.num_seeds(scale)):
             cfg = cell.make(scale)
             cfg.train.seed = seed
+            if cfg.data.subset.amount is not None:  # cells of a seed share examples
+                cfg.data.subset.seed = seed
             start = None
             if cell.starts_from is not None:
                 repeated = seed < found[cell.starts_from].num_seeds(scale)

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
     ["vit_tf/config.py", "vit_tf/vtab_protocol.py"],
     ["vit_tf/overrides.py", "vit_tf/recipes.py"],
+    ["vit_tf/transfer_recipes.py"],
     [
         "vit_tf/files.py",
         "vit_tf/cluster.py",
@@ -20,6 +21,7 @@ FLOORS = [
         "vit_tf/pace.py",
         "vit_tf/record.py",
         "vit_tf/optim.py",
+        "vit_tf/ridge.py",
         "vit_tf/tpu_compiler.py",
         "vit_tf/tpu_trace.py",
         "vit_tf/data/",
@@ -27,8 +29,11 @@ FLOORS = [
     ],
     [
         "vit_tf/objectives.py",
+        "vit_tf/passes.py",
         "vit_tf/evaluators.py",
+        "vit_tf/fewshot.py",
         "vit_tf/checkpoint.py",
+        "vit_tf/opening.py",
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
         "vit_tf/inspection.py",
@@ -42,6 +47,7 @@ FLOORS = [
         "vit_tf/study.py",
         "vit_tf/tpu_check.py",
     ],
+    ["vit_tf/transfer.py", "vit_tf/vtab_runs.py"],
     ["experiments/"],
     ["tools/"],
 ]

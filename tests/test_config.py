@@ -53,6 +53,9 @@ def _another(path, value):
         "model.dropout": "0.5",
         "model.attention_dropout": "0.5",
         "objective.label_smoothing": "0.5",
+        "evals.measures": "nll",
+        "evals.few_shot.shots": "2",
+        "evals.few_shot.l2": "2",
     }
     if path in special:
         return special[path]

@@ -3,13 +3,21 @@
 import keras
 import pytest
 
-from experiments import cifar10_small, finetune, pretrain, quickstart, table, vtab
+from experiments import (
+    cifar10_small,
+    cifar10_transfer,
+    finetune,
+    pretrain,
+    quickstart,
+    table,
+    vtab,
+)
 from vit_tf import config, optim, recipes, vtab_protocol
 from vit_tf.models import build
 
 CELLS = [
     (module, f"{cell},{scale}")
-    for module in (quickstart, cifar10_small)
+    for module in (quickstart, cifar10_small, cifar10_transfer)
     for cell in module.CELLS
     for scale in (table.Scale.SMOKE, table.Scale.SMALL)
 ] + [(vtab, f"svhn,{scale}") for scale in table.Scale]

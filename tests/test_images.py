@@ -186,6 +186,14 @@ def test_central_448_crop_by_hand():
     np.testing.assert_allclose(cut, small[9:33, 2:26], atol=1e-3)
 
 
+def test_central_512_crop_by_hand():
+    # 30 pixels: the shorter side of 64 becomes 32.
+    image = _noise(96, 64)
+    small = image.reshape(48, 2, 32, 2, 3).mean(axis=(1, 3))
+    cut = _evaluated(image, 30, config.EvalCrop.CENTRAL_512)
+    np.testing.assert_allclose(cut, small[9:39, 1:31], atol=1e-3)
+
+
 def test_square_central_crop_is_the_middle_of_the_square():
     image = _noise(75, 50)
     cut = _evaluated(image, 28, config.EvalCrop.SQUARE_CENTRAL)

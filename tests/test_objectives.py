@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf import config, evaluators, objectives
+from vit_tf import config, objectives
 from vit_tf.data import mixing
 
 
@@ -124,13 +124,3 @@ def test_several_labels_or_none_are_summed_over_the_classes():
     np.testing.assert_allclose(found, want, rtol=1e-5)
     one, _ = objective(_Logits(logits), _batch([0, 0, 1]), training=False)
     assert found[2] == one[2]  # one label, in either form
-
-
-def test_a_hit_is_any_of_the_labels():
-    logits = tf.constant([[0.0, 3.0, 1.0], [2.0, 1.0, 0.0], [0.0, 0.0, 5.0]])
-    classes = tf.constant([1, 1, 2])
-    assert list(evaluators.is_hit(logits, classes)) == [True, False, True]
-    several = tf.constant([[1.0, 1, 0], [0, 1, 1], [0, 0, 0]])
-    assert list(evaluators.is_hit(logits, several)) == [True, False, False]
-    assert list(evaluators.has_label(several)) == [True, True, False]
-    assert list(evaluators.has_label(classes)) == [True, True, True]

@@ -33,6 +33,16 @@ def test_cosine_schedule_ends_at_zero_and_is_half_in_the_middle():
     )
 
 
+def test_the_steps_of_the_hyperrule_are_taken_one_update_after_each_mark():
+    # paper.md 3.7: 10,000 steps, warm-up 500, a tenth at 3,000, 6,000 and 9,000.
+    rate = _rate(base=3e-3, schedule="steps", total_steps=10_000, warmup_steps=500)
+    np.testing.assert_allclose(
+        _at(rate, 0, 250, 500, 3000, 3001, 6000, 6001, 9000, 9001, 9999),
+        [0, 1.5e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6],
+        rtol=1e-5,
+    )
+
+
 def test_without_warmup_the_first_step_has_the_full_rate():
     assert (
         _at(_rate(base=0.1, schedule="constant", total_steps=5), 0, 4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import quickstart, table, vtab
+from experiments import cifar10_transfer, quickstart, table, vtab
 from tests import tiny_experiment
 from vit_tf import config
 
@@ -31,6 +31,16 @@ def test_runs_do_not_share_a_config():
     cells = table.cells(table.Cell("a", _make, seeds=3))
     runs = table.runs(cells, table.Scale.SMALL)
     assert [r.config.train.seed for r in runs] == [0, 1, 2]
+
+
+def test_a_repetition_draws_examples_of_its_own_which_its_rivals_share():
+    runs = table.runs(cifar10_transfer.CELLS, table.Scale.SMALL)
+    drawn = {r.name: r.config.data.subset.seed for r in runs if "_10." in r.name}
+    assert drawn == {
+        f"{start}_10.seed{seed}": seed
+        for start in ("finetune", "scratch")
+        for seed in range(3)
+    }
 
 
 def test_the_first_repetition_is_what_tools_train_trains():

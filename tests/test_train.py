@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from vit_tf import checkpoint, config, evaluators, record, train
+from vit_tf import checkpoint, config, passes, record, train
 from vit_tf.data import folders
 from vit_tf.data.builders import image_folder
 
@@ -602,9 +602,9 @@ def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
     def ends_early(*_):
         raise tiny.tf.errors.FailedPreconditionError(None, None, "file ends early")
 
-    monkeypatch.setattr(trainee.evaluator, "_sums", ends_early)
+    monkeypatch.setattr(trainee.evaluator._pass, "_step", ends_early)
     monkeypatch.setattr(
-        evaluators.pipeline, "find_corrupt_eval", lambda *_: "test.tfrecord is damaged"
+        passes.pipeline, "find_corrupt_eval", lambda *_: "test.tfrecord is damaged"
     )
     with pytest.raises(config.Refused, match="evaluating 'test': test.tfrecord is"):
         trainee.evaluate(tiny.make())

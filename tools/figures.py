@@ -15,6 +15,9 @@ import numpy as np
 # Okabe and Ito's palette: distinct for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
+# Classes in a confusion matrix, and up to how many are numbered.
+_CONFUSED, _NUMBERED = 40, 20
+
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -139,6 +142,47 @@ def attention(
         _save(figure, path)
 
 
+def confusion(
+    matrix: np.ndarray, names: Sequence[str], path: pathlib.Path, *, title: str
+) -> None:
+    """Which classes are taken for which; of many classes, those with most mistakes.
+
+    Args:
+        matrix: int (classes, classes), examples of a class (row) told as (column).
+        names: one per class.
+        path: the PNG to write.
+        title: of the drawing.
+    """
+    wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    kept = np.sort(np.argsort(-wrong, kind="stable")[:_CONFUSED])
+    if len(kept) < len(matrix):
+        title += f": the {len(kept)} of {len(matrix)} classes with most mistakes"
+    sizes = np.maximum(matrix.sum(axis=1), 1)
+    shares = (matrix / sizes[:, None])[np.ix_(kept, kept)]
+    side = 2.0 + 0.32 * len(kept)
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        figure, axes = plt.subplots(figsize=(side + 1, side))
+        drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="cividis")
+        labels = [names[i][:18] for i in kept]
+        axes.set_xticks(range(len(kept)), labels, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(kept)), labels, fontsize=7)
+        if len(kept) <= _NUMBERED:
+            for (row, column), share in np.ndenumerate(shares):
+                axes.text(
+                    column,
+                    row,
+                    matrix[kept[row], kept[column]],
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color="white" if share < 0.5 else "black",
+                )
+        axes.set(xlabel="told as", ylabel="is", title=title)
+        axes.title.set_fontsize(8)
+        figure.colorbar(drawn, label="share of the class", shrink=0.8)
+        _save(figure, path)
+
+
 def contact_sheet(
     images: np.ndarray,
     captions: Sequence[str],
@@ -166,7 +210,8 @@ def contact_sheet(
             axes.set_axis_off()
         for axes, image, caption in zip(panels.flat, images, captions):
             axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
-            axes.set_title(caption[:18], fontsize=7)
+            lines = [line[:18] for line in caption.split("\n")]
+            axes.set_title("\n".join(lines), fontsize=7 if len(lines) == 1 else 5.5)
         figure.suptitle(title, fontsize=9)
         _save(figure, path)
 

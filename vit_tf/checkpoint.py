@@ -242,7 +242,7 @@ def load_run(workdir: str):
             raise config.Refused(
                 f"{workdir}: no finished run there ({name} is missing)"
             )
-    cfg, result = _read_run(workdir)
+    cfg, result = read_run(workdir)
     model = build.build(
         cfg.model,
         num_classes=len(result["class_names"]),
@@ -297,14 +297,15 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
     except config.Refused as refusal:
         raise config.Refused(f"start_from={refusal}") from None
     if file != path:
-        cfg, result = _read_run(path)
+        cfg, result = read_run(path)
         same_layers = cfg.model.pre_logits == model.has_pre_logits
         if same_layers and result["class_names"] == list(class_names):
             head = weights.Head.KEEP
     return load_weights(model, file, head=head)
 
 
-def _read_run(workdir: str) -> tuple[config.Config, dict]:
+def read_run(workdir: str) -> tuple[config.Config, dict]:
+    """The config and the result of a finished run."""
     cfg = config.from_json(files.read(os.path.join(workdir, "config.json")))
     return cfg, json.loads(files.read(os.path.join(workdir, "result.json")))
 

@@ -78,6 +78,7 @@ class EvalCrop(enum.StrEnum):
     RESIZE = "resize"  # the whole image, resized to a square
     CENTRAL = "central"  # shorter side to round(size * 256 / 224), centre crop
     CENTRAL_448 = "central_448"  # shorter side to round(size * 448 / 384), centre
+    CENTRAL_512 = "central_512"  # shorter side to round(size * 512 / 480), centre
     SQUARE_CENTRAL = "square_central"  # resize to round(size * 256 / 224), centre crop
 
 
@@ -97,6 +98,7 @@ class Schedule(enum.StrEnum):
     CONSTANT = "constant"
     LINEAR = "linear"
     COSINE = "cosine"
+    STEPS = "steps"  # a tenth from each 30, 60 and 90 % on (BiT-HyperRule)
 
 
 class Decay(enum.StrEnum):
@@ -118,6 +120,17 @@ class Keep(enum.StrEnum):
     FRACTION = "fraction"  # of all training examples
     EXAMPLES = "examples"
     SHOTS = "shots"  # examples of every class
+
+
+class Measure(enum.StrEnum):
+    """What an evaluation gives of a split (see evaluators.py)."""
+
+    ACCURACY = "accuracy"  # share whose likeliest class is the label, or one of them
+    TOP5_ACCURACY = "top5_accuracy"  # share with a label among the five likeliest
+    CLASS_ACCURACY = "class_accuracy"  # accuracy of each class, averaged over classes
+    LOSS = "loss"  # what training minimises, without smoothing
+    NLL = "nll"  # -log of the labels' soft-max probability, in nats
+    ECE = "ece"  # expected calibration error
 
 
 class Precision(enum.StrEnum):
@@ -267,10 +280,27 @@ class Train:
 
 
 @_typed
+class FewShot:
+    """Linear few-shot evaluation of the features (fewshot.py, paper.md 3.5)."""
+
+    # Sets with few-shot splits in data/datasets.py, or prepared folders; none: off.
+    datasets: tuple[str, ...] = ()
+    # Examples of each class.
+    shots: tuple[pydantic.PositiveInt, ...] = Field((1, 5, 10, 25), min_length=1)
+    num_seeds: int = Field(default=3, gt=0)  # draws of the examples, averaged
+    # Weights of the ridge; of several, each set takes what is best on the others.
+    l2: tuple[pydantic.PositiveFloat, ...] = Field((1024.0,), min_length=1)
+    # None: the run's own size.
+    image_size: int | None = Field(default=None, gt=0)
+
+
+@_typed
 class Evals:
     """Evaluations during (every_steps) and after training."""
 
     splits: tuple[str, ...] = ("validation",)
+    measures: tuple[Measure, ...] = (Measure.ACCURACY, Measure.LOSS)
+    few_shot: FewShot = Field(default_factory=FewShot)
     every_steps: int | None = Field(default=None, gt=0)  # None: only at the end
     batch_size: int = Field(default=256, gt=0)  # global
 

@@ -1,7 +1,7 @@
 """Weights from one place and layout to another, checked on the way where asked."""
 
 from vit_tf import checkpoint, config
-from vit_tf.models import build, layouts, weights
+from vit_tf.models import build, layouts, recognition, weights
 
 _HEADS = ("head/", "pre_logits/", "resnet/head/")
 
@@ -59,36 +59,10 @@ def convert(
 
 def _through_model(arrays, path, variant, image_size):
     """The arrays as a model of this variant takes them."""
-    model = config.Model(variant=variant)
-    if "ViT" in variant:  # ResNets have nothing to guess
-        model.pool, model.positions = _pool(arrays), _positions(arrays)
-        model.pre_logits = "pre_logits/kernel" in arrays
-    bias = arrays.get("head/bias", arrays.get("resnet/head/conv2d/bias"))
-    size = image_size or _trained_size(arrays, model)
+    model = recognition.recognise(arrays, name=path, variant=variant)
+    size = image_size or recognition.image_size(arrays, model)
     network = build.build(
-        model, num_classes=0 if bias is None else len(bias), image_size=size
+        model, num_classes=recognition.num_classes(arrays), image_size=size
     )
     said = weights.assign(network, arrays, name=path)
     return weights.released(network), [f"fits {variant} at {size} pixels", *said[1:]]
-
-
-def _pool(arrays):
-    if "MAPHead_0/probe" in arrays:
-        return config.Pool.MAP
-    return config.Pool.TOKEN if "cls" in arrays else config.Pool.GAP
-
-
-def _positions(arrays):
-    if layouts.POSITIONS in arrays:
-        return config.Positions.LEARNED_1D
-    if "Transformer/posembed_input/x_embedding" in arrays:
-        return config.Positions.LEARNED_2D
-    return config.Positions.SINCOS_2D
-
-
-def _trained_size(arrays, model) -> int:
-    """Pixels that the file's grid of positions stands for; 224 where there is none."""
-    if layouts.POSITIONS not in arrays:
-        return 224
-    rows = arrays[layouts.POSITIONS].shape[1] - ("cls" in arrays)
-    return round(rows**0.5) * build.token_stride(model)

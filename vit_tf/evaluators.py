@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, hosts
-from vit_tf.data import datasets, pipeline
+from vit_tf import config, hosts, passes
+from vit_tf.data import prepared
 
-NAMES = ("accuracy", "loss")  # what an evaluation gives
+_BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Metric:
 
     Attributes:
         split: the TFDS split expression that was evaluated.
-        name: 'accuracy' (share of examples) or 'loss' (nats per example).
-        value: the number.
+        name: a `config.Measure`, or what another evaluation calls its number.
+        value: the number; shares are in [0, 1].
         count: how many examples it is the mean of.
     """
 
@@ -29,8 +30,34 @@ class Metric:
     count: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model says of each example of a split, in file order.
+
+    Attributes:
+        label: int32 (n,); -1 in sets whose images have several.
+        predicted: int32 (n,), the likeliest class.
+        hit: bool (n,), whether that is the label, or one of them.
+        top5: bool (n,), whether a label is among the five likeliest.
+        labelled: bool (n,), whether there is any label.
+        confidence: float32 (n,), soft-max probability of the likeliest class.
+        nll: float32 (n,), -log of the labels' soft-max probability; without a
+            label 0.
+        loss: float32 (n,), what training minimises.
+    """
+
+    label: np.ndarray
+    predicted: np.ndarray
+    hit: np.ndarray
+    top5: np.ndarray
+    labelled: np.ndarray
+    confidence: np.ndarray
+    nll: np.ndarray
+    loss: np.ndarray
+
+
 class Classification:
-    """Top-1 accuracy and mean loss over a split, for any batch and replicas.
+    """How well the classes of a split are told, for any batch and replicas.
 
     Compiled once; the same object evaluates every split of a run.
     """
@@ -43,111 +70,137 @@ class Classification:
         strategy: tf.distribute.Strategy,
         among: hosts.Hosts,
     ):
-        self.strategy, self.among = strategy, among
-        self._sums = tf.function(_sums_of(model, objective, strategy))
+        def compute(model, batch):
+            losses, logits = objective(model, batch, training=False)
+            return {"loss": losses, **judge(logits, batch["label"])}
 
-    def evaluate(
+        self._pass = passes.Pass(model, compute, strategy=strategy, among=among)
+
+    def predict(
         self,
-        source: datasets.Source,
+        source: prepared.Source,
         data: config.Data,
         split: str,
         *,
         batch_size: int,
-    ) -> list[Metric]:
-        """Evaluates every example of `split` once.
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Predictions:
+        """The predictions for every example of `split`; see `passes.Pass.over`.
 
         Raises:
-            RuntimeError: if the data gave another number of examples than the
-                split has; a wrong count is never reported.
+            config.Refused: a damaged record; a loss that is not finite.
         """
-        correct, loss, count, labelled = 0, 0.0, 0, 0
-        try:
-            for batch in self._batches(source, data, split, batch_size):
-                hits, nats, number, known = (
-                    float(s.numpy()) for s in self._sums(batch)
-                )
-                correct, loss = correct + int(hits), loss + nats
-                count, labelled = count + int(number), labelled + int(known)
-        except tf.errors.OpError as error:
-            if self.among.is_loss(error):  # not the data's fault
-                raise
-            culprit = pipeline.find_corrupt_eval(source, data, split)
-            if culprit is None:
-                raise
-            raise config.Refused(
-                f"evaluating {split!r}: {culprit}; mend or remove it and prepare the "
-                "data again"
-            ) from error
-        expected = source.num_examples(split)
-        if count != expected:
-            raise RuntimeError(
-                f"split {split!r} of {source.name}: saw {count} examples, it has "
-                f"{expected}"
-            )
+        rows = self._pass.over(
+            source, data, split, batch_size=batch_size, on_progress=on_progress
+        )
+        loss = float(np.mean(rows["loss"], dtype=np.float64))
         if not math.isfinite(loss):
             raise config.Refused(
-                f"evaluating {split!r}: the loss is {loss / count}; the weights have "
+                f"evaluating {split!r}: the loss is {loss}; the weights have "
                 "grown too large, train with a lower optim.lr"
             )
-        return [
-            # ReaL's rule: an image without any label can be neither right nor wrong.
-            Metric(split, "accuracy", correct / max(labelled, 1), labelled),
-            Metric(split, "loss", loss / count, count),
-        ]
+        for name in ("hit", "top5", "labelled"):
+            rows[name] = rows[name].astype(bool)
+        return Predictions(**rows)
 
-    def _batches(self, source, data, split, batch_size) -> Iterator:
-        replicas = self.strategy.num_replicas_in_sync
-        stream = self.strategy.distribute_datasets_from_function(
-            lambda context: pipeline.eval_stream(
-                source,
-                data,
-                split,
-                # Rounded up, as any batch size gives the same numbers.
-                batch_size=-(-batch_size // replicas) * replicas,
-                num_hosts=context.num_input_pipelines,
-                host_index=context.input_pipeline_id,
-                num_replicas=replicas,
-            )
-        )
-        return iter(stream)
+    def evaluate(
+        self,
+        source: prepared.Source,
+        data: config.Data,
+        split: str,
+        *,
+        measures: Iterable[config.Measure],
+        batch_size: int,
+    ) -> list[Metric]:
+        """The measures of every example of `split`; see `predict` and `measure`."""
+        found = self.predict(source, data, split, batch_size=batch_size)
+        return [measure(found, name, split) for name in measures]
 
 
-def _sums_of(model, objective, strategy) -> Callable:
-    """batch -> (correct, summed loss, examples, labelled ones) over all replicas."""
-
-    def replica_sums(batch):
-        losses, logits = objective(model, batch, training=False)
-        mask = batch["mask"]
-        hits = is_hit(logits, batch["label"])
-        return (
-            tf.reduce_sum(tf.cast(hits & mask, tf.float32)),
-            tf.reduce_sum(tf.where(mask, losses, 0.0)),
-            tf.reduce_sum(tf.cast(mask, tf.float32)),
-            tf.reduce_sum(tf.cast(mask & has_label(batch["label"]), tf.float32)),
-        )
-
-    def sums(batch):
-        results = strategy.run(replica_sums, args=(batch,))
-        return [strategy.reduce("SUM", r, axis=None) for r in results]
-
-    return sums
-
-
-def is_hit(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Whether the likeliest class is the label, or one of several: bool (batch,).
+def judge(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What `Predictions` holds besides the loss, of one batch; bools are int32.
 
     Args:
-        logits: (batch, classes).
+        logits: float32 (batch, classes).
         labels: int32 (batch,), or multi-hot float32 (batch, classes).
     """
-    best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    best = tf.math.top_k(logits, min(5, logits.shape[-1])).indices
+    log_shares = tf.nn.log_softmax(logits)
     if labels.dtype == tf.int32:
-        return tf.equal(best, labels)
-    return tf.gather(labels, best, batch_dims=1) > 0
+        right = best == labels[:, None]
+        labelled = tf.ones_like(labels, tf.bool)
+        of_labels = tf.gather(log_shares, labels, batch_dims=1)
+    else:
+        right = tf.gather(labels, best, batch_dims=1) > 0
+        labelled = tf.reduce_max(labels, axis=1) > 0
+        none = log_shares.dtype.min
+        of_labels = tf.reduce_logsumexp(tf.where(labels > 0, log_shares, none), axis=1)
+    return {
+        "label": labels if labels.dtype == tf.int32 else -tf.ones_like(best[:, 0]),
+        "predicted": best[:, 0],
+        "hit": tf.cast(right[:, 0], tf.int32),
+        "top5": tf.cast(tf.reduce_any(right, axis=1), tf.int32),
+        "labelled": tf.cast(labelled, tf.int32),
+        "confidence": tf.exp(tf.reduce_max(log_shares, axis=1)),
+        "nll": tf.where(labelled, -of_labels, 0.0),
+    }
 
 
-def has_label(labels: tf.Tensor) -> tf.Tensor:
-    """Whether an image has any label: bool (batch,); see `is_hit`."""
-    if labels.dtype == tf.int32:
-        return tf.ones_like(labels, tf.bool)
-    return tf.reduce_max(labels, axis=1) > 0
+def measure(found: Predictions, name: config.Measure, split: str) -> Metric:
+    """One number of a split's predictions.
+
+    An image without any label can be neither right nor wrong: only the loss counts
+    it (ReaL's rule, paper.md 3.6).
+
+    Raises:
+        config.Refused: the accuracy of classes where an image has several.
+    """
+    name, known = config.Measure(name), found.labelled
+    if name is config.Measure.LOSS:
+        return Metric(split, "loss", _mean(found.loss), len(found.loss))
+    value = {
+        config.Measure.ACCURACY: lambda: _mean(found.hit[known]),
+        config.Measure.TOP5_ACCURACY: lambda: _mean(found.top5[known]),
+        config.Measure.CLASS_ACCURACY: lambda: _mean(
+            list(class_accuracies(found).values())
+        ),
+        config.Measure.NLL: lambda: _mean(found.nll[known]),
+        config.Measure.ECE: lambda: calibration_error(
+            found.confidence[known], found.hit[known]
+        ),
+    }[name]()
+    return Metric(split, name.value, value, int(known.sum()))
+
+
+def class_accuracies(found: Predictions) -> dict[int, float]:
+    """Class -> share of its examples that are told right; absent ones are left out.
+
+    Raises:
+        config.Refused: an image has several labels.
+    """
+    if (found.label < 0).any():
+        raise config.Refused(
+            "class_accuracy: an image of this data set has several labels; leave it out"
+        )
+    return {int(c): _mean(found.hit[found.label == c]) for c in np.unique(found.label)}
+
+
+def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
+    """Mean gap of confidence and accuracy, over bins of confidence.
+
+    The expected calibration error of Guo et al. 2017 (arXiv 1706.04599, equation 5)
+    with 15 bins of equal width.
+
+    Args:
+        confidence: (n,) in [0, 1].
+        hit: bool (n,).
+    """
+    if not len(hit):
+        return 0.0
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gap = hit.astype(np.float64) - confidence
+    return float(np.abs(np.bincount(bins, gap, _BINS)).sum() / len(hit))
+
+
+def _mean(values) -> float:
+    return float(np.mean(values, dtype=np.float64)) if len(values) else 0.0

@@ -12,6 +12,10 @@ from vit_tf.data import mixture, pipeline
 _SHOWN = 16  # data indices in a line
 
 
+class Diverged(config.Refused):
+    """The numbers of a run left the finite ones: it would do so again."""
+
+
 class Watch:
     """Looks after one run's steps.
 
@@ -48,7 +52,7 @@ class Watch:
             Lines about the bad steps that were skipped.
 
         Raises:
-            config.Refused: one more than train.skip_bad_steps.
+            Diverged: one more than train.skip_bad_steps.
         """
         lines = []
         counts = values.get("bad_steps")
@@ -129,7 +133,7 @@ class Watch:
     def _stop(self, what: str) -> None:
         whole = self.keeper.steps()
         last = f"the checkpoint of step {whole[-1]}" if whole else "no checkpoint"
-        raise config.Refused(
+        raise Diverged(
             f"{what}; stopped with {last} in {self.keeper.folder}; try a lower "
             "optim.lr, a longer optim.warmup_steps or optim.clip_norm=1, in another "
             "--workdir"

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from unittest import mock
 
-import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, objectives, optim, runtime, step
@@ -98,7 +97,8 @@ def _measure(text: str, num_classes: int) -> Footprint:
         strategy=machine.strategy,
         jit_compile=machine.jit_compile,
     )
-    batches = iter(tf.data.Dataset.from_tensors(_batch(cfg, num_classes)).repeat())
+    noise = step.noise(cfg, num_classes=num_classes)
+    batches = iter(tf.data.Dataset.from_tensors(noise).repeat())
     reduced = []
     with _noting_reductions(reduced):
         steps(batches, tf.constant(1))["loss"].numpy()
@@ -123,15 +123,6 @@ def _noting_reductions(sizes: list[int]):
         return real(context, op, value, options)
 
     return mock.patch.object(tf.distribute.ReplicaContext, "all_reduce", noted)
-
-
-def _batch(cfg: config.Config, num_classes: int) -> dict[str, np.ndarray]:
-    rng, size = np.random.default_rng(0), cfg.data.image_size
-    number = cfg.data.batch_size
-    return {
-        "image": rng.integers(0, 256, (number, size, size, 3), np.uint8),
-        "label": rng.integers(0, num_classes, (number,), np.int32),
-    }
 
 
 def _peak_mib() -> float:

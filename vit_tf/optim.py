@@ -18,9 +18,11 @@ GROW_AFTER = 2000  # steps without an overflow
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then constant, linear or cosine (paper.md 2.3).
+    """Linear warm-up, then constant, linear, cosine (paper.md 2.3) or steps (3.7).
 
-    The first update (step 0) has learning rate 0 when there is a warm-up.
+    The first update (step 0) has learning rate 0 when there is a warm-up. Steps are
+    counted from the beginning of the run, and taken one update after the mark, as the
+    authors' code does.
     """
 
     def __init__(
@@ -64,9 +66,18 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
             config.Schedule.COSINE: lambda p: (
                 self.base * 0.5 * (1.0 + ops.cos(3.141592653589793 * p))
             ),
+            config.Schedule.STEPS: lambda _: self._stepwise(step),
         }[self.schedule](progress)
         if self.warmup_steps:
             rate *= ops.minimum(1.0, step / self.warmup_steps)
+        return rate
+
+    def _stepwise(self, step):
+        """A tenth of the rate after each of BiT's marks (arXiv 1912.11370, 3.3)."""
+        rate = self.base * ops.ones_like(step)
+        for share in (0.3, 0.6, 0.9):
+            mark = round(share * self.total_steps)
+            rate *= ops.where(step > mark, 0.1, 1.0)
         return rate
 
 

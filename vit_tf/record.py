@@ -35,6 +35,8 @@ except ImportError:  # no such locks on this platform
 # Fields of a row that depend on the clock; all others repeat exactly.
 TIMING_FIELDS = ("images_per_second", "seconds")
 
+_SMALLER_IS_BETTER = ("loss", "nll", "ece")
+
 # Without a terminal a line is printed at most this often.
 _LINE_SECONDS = 10.0
 
@@ -226,7 +228,7 @@ def best_step(workdir: str, metric: str, among: list[int]) -> int | None:
     """
     split, _, name = metric.rpartition("/")
     found = {
-        row["step"]: -row["value"] if name == "loss" else row["value"]
+        row["step"]: -row["value"] if name in _SMALLER_IS_BETTER else row["value"]
         for row in read_rows(workdir)
         if row.get("split") == split and row["name"] == name and row["step"] in among
     }
@@ -238,8 +240,15 @@ def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]
     return {
         "config": dataclasses.asdict(cfg),
         "fingerprint": config.fingerprint(cfg),
-        "commit": commit(),
         "dataset": dataset,
+        **circumstances(device),
+    }
+
+
+def circumstances(device: str) -> dict[str, Any]:
+    """The commit, the device and the versions of a result."""
+    return {
+        "commit": commit(),
         "device": device,
         "versions": {
             "python": platform.python_version(),
@@ -250,14 +259,22 @@ def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]
 
 
 class Progress:
-    """Live progress of a run: step, loss, rate and time left.
+    """Live progress of a run or a pass: step, loss, rate and time left.
 
     A bar in a terminal, a line every few seconds elsewhere; nothing when silent.
     """
 
-    def __init__(self, name: str, *, first: int, total: int, silent: bool = False):
+    def __init__(
+        self,
+        name: str,
+        *,
+        first: int,
+        total: int,
+        unit: str = "step",
+        silent: bool = False,
+    ):
         self.name, self.first, self.total = name, first, total
-        self.silent = silent
+        self.unit, self.silent = unit, silent
         self._began: float | None = None
         self._printed = time.monotonic()
         self._bar = None
@@ -276,9 +293,10 @@ class Progress:
             )
             self._bar.start()
 
-    def update(self, step: int, *, loss: float, rate: float) -> None:
+    def update(self, step: int, *, rate: float, loss: float | None = None) -> None:
         """Shows `step` done, with the loss and images per second."""
-        state = f"loss {loss:.4f}  {rate:,.0f} images/s"
+        state = "" if loss is None else f"loss {loss:.4f}  "
+        state += f"{rate:,.0f} images/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, state=state)
             return
@@ -290,7 +308,7 @@ class Progress:
             return
         self._printed = now
         left = (now - self._began) / max(1, step - self.first) * (self.total - step)
-        self.say(f"step {step}/{self.total}  {state}  {clock(left)} left")
+        self.say(f"{self.unit} {step}/{self.total}  {state}  {clock(left)} left")
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from vit_tf import config, objectives, optim, record, runtime, train
+from vit_tf import config, objectives, optim, record, runtime, step, train
 from vit_tf.data import folders, images, mixture, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.models import build
@@ -91,7 +91,8 @@ def bare_step(
         cfg.optim, total_steps=10**6, variables=model.trainable_variables
     )
     objective = objectives.Classification(cfg.objective, num_classes=num_classes)
-    batch = _batch(cfg, num_classes)
+    noise = step.noise(cfg, num_classes=num_classes)
+    batch = {name: tf.constant(value) for name, value in noise.items()}
     seed = tf.constant([0, 0])
     variables = model.trainable_variables
 
@@ -106,14 +107,14 @@ def bare_step(
         )
 
     @tf.function
-    def step():
+    def take_step():
         loss, gradients = gradients_of()
         norm = tf.linalg.global_norm(gradients)
         optimizer.apply(optim.clip(gradients, cfg.optim.clip_norm, norm), variables)
         return loss
 
     def work() -> int:
-        step().numpy()
+        take_step().numpy()
         return cfg.data.batch_size
 
     return work
@@ -293,11 +294,11 @@ def loop_overhead(
 
 
 def _inference(cfg, model, jit: bool) -> Callable[[], int]:
-    batch = _batch(cfg, 1000)
+    noise = tf.constant(step.noise(cfg, num_classes=1)["image"])
 
     @tf.function(jit_compile=jit)
     def forward():
-        pixels = images.to_model_range(batch["image"], model.compute_dtype)
+        pixels = images.to_model_range(noise, model.compute_dtype)
         return model(pixels, training=False)
 
     def work() -> int:
@@ -305,15 +306,3 @@ def _inference(cfg, model, jit: bool) -> Callable[[], int]:
         return cfg.data.batch_size
 
     return work
-
-
-def _batch(cfg: config.Config, num_classes: int) -> dict[str, tf.Tensor]:
-    """Noise of the right shapes, uint8 as the stream gives it."""
-    size, number = cfg.data.image_size, cfg.data.batch_size
-    noise = tf.random.stateless_uniform(
-        [number, size, size, 3], [0, 0], 0, 256, tf.int32
-    )
-    return {
-        "image": tf.cast(noise, tf.uint8),
-        "label": tf.range(number, dtype=tf.int32) % num_classes,
-    }

@@ -11,6 +11,7 @@ one replica stops all of them.
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, optim
@@ -165,3 +166,13 @@ def _gradients(cfg: config.Config, *, model, objective) -> Callable:
         return loss, sums
 
     return accumulated
+
+
+def noise(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
+    """A global batch of noise, as the stream gives it, to measure or check steps with."""
+    rng = np.random.default_rng(0)
+    size, number = cfg.data.image_size, cfg.data.batch_size
+    return {
+        "image": rng.integers(0, 256, (number, size, size, 3), np.uint8),
+        "label": rng.integers(0, num_classes, (number,), np.int32),
+    }

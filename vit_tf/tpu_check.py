@@ -218,12 +218,8 @@ def _specs(cfg: config.Config, rows: int) -> dict[str, tf.TensorSpec]:
 
 def _batch(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
     """Noise as a global batch."""
-    rng = np.random.default_rng(0)
     specs = _specs(cfg, cfg.data.batch_size)
-    batch = {
-        "image": rng.integers(0, 256, specs["image"].shape, np.uint8),
-        "label": rng.integers(0, num_classes, specs["label"].shape, np.int32),
-    }
+    batch = step.noise(cfg, num_classes=num_classes)
     if mixing.WEIGHT in specs:
         batch[mixing.WEIGHT] = np.full(specs[mixing.WEIGHT].shape, 0.75, np.float32)
     if mixing.BOX in specs:

@@ -20,6 +20,7 @@ from vit_tf import (
     config,
     evaluators,
     failures,
+    fewshot,
     hosts,
     objectives,
     optim,
@@ -160,6 +161,7 @@ class Trainee:
     objective: objectives.Classification
     optimizer: optim.SummedGradients
     evaluator: evaluators.Classification
+    few_shot: fewshot.FewShot
     total_steps: int
 
     @property
@@ -191,7 +193,8 @@ class Trainee:
         """Keeps the run's checkpoints by the rules of the config."""
         metric, best = cfg.train.keep_best, None
         if metric is not None:
-            known = [f"{s}/{n}" for s in cfg.evals.splits for n in evaluators.NAMES]
+            known = [f"{s}/{n}" for s in cfg.evals.splits for n in cfg.evals.measures]
+            known += self.few_shot.names
             if metric not in known:
                 raise config.Refused(
                     f"train.keep_best={metric}: not evaluated"
@@ -243,15 +246,19 @@ class Trainee:
         found = []
         for split in cfg.evals.splits:
             found += self.evaluator.evaluate(
-                self.source, cfg.data, split, batch_size=cfg.evals.batch_size
+                self.source,
+                cfg.data,
+                split,
+                measures=cfg.evals.measures,
+                batch_size=cfg.evals.batch_size,
             )
-        return found
+        return found + self.few_shot.metrics(batch_size=cfg.evals.batch_size)
 
 
 def prepare(
     cfg: config.Config, machine: runtime.Runtime, *, data_dir: str | None = None
 ) -> Trainee:
-    """Opens the data and builds model, objective, optimizer and evaluator."""
+    """Opens the data and builds model, objective, optimizer and evaluators."""
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     source = sources.sources[0]
     if source.multi_label and cfg.objective.loss == config.Loss.SOFTMAX:
@@ -299,7 +306,8 @@ def prepare(
         strategy=machine.strategy,
         among=machine.among,
     )
-    return Trainee(sources, model, objective, optimizer, evaluator, total)
+    few_shot = fewshot.prepare(cfg, model, machine, data_dir=data_dir)
+    return Trainee(sources, model, objective, optimizer, evaluator, few_shot, total)
 
 
 def _count(sources: mixture.Mixture, data: config.Data) -> int:

@@ -7,6 +7,8 @@ report `test` (paper.md 4.1, 4.4).
 """
 
 import dataclasses
+import statistics
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,3 +60,29 @@ TASKS = {
     "smallnorb_azimuth": Protocol(**_SMALLNORB, flip=False),
     "smallnorb_elevation": Protocol(**_SMALLNORB),
 }
+
+# Figure 2's groups (paper.md 4.1).
+GROUPS = {
+    "natural": tuple(TASKS)[:7],
+    "specialized": tuple(TASKS)[7:11],
+    "structured": tuple(TASKS)[11:],
+}
+
+
+def means(scores: Mapping[str, float]) -> dict[str, float]:
+    """Means over the groups of which all tasks are there, and over all 19.
+
+    The mean of all is over tasks, not over groups (paper.md 4.5).
+
+    Args:
+        scores: task -> top-1 accuracy, in any unit.
+
+    Returns:
+        By the group's name, and 'all'.
+    """
+    sets = {**GROUPS, "all": tuple(TASKS)}
+    return {
+        name: statistics.mean(scores[task] for task in tasks)
+        for name, tasks in sets.items()
+        if all(task in scores for task in tasks)
+    }

@@ -81,6 +81,9 @@ def evaluation_view(encoded: tf.Tensor, data: config.Data) -> tf.Tensor:
         config.EvalCrop.CENTRAL_448: lambda: central_crop(
             resize_small(image, enlarged(size)), size
         ),
+        config.EvalCrop.CENTRAL_512: lambda: central_crop(
+            resize_small(image, round(size * 512 / 480)), size
+        ),
         config.EvalCrop.SQUARE_CENTRAL: lambda: central_crop(
             resize(image, margin), size
         ),

@@ -92,6 +92,7 @@ def eval_stream(
     split: str,
     *,
     batch_size: int,
+    keep: np.ndarray | None = None,
     num_hosts: int = 1,
     host_index: int = 0,
     num_replicas: int = 1,
@@ -105,6 +106,7 @@ def eval_stream(
         data: says the size and the evaluation view.
         split: a split expression.
         batch_size: global; padding with masked rows makes the last one full.
+        keep: the rows to give, sorted; None: all.
         num_hosts: processes that call this, each for its own replicas.
         host_index: which of them this is.
         num_replicas: over all hosts; every host gives equally many elements.
@@ -116,12 +118,12 @@ def eval_stream(
         num_replicas.
     """
     b = _per_replica(batch_size, num_replicas, "evals.batch_size")
-    num_examples = source.num_examples(split)
+    num_examples = source.num_examples(split) if keep is None else len(keep)
     own = batch_size // num_hosts  # rows of each batch that are this host's
     whole, rest = divmod(num_examples, batch_size)
     ours = whole * own + min(max(rest - host_index * own, 0), own)
     num_padding = math.ceil(num_examples / batch_size) * own - ours
-    rows = storage.in_order(source, split)
+    rows = storage.in_order(source, split, keep)
     if num_hosts > 1:
         rows = rows.enumerate().filter(lambda i, _: i % batch_size // own == host_index)
         rows = rows.map(lambda _, row: row)

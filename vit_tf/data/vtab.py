@@ -4,7 +4,6 @@ Their splits and exceptions stand in `vit_tf/vtab_protocol.py`.
 """
 
 import dataclasses
-import enum
 
 import tensorflow as tf
 
@@ -12,22 +11,14 @@ from vit_tf import vtab_protocol
 from vit_tf.data import labels, rows
 
 
-class Group(enum.StrEnum):
-    NATURAL = "natural"
-    SPECIALIZED = "specialized"
-    STRUCTURED = "structured"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(rows.Row):
     """A row with what VTAB and the paper add to it.
 
     Attributes:
-        group: one of three kinds of images.
         column: the task's name in the paper's Table 9.
     """
 
-    group: Group
     column: str
 
 
@@ -39,7 +30,6 @@ def _brighten(encoded: tf.Tensor) -> tf.Tensor:
 
 def _dsprites(column: str, label: labels.Label) -> dict:
     return {
-        "group": Group.STRUCTURED,
         "column": column,
         "tfds_name": "dsprites",
         "version": "2.0.0",
@@ -52,7 +42,6 @@ def _dsprites(column: str, label: labels.Label) -> dict:
 
 def _clevr(column: str, num_classes: int, label: labels.Label) -> dict:
     return {
-        "group": Group.STRUCTURED,
         "column": column,
         "tfds_name": "clevr",
         "version": "3.1.0",
@@ -64,7 +53,6 @@ def _clevr(column: str, num_classes: int, label: labels.Label) -> dict:
 
 def _smallnorb(column: str, num_classes: int, key: str) -> dict:
     return {
-        "group": Group.STRUCTURED,
         "column": column,
         "tfds_name": "smallnorb",
         "version": "2.0.0",
@@ -78,7 +66,6 @@ def _smallnorb(column: str, num_classes: int, key: str) -> dict:
 # 4.0.0 replaces a few corrupt images.
 _NAMED = {
     "caltech101": {
-        "group": Group.NATURAL,
         "column": "Caltech101",
         "tfds_name": "caltech101",
         "version": "3.0.2",
@@ -86,7 +73,6 @@ _NAMED = {
         "counts": {"train": 3060, "test": 6084},
     },
     "cifar100": {
-        "group": Group.NATURAL,
         "column": "CIFAR-100",
         "tfds_name": "cifar100",
         "version": "3.0.2",
@@ -94,7 +80,6 @@ _NAMED = {
         "counts": {"train": 50_000, "test": 10_000},
     },
     "dtd": {
-        "group": Group.NATURAL,
         "column": "DTD",
         "tfds_name": "dtd",
         "version": "3.0.1",
@@ -102,7 +87,6 @@ _NAMED = {
         "counts": {"train": 1880, "validation": 1880, "test": 1880},
     },
     "flowers102": {
-        "group": Group.NATURAL,
         "column": "Flowers102",
         "tfds_name": "oxford_flowers102",
         "version": "2.1.1",
@@ -110,7 +94,6 @@ _NAMED = {
         "counts": {"train": 1020, "validation": 1020, "test": 6149},
     },
     "pets": {
-        "group": Group.NATURAL,
         "column": "Pets",
         "tfds_name": "oxford_iiit_pet",
         "version": "4.0.0",
@@ -118,7 +101,6 @@ _NAMED = {
         "counts": {"train": 3680, "test": 3669},
     },
     "sun397": {
-        "group": Group.NATURAL,
         "column": "Sun397",
         "tfds_name": "sun397/tfds",
         "version": "4.0.0",
@@ -126,7 +108,6 @@ _NAMED = {
         "counts": {"train": 76_128, "validation": 10_875, "test": 21_750},
     },
     "svhn": {
-        "group": Group.NATURAL,
         "column": "SVHN",
         "tfds_name": "svhn_cropped",
         "version": "3.1.0",
@@ -134,7 +115,6 @@ _NAMED = {
         "counts": {"train": 73_257, "test": 26_032},
     },
     "camelyon": {
-        "group": Group.SPECIALIZED,
         "column": "Camelyon",
         "tfds_name": "patch_camelyon",
         "version": "2.0.0",
@@ -142,7 +122,6 @@ _NAMED = {
         "counts": {"train": 262_144, "validation": 32_768, "test": 32_768},
     },
     "eurosat": {
-        "group": Group.SPECIALIZED,
         "column": "EuroSAT",
         "tfds_name": "eurosat/rgb",
         "version": "2.0.0",
@@ -150,7 +129,6 @@ _NAMED = {
         "counts": {"train": 27_000},
     },
     "resisc45": {
-        "group": Group.SPECIALIZED,
         "column": "Resisc45",
         "tfds_name": "resisc45",
         "version": "3.0.0",
@@ -160,7 +138,6 @@ _NAMED = {
         "manual_page": "https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs (a rar, unpacked)",
     },
     "retinopathy": {
-        "group": Group.SPECIALIZED,
         "column": "Retinopathy",
         "tfds_name": "diabetic_retinopathy_detection/btgraham-300",
         "version": "3.0.0",
@@ -173,7 +150,6 @@ _NAMED = {
     "clevr_count": _clevr("Clevr-Count", 8, labels.clevr_count()),
     "clevr_distance": _clevr("Clevr-Dist", 6, labels.clevr_distance()),
     "dmlab": {
-        "group": Group.STRUCTURED,
         "column": "DMLab",
         "tfds_name": "dmlab",
         "version": "2.0.1",
@@ -185,7 +161,6 @@ _NAMED = {
         "dSpr-Ori", labels.grouped("label_orientation", 2.5)
     ),
     "kitti_distance": {
-        "group": Group.STRUCTURED,
         "column": "KITTI-Dist",
         "tfds_name": "kitti",
         "version": "3.1.0",

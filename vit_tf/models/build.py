@@ -16,7 +16,7 @@ from vit_tf.models import bit, resnet, vit
 
 # Rows of paper.md 1.1: Table 1 (B, L, H), Figure 4 (b, with heads of the usual 64),
 # later releases (Ti, S, M, So400m, g, G), and mu, the authors' size for tests.
-_SIZES = {
+SIZES = {
     "mu": {"depth": 1, "width": 32, "mlp_dim": 128, "num_heads": 2},
     "Ti": {"depth": 12, "width": 192, "mlp_dim": 768, "num_heads": 3},
     "S": {"depth": 12, "width": 384, "mlp_dim": 1536, "num_heads": 6},
@@ -33,15 +33,15 @@ _SIZES = {
 # Hybrids: ResNet and total stride -> units of its stages (paper.md 1.8). Stride 16 of
 # R50 has stage 4's units in stage 3 (section 4.1). R is the root alone, and what the
 # authors call R+Ti/16 has in truth a stride of 32.
-_STEMS = {
+STEMS = {
     ("R50", 16): (3, 4, 9),
     ("R50", 32): (3, 4, 6, 3),
     ("R26", 32): (2, 2, 2, 2),
     ("R", 16): (),
 }
-_ROOT_PATCH = 8  # positions of the root's map in a patch of R+ViT-Ti/16
+ROOT_PATCH = 8  # positions of the root's map in a patch of R+ViT-Ti/16
 
-_BIT_COUNTS = {
+BIT_COUNTS = {
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
@@ -153,23 +153,23 @@ def _describe(
     variant = model.variant
     if match := re.fullmatch(r"(?:(R\d*)\+)?(Axial-)?ViT-(\w+)/([1-9]\d*)", variant):
         stem, axial, size, patch = match[1], match[2], match[3], int(match[4])
-        known = size in _SIZES and (size != "b" or patch == 32)
+        known = size in SIZES and (size != "b" or patch == 32)
         if known and stem is None:
             return _transformer(
                 model, size, {"patch_size": patch, "axial": bool(axial)}
             )
-        if known and not axial and (stem, patch) in _STEMS:
-            counts = _STEMS[stem, patch]
-            on_map = 1 if counts else _ROOT_PATCH
+        if known and not axial and (stem, patch) in STEMS:
+            counts = STEMS[stem, patch]
+            on_map = 1 if counts else ROOT_PATCH
             return _transformer(model, size, {"patch_size": on_map, "stem": counts})
     if match := re.fullmatch(r"R(\d+)x([1-9]\d*)", variant):
-        counts = _BIT_COUNTS.get(int(match[1]))
+        counts = BIT_COUNTS.get(int(match[1]))
         if counts:
             _refuse_what_only_transformers_have(model)
             return bit.BiT, {"counts": counts, "width_factor": int(match[2])}
     if variant == "AxialResNet50":
         _refuse_what_only_transformers_have(model)
-        return bit.BiT, {"counts": _BIT_COUNTS[50], "width_factor": 1, "axial": True}
+        return bit.BiT, {"counts": BIT_COUNTS[50], "width_factor": 1, "axial": True}
     raise _unknown(variant)
 
 
@@ -177,8 +177,8 @@ def _transformer(
     model: config.Model, size: str, kind: dict[str, Any]
 ) -> tuple[Callable[..., keras.Model], dict[str, Any]]:
     """`vit.VisionTransformer` and its arguments."""
-    settings = _SIZES[size] | kind
-    for name in _SIZES[size]:
+    settings = SIZES[size] | kind
+    for name in SIZES[size]:
         if (own := getattr(model, name)) is not None:
             settings[name] = own
     usual = config.Pool.GAP if kind.get("axial") else config.Pool.TOKEN
@@ -214,6 +214,6 @@ def _unknown(variant: str) -> config.Refused:
     hint = config.nearest(variant, same or NAMES)
     return config.Refused(
         f"model.variant: {variant!r} is not ViT-<size>/<patch> with size one of "
-        f"{', '.join(_SIZES)}, nor a hybrid, ResNet or axial model{hint}; "
+        f"{', '.join(SIZES)}, nor a hybrid, ResNet or axial model{hint}; "
         "`python -m tools.benchmark --list` shows all"
     )

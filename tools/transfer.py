@@ -1,0 +1,219 @@
+"""Fine-tunes a model on a data set as the paper does: choose, then repeat on all of it.
+
+python -m tools.transfer --start_from=ViT-B_16.npz --dataset=oxford_iiit_pet \
+    --workdir=runs/pets
+python -m tools.transfer --start_from=runs/pretrain --dataset=photos \
+    --workdir=runs/photos --steps=200 --config.data.batch_size=32
+
+The same command resumes, and several processes may share one --workdir. It ends with
+transfer.json, a confusion matrix and the worst mistakes.
+"""
+
+import pathlib
+
+from absl import flags
+
+from tools import command
+from vit_tf import config, transfer_recipes
+
+_START_FROM = flags.DEFINE_string(
+    "start_from",
+    None,
+    "A finished run's folder or a released .npz. None: from scratch, with --variant.",
+)
+_VARIANT = flags.DEFINE_string(
+    "variant", None, "The model, such as ViT-B/16, where --start_from does not tell it."
+)
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "A prepared data set, or folder of images.", required=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where all runs and the summary go.", required=True
+)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol",
+    "paper",
+    [str(protocol) for protocol in transfer_recipes.Protocol],
+    "paper: Table 4. table2: ImageNet as in Table 2. hyperrule: BiT's, with nothing to "
+    "choose. augreg: the grid of 'How to train your ViT?'.",
+)
+_LRS = flags.DEFINE_list("lrs", None, "Learning rates to try instead.")
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "Length of every run instead; warm-up is at most a fifth of it.", 1
+)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels instead.", 1)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Final runs.", lower_bound=1)
+_MISTAKES = flags.DEFINE_integer("mistakes", 24, "Pictures of them.", lower_bound=0)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+)
+_WAIT = flags.DEFINE_bool(
+    "wait", False, "Stay until runs that other processes do are finished."
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored"],
+    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
+)
+_TPU = flags.DEFINE_string(
+    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
+)
+
+
+def main() -> None:
+    if _START_FROM.value is None and _VARIANT.value is None:
+        raise config.Refused(
+            "--start_from is missing: name a finished run or a released .npz, or give "
+            "--variant=ViT-B/16 to train from scratch"
+        )
+    rates = _rates()
+    command.load_tensorflow()
+    from vit_tf import runtime, transfer
+    from vit_tf.data import datasets
+
+    machine = {
+        "strategy": runtime.Strategy("tpu" if _TPU.value else _STRATEGY.value),
+        "num_devices": _NUM_DEVICES.value,
+        "tpu": _TPU.value or "local",
+    }
+    source = datasets.open_source(_DATASET.value, _DATA_DIR.value)
+    target = transfer.describe(source)
+    candidates = _candidates(target, rates)
+    _print_plan(target, candidates, source)
+    outcome = transfer.run(
+        target,
+        candidates,
+        _WORKDIR.value,
+        seeds=_SEEDS.value,
+        data_dir=_DATA_DIR.value,
+        wait=_WAIT.value,
+        **machine,
+    )
+    if outcome is None:
+        print("not finished: the same command goes on")
+        return
+    _print_outcome(target, outcome)
+    if not source.multi_label:
+        _draw(source, outcome, machine)
+
+
+def _rates() -> list[float] | None:
+    if _LRS.value is None:
+        return None
+    try:
+        return [float(text) for text in _LRS.value]
+    except ValueError:
+        raise config.Refused(
+            f"--lrs={','.join(_LRS.value)}: need numbers, such as --lrs=0.01,0.03"
+        ) from None
+
+
+def _candidates(target, rates) -> dict[str, config.Config]:
+    """The protocol's runs with what the flags change."""
+    found = transfer_recipes.candidates(
+        _PROTOCOL.value,
+        _model(),
+        target,
+        start_from=_START_FROM.value,
+        image_size=_IMAGE_SIZE.value,
+    )
+    if rates is not None:
+        found = transfer_recipes.with_rates(found, rates)
+    for cfg in found.values():
+        if _STEPS.value is not None:
+            cfg.train.length, cfg.train.unit = _STEPS.value, config.Unit.STEPS
+            cfg.optim.warmup_steps = min(cfg.optim.warmup_steps, _STEPS.value // 5)
+        command.overridden(cfg)
+    return found
+
+
+def _model() -> config.Model:
+    from vit_tf import opening
+
+    if _START_FROM.value is None:
+        return config.Model(variant=_VARIANT.value)
+    try:
+        return opening.model_of(_START_FROM.value, variant=_VARIANT.value)
+    except config.Refused as refusal:
+        raise config.Refused(f"--start_from={refusal}") from None
+
+
+def _print_plan(target, candidates, source) -> None:
+    """How much work it is, before it begins."""
+    first = next(iter(candidates.values()))
+    train, choose = target.development
+    runs = (len(candidates) if len(candidates) > 1 else 0) + _SEEDS.value
+    images = sum(
+        config.num_steps(
+            cfg.train, batch_size=cfg.data.batch_size, num_examples=target.examples
+        )
+        * cfg.data.batch_size
+        for cfg in candidates.values()
+    )
+    each = images / len(candidates)
+    print(
+        f"{source.name} {source.version}: {target.examples:,} training images, "
+        f"{source.num_classes} classes; {first.model.variant} at "
+        f"{first.data.image_size} pixels"
+    )
+    if len(candidates) > 1:
+        print(
+            f"try {', '.join(candidates)}: train on {train}, choose by "
+            f"{choose} ({source.num_examples(choose):,})"
+        )
+    print(
+        f"then {_SEEDS.value} x {target.final[0]}, report {target.final[1]} "
+        f"({source.num_examples(target.final[1]):,}); {runs} runs of about "
+        f"{each:,.0f} images each"
+    )
+
+
+def _print_outcome(target, outcome) -> None:
+    for name, value in outcome.tried.items():
+        told = "diverged" if value is None else f"{100 * value:.2f} %"
+        mark = " (chosen)" if name == outcome.chosen else ""
+        print(f"  {name}: {told} on {target.development[1]}{mark}")
+    spread = "" if outcome.std is None else f" +- {100 * outcome.std:.2f}"
+    each = ", ".join(f"{100 * value:.2f}" for value in outcome.accuracies)
+    print(
+        f"{target.name} {target.final[1]}: {100 * outcome.mean:.2f}{spread} % of "
+        f"{outcome.count:,} images, mean over {len(outcome.accuracies)} seeds ({each})"
+    )
+
+
+def _draw(source, outcome, machine) -> None:
+    """The first final run's confusions and worst mistakes, as pictures."""
+    from tools import figures
+    from vit_tf import checkpoint, runtime, transfer
+
+    folder = outcome.folders[0]
+    cfg, _ = checkpoint.read_run(folder)
+    found = transfer.predictions(folder, source, runtime.start(cfg.train, **machine))
+    names, workdir = source.class_names, pathlib.Path(_WORKDIR.value)
+    matrix = transfer.confusion(found, source.num_classes)
+    title = f"{source.name}, {cfg.evals.splits[0]}"
+    figures.confusion(matrix, names, workdir / "confusion.png", title=title)
+    print(workdir / "confusion.png")
+    places = transfer.worst_mistakes(found, _MISTAKES.value)
+    if len(places):
+        shown = transfer.pictures(source, cfg.data, cfg.evals.splits[0], places)
+        captions = [
+            f"{names[found.label[i]]}\nas {names[found.predicted[i]]} "
+            f"{100 * found.confidence[i]:.0f} %"
+            for i in places
+        ]
+        path = workdir / "mistakes.png"
+        figures.contact_sheet(
+            shown, captions, path, title=f"{title}: the {len(places)} worst mistakes"
+        )
+        print(path)
+
+
+if __name__ == "__main__":
+    command.run(main, overridable=True)

@@ -1,0 +1,157 @@
+"""VTAB-1k of one model: 19 tasks from 1,000 examples each, and their mean.
+
+python -m tools.vtab --start_from=ViT-B_16.npz --workdir=runs/vtab
+python -m tools.vtab --start_from=ViT-B_16.npz --workdir=runs/look --linear \
+    --tasks=natural,clevr_count --skip_missing
+
+Fine-tuning is the paper's: 2,500 steps, learning rate 0.01, 384 pixels. The same
+command goes on where it was; several processes may share one --workdir.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from tools import command
+from vit_tf import config
+
+_START_FROM = flags.DEFINE_string(
+    "start_from", None, "A finished run's folder or a released .npz.", required=True
+)
+_VARIANT = flags.DEFINE_string(
+    "variant", None, "The model, such as ViT-B/16, where --start_from does not tell it."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where all runs and the table go.", required=True
+)
+_TASKS = flags.DEFINE_list(
+    "tasks", ["all"], "Tasks or groups: natural, specialized, structured, svhn, ..."
+)
+_SKIP_MISSING = flags.DEFINE_bool(
+    "skip_missing", False, "Leave out tasks whose data set is not prepared."
+)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each task; 3 in the paper.", 1)
+_LINEAR = flags.DEFINE_bool(
+    "linear", False, "A quick look: ridge regression on frozen features."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Pixels; by default 384, with --linear as trained.", 1
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of --linear.", lower_bound=1)
+_LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
+_INDEX = flags.DEFINE_integer("index", None, "Do only this run, by its number.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+)
+_WAIT = flags.DEFINE_bool(
+    "wait", False, "Stay until runs that other processes do are finished."
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one", "mirrored"],
+    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
+)
+_TPU = flags.DEFINE_string(
+    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
+)
+
+
+def main() -> None:
+    command.load_tensorflow()
+    from vit_tf import runtime, vtab_runs
+
+    machine = {
+        "strategy": runtime.Strategy("tpu" if _TPU.value else _STRATEGY.value),
+        "num_devices": _NUM_DEVICES.value,
+        "tpu": _TPU.value or "local",
+    }
+    tasks = vtab_runs.prepared_tasks(
+        vtab_runs.choose_tasks(_TASKS.value),
+        _DATA_DIR.value,
+        skip_missing=_SKIP_MISSING.value,
+    )
+    if _LINEAR.value:
+        _write_table(vtab_runs.table(_look(tasks, machine)), "linear.md")
+        return
+    _fine_tune(tasks, machine)
+
+
+def _fine_tune(tasks: list[str], machine) -> None:
+    from vit_tf import opening, study, vtab_runs
+
+    try:
+        model = opening.model_of(_START_FROM.value, variant=_VARIANT.value)
+    except config.Refused as refusal:
+        raise config.Refused(f"--start_from={refusal}") from None
+    jobs = vtab_runs.jobs(
+        model,
+        tasks,
+        _WORKDIR.value,
+        start_from=_START_FROM.value,
+        seeds=_SEEDS.value,
+        change=_change,
+    )
+    if _LIST.value:
+        for index, job in enumerate(jobs):
+            print(f"{index:3}  {job.name:30} {study.look(job)}")
+        return
+    try:
+        study.run_all(
+            jobs,
+            data_dir=_DATA_DIR.value,
+            index=_INDEX.value,
+            wait=_WAIT.value,
+            **machine,
+        )
+    finally:  # what is finished is told, whatever failed
+        _write_table(vtab_runs.table(vtab_runs.scores(jobs)), "vtab.md")
+
+
+def _change(cfg: config.Config) -> None:
+    if _IMAGE_SIZE.value is not None:
+        cfg.data.image_size = _IMAGE_SIZE.value
+    command.overridden(cfg)
+
+
+def _look(tasks: list[str], machine):
+    """The quick look's scores; those of before are not computed again."""
+    from vit_tf import runtime, vtab_runs
+
+    linear = vtab_runs.Linear(
+        _START_FROM.value,
+        machine=runtime.start(config.Train(), **machine),
+        image_size=_IMAGE_SIZE.value,
+        variant=_VARIANT.value,
+    )
+    found = []
+    for number, task in enumerate(tasks, 1):
+        found.append(
+            linear.score_once(
+                task,
+                _WORKDIR.value,
+                data_dir=_DATA_DIR.value,
+                batch_size=_BATCH_SIZE.value,
+            )
+        )
+        told = f"{100 * found[-1].mean:.2f} % of {found[-1].count:,}"
+        print(f"{number} of {len(tasks)} {task}: {told}", file=sys.stderr, flush=True)
+    return found
+
+
+def _write_table(text: str, name: str) -> None:
+    from vit_tf import files
+
+    path = os.path.join(_WORKDIR.value, name)
+    files.write_whole(path, text)
+    print(f"{text}\n{path}")
+
+
+if __name__ == "__main__":
+    command.run(main, overridable=True)

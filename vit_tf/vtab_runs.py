@@ -1,0 +1,233 @@
+"""VTAB-1k of one model: its tasks as runs that go on where they were, and the table.
+
+Fine-tuning is the paper's (Table 4, section B.1.1). `Linear` is a quick look that
+trains nothing: a ridge regression on the features of the same 1,000 examples.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import (
+    config,
+    fewshot,
+    files,
+    opening,
+    passes,
+    ridge,
+    runtime,
+    study,
+    transfer_recipes,
+    vtab_protocol,
+)
+from vit_tf.data import datasets
+
+# Weights that the ridge of a quick look chooses among, on the 200 examples.
+_L2S = tuple(10.0**power for power in range(-2, 7))
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A task's result.
+
+    Attributes:
+        task: a key of `vtab_protocol.TASKS`.
+        accuracies: top-1 on the test split, of each seed, in [0, 1].
+        count: images of that split.
+    """
+
+    task: str
+    accuracies: tuple[float, ...]
+    count: int
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.accuracies)
+
+
+def choose_tasks(names: Iterable[str]) -> list[str]:
+    """Tasks by their names or their groups', in the order of Table 9.
+
+    Raises:
+        config.Refused: no such task or group.
+    """
+    known = {**vtab_protocol.GROUPS, "all": tuple(vtab_protocol.TASKS)}
+    known |= {task: (task,) for task in vtab_protocol.TASKS}
+    chosen: set[str] = set()
+    for name in names:
+        if name not in known:
+            raise config.Refused(
+                f"--tasks={name}: no such task or group{config.nearest(name, known)}"
+            )
+        chosen |= set(known[name])
+    return [task for task in vtab_protocol.TASKS if task in chosen]
+
+
+def prepared_tasks(
+    tasks: Sequence[str], data_dir: str | None, *, skip_missing: bool
+) -> list[str]:
+    """Those of the tasks whose data set is prepared.
+
+    Raises:
+        config.Refused: one is not, and none shall be skipped; or none is there.
+    """
+    there, missing = [], []
+    for task in tasks:
+        try:
+            datasets.open_source(f"vtab/{task}", data_dir)
+            there.append(task)
+        except config.Refused as refusal:
+            missing.append((task, str(refusal)))
+    if missing and (not skip_missing or not there):
+        (_, first), more = missing[0], [task for task, _ in missing[1:]]
+        also = f"; missing too: {', '.join(more)}" if more else ""
+        remedy = "" if skip_missing else "; --skip_missing goes on without them"
+        raise config.Refused(f"{first}{also}{remedy}")
+    return there
+
+
+def jobs(
+    model: config.Model,
+    tasks: Sequence[str],
+    workdir: str,
+    *,
+    start_from: str | None,
+    seeds: int,
+    change: Callable[[config.Config], object] = lambda cfg: None,
+) -> list[study.Job]:
+    """A job for each task and seed, `workdir`/TASK/seedN; all of a task together."""
+    found = []
+    for task in tasks:
+        for seed in range(seeds):
+            cfg = transfer_recipes.vtab_task(
+                model, task, start_from=start_from, seed=seed
+            )
+            change(cfg)
+            folder = os.path.join(workdir, task, f"seed{seed}")
+            found.append(study.Job(f"{task} seed={seed}", cfg, folder))
+    return found
+
+
+def scores(found: Iterable[study.Job]) -> list[Score]:
+    """Of the tasks of which some seed is finished, those seeds."""
+    by_task: dict[str, list[dict]] = {}
+    for job in found:
+        result = study.result(job.folder)
+        if result is not None:
+            metric = next(m for m in result["metrics"] if m["name"] == "accuracy")
+            by_task.setdefault(job.name.split()[0], []).append(metric)
+    return [
+        Score(task, tuple(m["value"] for m in metrics), metrics[0]["count"])
+        for task, metrics in by_task.items()
+    ]
+
+
+class Linear:
+    """A quick look: ridge regression on frozen features, task by task.
+
+    Trained on the 800 examples, l2 chosen on the 200, then trained on all 1,000.
+    Images are resized to a square, the model's own size or another.
+
+    Args:
+        path: a finished run's folder or an .npz.
+        machine: devices that share the passes.
+        image_size: pixels; None: as the model was trained.
+        variant: for an .npz whose arrays do not tell it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        machine: runtime.Runtime,
+        image_size: int | None = None,
+        variant: str | None = None,
+    ):
+        with machine.strategy.scope():
+            opened = opening.open_model(path, image_size=image_size, variant=variant)
+        self.path, self.size = path, opened.image_size
+        self._pass = passes.Pass(
+            opened.network,
+            fewshot.features,
+            strategy=machine.strategy,
+            among=machine.among,
+        )
+
+    def score(self, task: str, *, data_dir: str | None, batch_size: int) -> Score:
+        """The accuracy of a task on its whole test split."""
+        source = datasets.open_source(f"vtab/{task}", data_dir)
+        protocol = vtab_protocol.TASKS[task]
+        view = config.Data(image_size=self.size)
+        known, held, asked = (
+            self._pass.over(source, view, split, batch_size=batch_size)
+            for split in (protocol.train800, protocol.val200, protocol.test)
+        )
+        classes = source.num_classes
+        few = ridge.Ridge(known["features"], known["label"], num_classes=classes)
+        told = few.predict(held["features"], _L2S) == held["label"]
+        # Of equals the strongest.
+        best = max(range(len(_L2S)), key=lambda i: (told[i].mean(), _L2S[i]))
+        both = {k: np.concatenate([known[k], held[k]]) for k in known}
+        whole = ridge.Ridge(both["features"], both["label"], num_classes=classes)
+        (right,) = whole.predict(asked["features"], [_L2S[best]]) == asked["label"]
+        return Score(task, (float(right.mean()),), len(right))
+
+    def score_once(
+        self, task: str, workdir: str, *, data_dir: str | None, batch_size: int
+    ) -> Score:
+        """`score`, or what it gave before, kept in `workdir`/linear.
+
+        Raises:
+            config.Refused: the folder has the number of another model or size.
+        """
+        path = os.path.join(workdir, "linear", f"{task}.json")
+        ours = {"model": os.path.basename(self.path.rstrip("/")), "size": self.size}
+        if tf.io.gfile.exists(path):
+            kept = json.loads(files.read(path))
+            theirs = {name: kept[name] for name in ours}
+            if theirs != ours:
+                raise config.Refused(
+                    f"{path}: holds the number of {theirs['model']} at "
+                    f"{theirs['size']} pixels; choose another --workdir"
+                )
+            return Score(task, tuple(kept["accuracies"]), kept["count"])
+        score = self.score(task, data_dir=data_dir, batch_size=batch_size)
+        text = json.dumps({**ours, **dataclasses.asdict(score)}, indent=2)
+        with files.refusing(path):
+            tf.io.gfile.makedirs(os.path.dirname(path))
+        files.write_whole(path, text + "\n")
+        return score
+
+
+def table(found: Sequence[Score]) -> str:
+    """Markdown: a row for each task, then the means of whole groups and of all 19."""
+    lines = [
+        "| group | task | accuracy [%] | seeds | test images |",
+        "|---|---|---|---|---|",
+    ]
+    by_task = {score.task: score for score in found}
+    by_name = tuple(vtab_protocol.TASKS)
+    for group, tasks in vtab_protocol.GROUPS.items():
+        for task in tasks:
+            if (score := by_task.get(task)) is None:
+                continue
+            spread = ""
+            if len(score.accuracies) > 1:
+                spread = f" ± {100 * statistics.stdev(score.accuracies):.2f}"
+            lines.append(
+                f"| {group} | {task} | {100 * score.mean:.2f}{spread} | "
+                f"{len(score.accuracies)} | {score.count:,} |"
+            )
+    means = vtab_protocol.means({task: s.mean for task, s in by_task.items()})
+    for name, tasks in {**vtab_protocol.GROUPS, "all": by_name}.items():
+        done = sum(task in by_task for task in tasks)
+        value = f"{100 * means[name]:.2f}" if name in means else "-"
+        lines.append(
+            f"| **mean** | {name}, {done} of {len(tasks)} tasks | {value} | | |"
+        )
+    return "\n".join(lines) + "\n"
