@@ -107,10 +107,20 @@ def test_a_changed_cell_makes_its_results_and_what_starts_from_them_stale(record
         "missing: goes-on.seed1",
         "stale: start.seed0 (optim.lr: 0.003 against 0.5)",
         "stale: start.seed1 (optim.lr: 0.003 against 0.5)",
-        "stale: goes-on.seed0 (its start start.seed0 has changed)",
+        "stale: goes-on.seed0 (its start start.seed0 had optim.lr: 0.003 against 0.5)",
     ]
     assert all("missing" in row for row in result_tables.rows(section))
     assert result_tables.summary([section])[1][0][2] == "0 of 4, 3 stale"
+
+
+def test_a_knob_that_is_new_since_then_makes_nothing_stale(recorded):
+    for path in recorded.rglob("*.json"):
+        found = json.loads(path.read_text())
+        for cfg in (found["config"], (found["start"] or {}).get("config")):
+            if cfg is not None:
+                del cfg["optim"]["polyak"]
+        path.write_text(json.dumps(found))
+    assert result_tables.summary([_section(recorded)])[1][0][2] == "3 of 4"
 
 
 def test_facts_say_what_ran_where(recorded):

@@ -82,7 +82,7 @@ def test_records_hold_the_place_and_no_path(study):
     started = json.loads(paths[2].read_text())
     assert found["start"] == {
         "name": "start.seed0",
-        "fingerprint": started["fingerprint"],
+        "config": started["config"],
     }
     assert found["config"]["start_from"] is None
     ours = tiny.result(root / "runs" / "goes-on.seed1")

@@ -81,7 +81,7 @@ def entry(
             "name": run.starts_from or os.path.basename(cfg.start_from.rstrip("/"))
         }
         if start is not None:
-            begun["fingerprint"] = config.fingerprint(_apart(_parsed(start["config"])))
+            begun["config"] = dataclasses.asdict(_apart(_parsed(start["config"])))
     cfg = _apart(cfg)
     return {
         "experiment": experiment,
@@ -175,11 +175,14 @@ def _staleness(
     differing = config.differences(_apart(theirs), _apart(run.config))
     if differing:
         return "; ".join(differing[:3])
-    begun = recorded["start"] or {}
-    if start is not None:
-        now = config.fingerprint(_apart(start.config))
-        if begun.get("fingerprint") != now:
-            return f"its start {start.name} has changed"
+    if start is None:
+        return ""
+    began = (recorded["start"] or {}).get("config")
+    if began is None:
+        return f"it does not say which {start.name} it started from"
+    differing = config.differences(_parsed(began), _apart(start.config))
+    if differing:
+        return f"its start {start.name} had {'; '.join(differing[:3])}"
     return ""
 
 

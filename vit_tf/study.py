@@ -118,8 +118,8 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
     """
     if machine.get("strategy") == runtime.Strategy.MULTI_WORKER:
         raise config.Refused(
-            "--strategy=multi_worker: each job of a study runs in one process; train "
-            "a run over several hosts with tools.train"
+            "--strategy=multi_worker: a job runs in one process; train a run over "
+            "several hosts with tools.train"
         )
     status = look(job)
     if status.state.finished:
@@ -298,13 +298,16 @@ def _at(jobs: Sequence[Job], index: int) -> Job:
 
 
 def _config(job: Job) -> config.Config:
-    """What the job trains, with its start as its run has it, if that was begun."""
+    """What the job trains, with its start as its run has it, if that was begun.
+
+    Folders move, and hosts mount them at different places: the last name counts.
+    """
     if job.needs is None:
         return job.config
     begun = _begun(job.folder)
-    kept = begun is not None and _same_place(begun.start_from, job.needs)
-    start = begun.start_from if kept else job.needs
-    return dataclasses.replace(job.config, start_from=start)
+    theirs = (begun and begun.start_from) or ""
+    same = _last_name(theirs) == _last_name(job.needs)
+    return dataclasses.replace(job.config, start_from=theirs if same else job.needs)
 
 
 def _begun(folder: str) -> config.Config | None:
@@ -313,11 +316,6 @@ def _begun(folder: str) -> config.Config | None:
     if not tf.io.gfile.exists(path):
         return None
     return config.from_json(files.read(path))
-
-
-def _same_place(theirs: str | None, ours: str) -> bool:
-    """Whether two paths may be one run's; folders move, and mounts differ."""
-    return theirs is not None and _last_name(theirs) == _last_name(ours)
 
 
 def _last_name(path: str) -> str:
@@ -337,19 +335,29 @@ def _staleness(job: Job) -> str:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         return f"its run has {'; '.join(found[:3])}{more}"
     noted = os.path.join(job.folder, "start.json")
-    if job.needs is not None and tf.io.gfile.exists(noted):
-        began, now = json.loads(files.read(noted)), _start(job.needs)
-        if now is not None and began["fingerprint"] != now["fingerprint"]:
-            return f"{job.needs} is of another config since it started from it"
+    if job.needs is None or not tf.io.gfile.exists(noted):
+        return ""
+    began, now = json.loads(files.read(noted)), _start(job.needs)
+    if now is None or "config" not in began:
+        return ""
+    # Configs and not fingerprints: a knob that is new since then has its default.
+    differing = config.differences(_apart(began["config"]), _apart(now["config"]))
+    if differing:
+        return f"it started from {job.needs} when that had {'; '.join(differing[:3])}"
     return ""
 
 
-def _start(folder: str) -> dict[str, str] | None:
+def _start(folder: str) -> dict[str, Any] | None:
     """What identifies the run in a folder as a start; None if it is not finished."""
     found = result(folder)
     if found is None:
         return None
-    return {"name": _last_name(folder), "fingerprint": found["fingerprint"]}
+    return {"name": _last_name(folder), "config": found["config"]}
+
+
+def _apart(cfg: dict[str, Any]) -> config.Config:
+    """A config without the place where its own start lies."""
+    return config.from_json(json.dumps(cfg | {"start_from": None}))
 
 
 def _note_start(job: Job) -> None:
@@ -385,7 +393,7 @@ def _failure(folder: str) -> str:
 def _note_failure(job: Job) -> None:
     """Keeps the traceback of the error that is being handled."""
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}\n{traceback.format_exc()}"
-    try:
+    try:  # the folder is not there yet if its config was refused
         with files.refusing(job.folder):
             tf.io.gfile.makedirs(job.folder)
         files.write_whole(_failure_path(job.folder), text)
