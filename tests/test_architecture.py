@@ -38,6 +38,7 @@ FLOORS = [
         "vit_tf/cost.py",
         "vit_tf/inspection.py",
         "vit_tf/failures.py",
+        "vit_tf/job_state.py",
         "vit_tf/step.py",
     ],
     ["vit_tf/train.py"],

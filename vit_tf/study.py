@@ -5,100 +5,21 @@ run's own lock decides who does it. So a study is started, stopped and continued
 the same command, from one process or from a hundred.
 """
 
-import dataclasses
-import enum
-import json
-import os
 import sys
 import time
-import traceback
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import checkpoint, config, files, record, runtime, train
+from vit_tf import config, job_state, record, runtime, train
+
+# So that callers need to know this module only.
+Job, State, Status = job_state.Job, job_state.State, job_state.Status
+look, result = job_state.look, job_state.result
 
 # How often a process that waits looks again.
 WAIT_SECONDS = 10.0
-
-
-class State(enum.StrEnum):
-    """How far a job is."""
-
-    TO_DO = "to do"
-    CUT_OFF = "cut off"  # begun, and will go on from its last checkpoint
-    FAILED = "failed"  # begun again when the study is
-    WAITING = "waiting"  # the run that it starts from is not finished
-    ELSEWHERE = "running elsewhere"  # another process holds the run's lock
-    STALE = "stale"  # of another config than the job's; never overwritten
-    OTHER_CODE = "of other code"  # finished, under another commit
-    DONE = "done"
-
-    @property
-    def finished(self) -> bool:
-        return self in (State.DONE, State.OTHER_CODE)
-
-    @property
-    def ready(self) -> bool:
-        return self in (State.TO_DO, State.CUT_OFF, State.FAILED)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A run to be done.
-
-    Attributes:
-        name: what it is called in lines for the user; unique in a study.
-        config: what is trained; its start_from is `needs` where that is given.
-        folder: the run's folder.
-        needs: the folder of the run whose weights it starts from.
-    """
-
-    name: str
-    config: config.Config
-    folder: str
-    needs: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """The state of a job, and what there is to say of it."""
-
-    state: State
-    why: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state}: {self.why}" if self.why else str(self.state)
-
-
-def look(job: Job) -> Status:
-    """How far a job is, by what lies in its folder."""
-    if why := _staleness(job):
-        return Status(
-            State.STALE, f"{why}; choose another folder or remove {job.folder}"
-        )
-    if (found := result(job.folder)) is not None:
-        if found["commit"] == record.commit():
-            return Status(State.DONE)
-        return Status(State.OTHER_CODE, f"commit {found['commit'][:12]}")
-    if record.in_use(job.folder):
-        return Status(State.ELSEWHERE)
-    if job.needs is not None and result(job.needs) is None:
-        return Status(State.WAITING, f"for {job.needs}, to be finished first")
-    if failure := _failure(job.folder):
-        last = failure.strip().splitlines()[-1]
-        return Status(State.FAILED, f"{last[:300]} (see {_failure_path(job.folder)})")
-    if record.read_rows(job.folder) or _saved(job):
-        return Status(State.CUT_OFF)
-    return Status(State.TO_DO)
-
-
-def result(folder: str) -> dict[str, Any] | None:
-    """What the finished run in a folder gave; None if it is not finished."""
-    path = os.path.join(folder, "result.json")
-    return json.loads(files.read(path)) if tf.io.gfile.exists(path) else None
 
 
 def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] | None:
@@ -131,17 +52,17 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
     runtime.forget()
     record.commit()  # that of the code which is loaded now
     try:
-        cfg = _config(job)
+        cfg = job_state.configured(job)
         started = runtime.start(cfg.train, **machine)
-        _note_start(job)
+        job_state.note_start(job)
         found = train.train(cfg, job.folder, machine=started, data_dir=data_dir)
     except record.InUse:
         raise
     except Exception:
-        _note_failure(job)
+        job_state.note_failure(job)
         raise
-    if found is not None and _failure(job.folder):
-        tf.io.gfile.remove(_failure_path(job.folder))
+    if found is not None and job_state.failure(job.folder):
+        tf.io.gfile.remove(job_state.failure_path(job.folder))
     return found
 
 
@@ -186,7 +107,7 @@ class _Study:
         self.own = {job.folder for job in jobs}
         self.left = dict(enumerate(jobs, 1))
         # Failures of before are tried again, those of others meanwhile are not.
-        self.failed_before = {job.name: _failure(job.folder) for job in jobs}
+        self.failed_before = {job.name: job_state.failure(job.folder) for job in jobs}
         self.trouble: dict[str, Status] = {}
         self.seconds: list[float] = []
 
@@ -210,7 +131,7 @@ class _Study:
 
     def _is_over(self, number: int, job: Job, status: Status) -> bool:
         """Whether there is nothing to do for a job any more, and says why."""
-        failure = _failure(job.folder)
+        failure = job_state.failure(job.folder)
         failed_meanwhile = failure and failure != self.failed_before[job.name]
         if status.state.finished:
             self._drop(number, str(status))
@@ -237,7 +158,7 @@ class _Study:
             return True
         except Exception as error:  # noqa: BLE001, the others shall go on
             said = str(error) if isinstance(error, config.Refused) else repr(error)
-            said = f"{' '.join(said.split())[:300]} (see {_failure_path(job.folder)})"
+            said = f"{' '.join(said.split())[:300]} (see {job_state.failure_path(job.folder)})"
             self.trouble[job.name] = Status(State.FAILED, said)
             self._drop(number, str(self.trouble[job.name]))
             return True
@@ -258,7 +179,8 @@ class _Study:
             return True
         starts = [job.needs for job in self.left.values() if job.needs]
         return any(
-            record.in_use(start) or (start not in self.own and not _failure(start))
+            record.in_use(start)
+            or (start not in self.own and not job_state.failure(start))
             for start in starts
         )
 
@@ -295,107 +217,3 @@ def _at(jobs: Sequence[Job], index: int) -> Job:
             "--list shows them"
         )
     return jobs[index]
-
-
-def _config(job: Job) -> config.Config:
-    """What the job trains, with its start as its run has it, if that was begun.
-
-    Folders move, and hosts mount them at different places: the last name counts.
-    """
-    if job.needs is None:
-        return job.config
-    begun = _begun(job.folder)
-    theirs = (begun and begun.start_from) or ""
-    same = _last_name(theirs) == _last_name(job.needs)
-    return dataclasses.replace(job.config, start_from=theirs if same else job.needs)
-
-
-def _begun(folder: str) -> config.Config | None:
-    """The config of the run in a folder; None where none was begun."""
-    path = os.path.join(folder, "config.json")
-    if not tf.io.gfile.exists(path):
-        return None
-    return config.from_json(files.read(path))
-
-
-def _last_name(path: str) -> str:
-    return os.path.basename(path.rstrip("/"))
-
-
-def _staleness(job: Job) -> str:
-    """What tells the run in the folder from the job's; empty if nothing does."""
-    try:
-        theirs = _begun(job.folder)
-    except config.Refused as error:
-        return f"{job.folder}/config.json cannot be read ({error})"
-    if theirs is None:
-        return ""
-    found = config.differences(theirs, _config(job))
-    if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        return f"its run has {'; '.join(found[:3])}{more}"
-    noted = os.path.join(job.folder, "start.json")
-    if job.needs is None or not tf.io.gfile.exists(noted):
-        return ""
-    began, now = json.loads(files.read(noted)), _start(job.needs)
-    if now is None or "config" not in began:
-        return ""
-    # Configs and not fingerprints: a knob that is new since then has its default.
-    differing = config.differences(_apart(began["config"]), _apart(now["config"]))
-    if differing:
-        return f"it started from {job.needs} when that had {'; '.join(differing[:3])}"
-    return ""
-
-
-def _start(folder: str) -> dict[str, Any] | None:
-    """What identifies the run in a folder as a start; None if it is not finished."""
-    found = result(folder)
-    if found is None:
-        return None
-    return {"name": _last_name(folder), "config": found["config"]}
-
-
-def _apart(cfg: dict[str, Any]) -> config.Config:
-    """A config without the place where its own start lies."""
-    return config.from_json(json.dumps(cfg | {"start_from": None}))
-
-
-def _note_start(job: Job) -> None:
-    """Notes in the folder which run its weights come from, while they may.
-
-    Several processes may do so at once, before one of them has the lock: they write
-    the same, each to a file of its own that then takes the place.
-    """
-    if job.needs is None or _saved(job):
-        return
-    path = os.path.join(job.folder, "start.json")
-    own = f"{path}.{uuid.uuid4().hex}"
-    with files.refusing(path):
-        tf.io.gfile.makedirs(job.folder)
-        with tf.io.gfile.GFile(own, "w") as file:
-            file.write(json.dumps(_start(job.needs)) + "\n")
-        tf.io.gfile.rename(own, path, overwrite=True)
-
-
-def _saved(job: Job) -> list[int]:
-    return checkpoint.saved_steps(os.path.join(job.folder, "checkpoints"))
-
-
-def _failure_path(folder: str) -> str:
-    return os.path.join(folder, "failure.txt")
-
-
-def _failure(folder: str) -> str:
-    path = _failure_path(folder)
-    return files.read(path) if tf.io.gfile.exists(path) else ""
-
-
-def _note_failure(job: Job) -> None:
-    """Keeps the traceback of the error that is being handled."""
-    text = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}\n{traceback.format_exc()}"
-    try:  # the folder is not there yet if its config was refused
-        with files.refusing(job.folder):
-            tf.io.gfile.makedirs(job.folder)
-        files.write_whole(_failure_path(job.folder), text)
-    except config.Refused as refusal:  # a full disk, say: the study goes on
-        print(f"{job.name}: {refusal}", file=sys.stderr, flush=True)
