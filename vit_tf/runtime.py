@@ -55,7 +55,7 @@ def seed(number: int) -> None:
 def forget() -> None:
     """Frees what earlier runs of this process left, such as their variables.
 
-    TensorFlow keeps some 25 MiB for each compiled run even so, measured with two
+    TensorFlow keeps some 33 MiB for each compiled run even so, measured with two
     blocks of a ViT.
     """
     keras.backend.clear_session()
