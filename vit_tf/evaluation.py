@@ -100,20 +100,9 @@ def evaluate(request: Request, machine: runtime.Runtime) -> dict[str, Any]:
     _check_request(request)
     sources = [datasets.open_source(name, request.data_dir) for name in request.names]
     sets = [(s, _split(s, request)) for s in sources if request.measures]
-    path = request.checkpoint
-    is_run = checkpoint.weights_file(path) != path
-    if is_run and request.variant is not None:
-        raise config.Refused(f"--variant: {path} is a run, which says what it is")
-    model = _Model(request, machine, checkpoint.read_run(path)[0] if is_run else None)
+    model = _Model(request, machine, _run_of(request))
     opened = model.at(request.image_size)
-    if not opened.network.pools:
-        raise config.Refused(
-            f"{path}: gives logits for every token, evaluation needs one vector per image"
-        )
-    for source, _ in sets:
-        _check_fit(request, opened, source)
-    for size in request.resolutions:
-        _check_size(opened, size)
+    _check_model(request, opened, sets)
     crop = request.eval_crop or (
         opened.data.eval_crop if opened.data else config.EvalCrop.RESIZE
     )
@@ -127,7 +116,7 @@ def evaluate(request: Request, machine: runtime.Runtime) -> dict[str, Any]:
             size = {"dataset": score.dataset, "image_size": opened.image_size}
             metrics.append(size | row)
     return {
-        "checkpoint": path,
+        "checkpoint": request.checkpoint,
         "model": dataclasses.asdict(opened.model),
         "num_classes": opened.num_classes,
         "config": dataclasses.asdict(model.run) if model.run else None,
@@ -146,6 +135,16 @@ def evaluate(request: Request, machine: runtime.Runtime) -> dict[str, Any]:
             for score in scores
         ],
     }
+
+
+def _run_of(request: Request) -> config.Config | None:
+    """The config of the run that is evaluated; None for an .npz."""
+    path = request.checkpoint
+    if checkpoint.weights_file(path) == path:
+        return None
+    if request.variant is not None:
+        raise config.Refused(f"--variant: {path} is a run, which says what it is")
+    return checkpoint.read_run(path)[0]
 
 
 def _check_request(request: Request) -> None:
@@ -179,6 +178,18 @@ def _split(source: prepared.Source, request: Request) -> str:
         )
     source.num_examples(split)  # refuses an unknown one
     return split
+
+
+def _check_model(request: Request, opened: opening.Opened, sets) -> None:
+    if not opened.network.pools:
+        raise config.Refused(
+            f"{request.checkpoint}: gives logits for every token, evaluation needs one "
+            "vector per image"
+        )
+    for source, _ in sets:
+        _check_fit(request, opened, source)
+    for size in request.resolutions:
+        _check_size(opened, size)
 
 
 def _check_fit(
