@@ -30,3 +30,16 @@ def data_dir(tmp_path_factory) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         digits.Digits(data_dir=str(folder)).download_and_prepare()
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory, data_dir):
+    """The folder of a finished run of `tiny.EVALUATED`, for reading."""
+    import tiny
+
+    from vit_tf import train
+
+    workdir = tmp_path_factory.mktemp("evaluated")
+    cfg = tiny.make(**tiny.EVALUATED)
+    train.train(cfg, str(workdir), machine=tiny.one_device(), data_dir=data_dir)
+    return workdir

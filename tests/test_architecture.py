@@ -34,6 +34,7 @@ FLOORS = [
         "vit_tf/fewshot.py",
         "vit_tf/checkpoint.py",
         "vit_tf/opening.py",
+        "vit_tf/evaluation.py",
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
         "vit_tf/inspection.py",

@@ -16,6 +16,19 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 make = tiny_config.make
 
+# A run with every number that an evaluation gives; the fixture `evaluated` trains it.
+EVALUATED = {
+    "evals__measures": "accuracy,top5_accuracy,class_accuracy,loss,nll,ece",
+    "evals__few_shot__datasets": "digits",
+    "evals__few_shot__shots": "2,5",
+    "evals__few_shot__num_seeds": 2,
+    "evals__every_steps": 4,
+    "train__length": 8,
+    "train__keep_checkpoints": 1,
+    "train__keep_best": "digits/test/5shot",
+    "optim__polyak": 0.5,
+}
+
 
 def one_device() -> runtime.Runtime:
     return runtime.Runtime(tf.distribute.get_strategy(), False, "1 CPU")

@@ -19,6 +19,9 @@ _HEADS = {
 }
 _PRE_LOGITS = ("pre_logits/kernel", "pre_logits/bias")
 
+# Ends of the names of arrays that are resized to another grid.
+RESIZED = ("/pos_embedding", "/x_embedding", "/y_embedding")
+
 _SHOWN = 3  # arrays named per kind of problem; the rest is counted
 
 

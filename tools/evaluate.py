@@ -1,0 +1,181 @@
+"""Evaluates a finished run, or a released .npz, on any data set that is prepared.
+
+python -m tools.evaluate --checkpoint=runs/photos --dataset=photos
+python -m tools.evaluate --checkpoint=B_16-i1k-384.npz --image_size=384 \
+    --dataset=imagenet2012,imagenet2012_real,imagenet_v2
+python -m tools.evaluate --checkpoint=runs/i1k --dataset=objectnet --eval_crop=central_512
+python -m tools.evaluate --checkpoint=ViT-B_16.npz --dataset=cifar100,dtd \
+    --evaluators=fewshot --json=few.json
+python -m tools.evaluate --checkpoint=runs/i1k --dataset=imagenet_v2 \
+    --evaluators=resolution --resolutions=160,224,288,384
+
+ReaL counts the images that have a label, and any of an image's labels as right;
+ObjectNet is told among all 1000 classes of ImageNet.
+"""
+
+import json
+import os
+
+from absl import flags
+
+from tools import command
+from vit_tf import config
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "A finished run's folder, or an .npz of any layout.",
+    required=True,
+)
+_DATASET = flags.DEFINE_list(
+    "dataset", None, "Data sets, with commas between.", required=True
+)
+_SPLIT = flags.DEFINE_string(
+    "split",
+    None,
+    "Of every data set. Default: the one that is reported, else test or validation; "
+    "few-shot evaluation has its own.",
+)
+_EVALUATORS = flags.DEFINE_list(
+    "evaluators",
+    ["accuracy", "top5_accuracy", "nll", "ece"],
+    "Of accuracy, top5_accuracy, class_accuracy, nll, ece, loss, fewshot, resolution.",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Pixels; position embeddings are resized. Default: as trained."
+)
+_RESOLUTIONS = flags.DEFINE_list(
+    "resolutions", [], "Sizes at which evaluator 'resolution' measures the model."
+)
+_EVAL_CROP = flags.DEFINE_enum(
+    "eval_crop",
+    None,
+    [str(crop) for crop in config.EvalCrop],
+    "The view of an image. Default: the run's own; of an .npz resize.",
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 256, "Over all devices; any gives the same numbers.", lower_bound=1
+)
+_VARIANT = flags.DEFINE_string(
+    "variant", None, "The model of an .npz whose arrays do not tell it."
+)
+_SHOTS = flags.DEFINE_list(
+    "fewshot_shots", ["1", "5", "10", "25"], "Images of each class to learn from."
+)
+_SEEDS = flags.DEFINE_integer(
+    "fewshot_seeds", 3, "Draws of these images, averaged.", lower_bound=1
+)
+_L2 = flags.DEFINE_list(
+    "l2",
+    ["1024"],
+    "Weight of the ridge. Of several, each data set takes the one that is best on the "
+    "others; a single set the one that best tells its own shots, each left out.",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices",
+    None,
+    "Devices to use. Without a GPU: as many virtual CPU devices.",
+    lower_bound=1,
+)
+_JSON = flags.DEFINE_string("json", None, "File to write all of it to.")
+
+_WORST = 10  # classes that are shown
+
+
+def main() -> None:
+    resolutions = _numbers(_RESOLUTIONS, int)
+    few_shot = config.FewShot(
+        shots=_numbers(_SHOTS, int),
+        num_seeds=_SEEDS.value,
+        l2=_numbers(_L2, float),
+    )
+    if _JSON.value and not os.path.isdir(os.path.dirname(_JSON.value) or "."):
+        raise config.Refused(f"--json={_JSON.value}: no such folder; make it first")
+    command.load_tensorflow()
+    from vit_tf import evaluation, files, runtime
+
+    request = evaluation.Request(
+        checkpoint=_CHECKPOINT.value,
+        names=tuple(dict.fromkeys(_DATASET.value)),
+        asked=tuple(_EVALUATORS.value),
+        split=_SPLIT.value,
+        variant=_VARIANT.value,
+        image_size=_IMAGE_SIZE.value,
+        resolutions=resolutions,
+        eval_crop=_EVAL_CROP.value and config.EvalCrop(_EVAL_CROP.value),
+        batch_size=_BATCH_SIZE.value,
+        few_shot=few_shot,
+        data_dir=_DATA_DIR.value,
+    )
+    machine = runtime.start(config.Train(), num_devices=_NUM_DEVICES.value)
+    report = evaluation.evaluate(request, machine)
+    if _JSON.value:
+        files.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
+    _show(report)
+
+
+def _numbers(holder: flags.FlagHolder, kind: type) -> tuple:
+    """The numbers of a list, all above 0."""
+    try:
+        found = tuple(kind(part) for part in holder.value)
+    except ValueError:
+        found = (0,)
+    if not all(0 < number < float("inf") for number in found):
+        words = "whole numbers" if kind is int else "numbers"
+        raise config.Refused(
+            f"--{holder.name}={','.join(holder.value)}: need {words} above 0, with "
+            "commas between"
+        )
+    if not found and holder.default:
+        raise config.Refused(f"--{holder.name} is empty: name one or more")
+    return found
+
+
+def _show(report: dict) -> None:
+    print(
+        f"{report['checkpoint']}: {report['model']['variant']} in {report['precision']} "
+        f"on {report['device']}, view {report['eval_crop']}"
+    )
+    rows = [
+        (f"{m['dataset']}/{m['split']}", m["image_size"], m["name"], m)
+        for m in report["metrics"]
+        if not m["name"].endswith("shot")
+    ]
+    if rows:
+        wide = max(len(row[0]) for row in rows)
+        print(f"\n{'':<{wide}}  {'pixels':>6}  {'measure':<14} {'value':>8} {'n':>7}")
+        for where, size, name, m in rows:
+            print(
+                f"{where:<{wide}}  {size:6}  {name:<14} {m['value']:8.4f} "
+                f"{m['count']:7,}"
+            )
+    for name, classes in report["classes_of"].items():
+        worst = sorted(classes, key=lambda c: c["accuracy"])[:_WORST]
+        print(f"\n{name}: the worst {len(worst)} of {len(classes)} classes")
+        for c in worst:
+            print(f"  {c['accuracy']:.4f}  {c['name']} (n={c['count']:,})")
+    if report["few_shot"]:
+        _show_few_shot(report["few_shot"])
+
+
+def _show_few_shot(scores: list[dict]) -> None:
+    places = [f"{s['dataset']}/{s['split']}" for s in scores]
+    wide = max(map(len, places))
+    print(
+        f"\n{'':<{wide}}  {'shots':>5} {'mean':>7} {'std':>7} {'l2':>9} {'n':>7}  draws"
+    )
+    for where, s in zip(places, scores):
+        draws = " ".join(f"{value:.4f}" for value in s["values"])
+        print(
+            f"{where:<{wide}}  {s['shots']:5} {s['mean']:7.4f} {s['std']:7.4f} "
+            f"{s['l2']:9g} {s['count']:7,}  {draws}"
+        )
+
+
+if __name__ == "__main__":
+    command.run(main)
