@@ -1,5 +1,6 @@
 """Transfer end to end on tiny runs: what is tried, chosen, repeated and shown."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -153,6 +154,19 @@ def test_the_rows_of_the_table_say_the_splits(source):
     assert target.development == ("train", "validation")
     assert target.final == ("train", "test")
     assert target.small and target.examples == 1197
+
+
+def test_a_split_too_small_to_choose_by_is_refused_with_the_way_out(source):
+    target = dataclasses.replace(
+        _target(source), development=("train[:1196]", "train[1197:]")
+    )
+    sweep = _candidates(low=0.01, high=0.1)
+    with pytest.raises(config.Refused, match="no examples; 2 candidates .* --lrs=0.01"):
+        transfer.check(source, target, sweep)
+    transfer.check(source, target, {"low": sweep["low"]})
+    target = dataclasses.replace(target, final=("train", "tset"))
+    with pytest.raises(config.Refused, match="tset"):
+        transfer.check(source, target, {"low": sweep["low"]})
 
 
 def _command(*arguments):

@@ -85,6 +85,7 @@ def main() -> None:
     source = datasets.open_source(_DATASET.value, _DATA_DIR.value)
     target = transfer.describe(source)
     candidates = _candidates(target, rates)
+    transfer.check(source, target, candidates)
     _print_plan(target, candidates, source)
     outcome = transfer.run(
         target,

@@ -97,6 +97,30 @@ def describe(source: prepared.Source) -> transfer_recipes.Target:
     )
 
 
+def check(
+    source: prepared.Source,
+    target: transfer_recipes.Target,
+    candidates: Mapping[str, config.Config],
+) -> None:
+    """Refuses splits that are not there before anything is trained.
+
+    Raises:
+        config.Refused: nothing to report on, or nothing to choose by.
+    """
+    for split in target.final:
+        source.num_examples(split)
+    if len(candidates) == 1:
+        return
+    for split in target.development:
+        try:
+            source.num_examples(split)
+        except config.Refused as refusal:
+            raise config.Refused(
+                f"{refusal}; {len(candidates)} candidates need it to be chosen by: add "
+                "images, or give one learning rate, such as --lrs=0.01"
+            ) from None
+
+
 def run(
     target: transfer_recipes.Target,
     candidates: Mapping[str, config.Config],
