@@ -9,17 +9,18 @@ ADDONS_PYTHON ?= python3.11
 ADDONS := .venv-addons
 ADDONS_READY := $(ADDONS)/.ready
 
-# libtpu, the TPU's compiler, is large and not needed for anything else.
+# libtpu, the TPU's compiler, is large and not needed for anything else; and beside it
+# TensorFlow takes longer to start, because it imports JAX where it finds it.
 TPU_CHECK := .venv-tpu
 TPU_CHECK_READY := $(TPU_CHECK)/.ready
 
-.PHONY: demo test test-all lint addons-reference tpu-check
+.PHONY: demo test test-all lint libtpu addons-reference tpu-check
 
 # The whole story on embedded data; open runs/demo/report.html afterwards.
 demo: $(READY)
 	$(RUN) -m tools.demo --workdir=runs/demo
 
-# What CI runs: everything but the tests marked slow.
+# What CI runs, after `make libtpu`: everything but the tests marked slow.
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist worksteal -q -m "not slow" tests
 
@@ -29,6 +30,9 @@ test-all: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+
+# Adds libtpu to .venv, so that `make test` compiles the training step for a TPU too.
+libtpu: $(VENV)/.libtpu
 
 # Rebuilds the arrays of tests/golden/ from tensorflow-addons; says what changed.
 addons-reference: $(ADDONS_READY)
@@ -56,3 +60,7 @@ $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $(READY)
+
+$(VENV)/.libtpu: $(READY) requirements-tpu-check.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-tpu-check.txt
+	touch $@

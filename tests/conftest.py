@@ -17,29 +17,51 @@ tf.config.set_logical_device_configuration(
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> str:
-    """A folder with `digits` prepared, once for all test processes."""
-    from vit_tf.data.builders import digits
+def once(tmp_path_factory):
+    """once(name, make): the folder that `make(folder)` fills, once for all processes.
 
+    Fixtures of a module would be made again by every test process that takes one of
+    the module's tests.
+    """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
-    folder = root / "data"
-    folder.mkdir(exist_ok=True)
-    with open(root / "data.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        digits.Digits(data_dir=str(folder)).download_and_prepare()
-    return str(folder)
+
+    def folder_of(name, make):
+        folder, done = root / name, root / f"{name}.done"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
-def evaluated(tmp_path_factory, data_dir):
+def data_dir(once) -> str:
+    """A folder with `digits` prepared."""
+
+    def prepare(folder):
+        from vit_tf.data.builders import digits
+
+        digits.Digits(data_dir=str(folder)).download_and_prepare()
+
+    return str(once("data", prepare))
+
+
+@pytest.fixture(scope="session")
+def evaluated(once, data_dir):
     """The folder of a finished run of `tiny.EVALUATED`, for reading."""
-    import tiny
 
-    from vit_tf import train
+    def run(folder):
+        import tiny
 
-    workdir = tmp_path_factory.mktemp("evaluated")
-    cfg = tiny.make(**tiny.EVALUATED)
-    train.train(cfg, str(workdir), machine=tiny.one_device(), data_dir=data_dir)
-    return workdir
+        from vit_tf import train
+
+        cfg = tiny.make(**tiny.EVALUATED)
+        train.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
+
+    return once("evaluated", run)

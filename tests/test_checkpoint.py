@@ -14,7 +14,7 @@ from vit_tf import checkpoint, config, optim
 from vit_tf.models import build
 
 
-def _keeper(folder, *, keep=2, value=0.0, depth=2, **rules):
+def _keeper(folder, *, keep=2, value=0.0, depth=1, **rules):
     cfg = tiny.make(model__depth=depth, optim__polyak=0.9)
     keras.utils.set_random_seed(0)
     model = build.build(cfg.model, num_classes=10, image_size=16)

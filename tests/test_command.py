@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import tiny
+import warm
 
 
 def _run(*arguments, tool="tools.train"):
@@ -67,7 +68,6 @@ def test_mistakes_are_one_line(arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--config.model.variant=ViT-Q/16"], "ViT-Q/16"),
         (["--config.data.image_size=30"], "data.image_size=30|image size 30"),
         (["--config.data.name=shaps"], "did you mean shapes?"),
         (["--config.data.name=cifar10"], "tools.prepare_data --dataset=cifar10"),
@@ -79,28 +79,29 @@ def test_mistakes_are_one_line(arguments, said):
     ],
 )
 def test_bad_input_found_later_is_one_line_too(arguments, said, data_dir, tmp_path):
-    done = _run(
-        "--config=tests/tiny_config.py",
-        f"--workdir={tmp_path / 'run'}",
-        f"--data_dir={data_dir}",
-        *arguments,
-    )
+    command = tiny.command(tmp_path / "run", data_dir)
+    done = warm.run(*command, *arguments)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert any(part in line for part in said.split("|")), line
 
 
+def test_tensorflow_starts_without_a_word(data_dir, tmp_path):
+    """The same from a cold start, which imports it."""
+    workdir = f"--workdir={tmp_path / 'run'}"
+    where = ("--config=tests/tiny_config.py", workdir, f"--data_dir={data_dir}")
+    done = _run(*where, "--config.model.variant=ViT-Q/16")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "ViT-Q/16" in line
+
+
 @pytest.mark.slow
 def test_mirrored_over_virtual_devices(data_dir, tmp_path):
     """`--num_devices` is enough; the loop is the same."""
-    done = _run(
-        "--config=tests/tiny_config.py",
-        f"--workdir={tmp_path}",
-        f"--data_dir={data_dir}",
-        "--num_devices=2",
-        "--config.train.length=3",
-    )
+    command = tiny.command(tmp_path, data_dir, train__length=3)
+    done = warm.run(*command, "--num_devices=2")
     assert done.returncode == 0, done.stderr
     assert tiny.result(tmp_path)["device"] == "2 virtual CPU devices"
 

@@ -1,13 +1,11 @@
 """Weights through `tools.convert`: layouts, heads, resolutions, and clear refusals."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import reference_vit
 import tiny
 import twins
+import warm
 
 from vit_tf import config, conversion, train
 from vit_tf.models import build, weights
@@ -139,13 +137,7 @@ def test_a_run_folder_is_read(tmp_path, data_dir):
 
 
 def _run(*arguments, tool="tools.convert"):
-    return subprocess.run(
-        [sys.executable, "-m", tool, *arguments],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return warm.run("-m", tool, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """The quickstart end to end at smoke scale, and the honesty of its page."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tiny
+import warm
 
 from tools import demo_page, figures
 
@@ -61,25 +60,32 @@ def test_attention_is_spread_over_the_image():
     np.testing.assert_allclose(mask, np.tile(np.linspace(0, 1, 6), (4, 1)))
 
 
+def _draw_few_shapes():
+    from vit_tf.data.builders import shapes
+
+    shapes.SPLIT_SIZES = {"train": 200, "validation": 100, "test": 200}
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "tools.demo", "--scale=smoke"]
-    done = subprocess.run(
-        [*command, f"--workdir={workdir}"],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return workdir, done
+def demo(once):
+    """The folder of the demo, what it printed, and what it told of its progress."""
+
+    def run(folder):
+        arguments = ("--scale=smoke", f"--workdir={folder / 'demo'}")
+        process = warm.start("-m", "tools.demo", *arguments, prepare=_draw_few_shapes)
+        said = process.communicate()
+        assert process.returncode == 0, said
+        for name, text in zip(("stdout", "stderr"), said):
+            (folder / name).write_text(text)
+
+    folder = once("demo", run)
+    return folder / "demo", *((folder / n).read_text() for n in ("stdout", "stderr"))
 
 
 def test_the_demo_writes_one_page_that_needs_no_network(demo):
-    workdir, done = demo
+    workdir, said, _ = demo
     page = (workdir / "report.html").read_text()
-    assert str(workdir / "report.html") in done.stdout
+    assert str(workdir / "report.html") in said
     pictures = re.findall(r'src="([^"]+)"', page)
     assert len(pictures) == 6
     for picture in pictures:
@@ -90,7 +96,7 @@ def test_the_demo_writes_one_page_that_needs_no_network(demo):
 
 
 def test_the_table_holds_the_results_with_their_counts(demo):
-    workdir, _ = demo
+    workdir, *_ = demo
     page = (workdir / "report.html").read_text()
     for name, words in demo_page.RUNS.items():
         result = tiny.result(workdir / name)
@@ -107,13 +113,13 @@ def test_the_table_holds_the_results_with_their_counts(demo):
 
 
 def test_transfer_is_at_twice_the_resolution_from_the_first_run(demo):
-    workdir, done = demo
+    workdir, _, told = demo
     sizes = {
         name: tiny.result(workdir / name)["config"]["data"]["image_size"]
         for name in demo_page.RUNS
     }
     assert sizes["finetune"] == sizes["scratch"] == 2 * sizes["pretrain"]
-    assert "resized from 4x4 to 8x8" in done.stderr
+    assert "resized from 4x4 to 8x8" in told
     starts = [
         tiny.result(workdir / name)["config"]["start_from"]
         for name in ("finetune", "scratch")

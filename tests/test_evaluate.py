@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import fakes
 import numpy as np
 import pytest
 import tiny
 import twins
+import warm
 
 from vit_tf import config, conversion, evaluation, evaluators
 from vit_tf.data import datasets, folders, pipeline
@@ -42,13 +41,7 @@ def _own(workdir):
 
 
 def _command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.evaluate", *map(str, arguments)],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return warm.run("-m", "tools.evaluate", *map(str, arguments))
 
 
 def test_the_command_repeats_the_numbers_of_the_run(evaluated, data_dir, tmp_path):

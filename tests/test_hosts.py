@@ -10,6 +10,7 @@ import closeness
 import numpy as np
 import pytest
 import tiny
+import warm
 
 from vit_tf import checkpoint, record, train
 
@@ -39,7 +40,7 @@ def _start(workdirs, data_dir, *, configs=({}, {}), **changes):
         text = json.dumps({"cluster": {"worker": addresses}, "task": task})
         arguments = tiny.command(workdir, data_dir, **CHANGES | changes | own)
         arguments.append("--strategy=multi_worker")
-        workers.append(tiny.start(arguments, env={"TF_CONFIG": text}))
+        workers.append(warm.start(*arguments, env={"TF_CONFIG": text}))
     return workers
 
 

@@ -7,21 +7,19 @@ import os
 import pathlib
 import signal
 import sqlite3
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+import warm
 from PIL import Image
 
 from vit_tf import config
 from vit_tf.data import datasets, pipeline, shards
 from vit_tf.data.builders import imagenet21k
 
-ROOT = pathlib.Path(__file__).parent.parent
 # Not in sorted order, and from all over WordNet.
 SYNSETS = [f"n{number:08d}" for number in (9_000_001, 1_440_764, 12_345, 3_931_044)]
 PER_SYNSET = 6
@@ -202,45 +200,6 @@ def test_prepared_twice_is_prepared_once(whole, capsys):
     assert [path.name for path in whole.parent.iterdir()] == ["1.0.0"]
 
 
-# Ends the process at the n-th touch of one kind, where a power cut might.
-_KILLED = """
-import os, signal, sys
-from vit_tf.data import shards, synsets
-from vit_tf.data.builders import imagenet21k
-what, number, source, root, processes = sys.argv[1:]
-count = 0
-def die_at(function):
-    def counted(*arguments, **options):
-        global count
-        count += 1
-        if count == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return counted
-if what == "listing":
-    synsets._COMMIT_SECONDS = 0
-    synsets.Index._add = die_at(synsets.Index._add)
-elif what == "record":
-    imagenet21k.Records._record = die_at(imagenet21k.Records._record)
-elif what == "note":
-    shards.files.write_whole = die_at(shards.files.write_whole)
-elif what == "finish":
-    imagenet21k.shutil.rmtree = die_at(imagenet21k.shutil.rmtree)
-elif what == "result":
-    write = shards.write
-    def dying(*arguments):
-        for note in map(die_at(lambda note: note), write(*arguments)):
-            yield note
-    shards.write = dying
-imagenet21k.prepare(
-    imagenet21k.Request(
-        source=source, partial=True, num_shards=4, num_processes=int(processes)
-    ),
-    root,
-)
-"""
-
-
 @pytest.mark.parametrize(
     "what,number,processes",
     [
@@ -256,14 +215,8 @@ def test_killed_and_resumed_is_as_if_never_killed(
     whole, tars, tmp_path, capsys, what, number, processes
 ):
     arguments = [what, str(number), str(tars), str(tmp_path), str(processes)]
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = warm.run("-m", "tests.killed_preparing", *arguments)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     if what != "finish":
         with pytest.raises(config.Refused, match="not prepared"):
             datasets.open_source("imagenet21k", str(tmp_path))
@@ -519,14 +472,9 @@ def test_a_tar_file_cut_off_while_it_is_read_is_named(images, tmp_path, monkeypa
 
 
 def test_a_mistake_at_the_command_is_one_line(tars, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.prepare_data", "--dataset=imagenet21k"]
-        + [f"--source={tars}", f"--data_dir={tmp_path}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    done = warm.run(
+        *("-m", "tools.prepare_data", "--dataset=imagenet21k"),
+        *(f"--source={tars}", f"--data_dir={tmp_path}"),
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "holds 4 synsets, 21,837 fewer than the 21,841" in done.stderr

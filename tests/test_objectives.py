@@ -65,8 +65,10 @@ def test_losses_follow_their_definitions(loss, smoothing):
         ("sigmoid", 21_843, -10.0, 10.9916),
         ("sigmoid", 18_291, -10.0, 10.8304),
         ("sigmoid", 1000, -6.9, 7.9073),
+        ("sigmoid", 1000, -10.0, 10.0454),
         ("sigmoid", 1000, 0.0, 693.147),
         ("softmax", 1000, 0.0, 6.9078),
+        ("softmax", 100, 0.0, 4.6052),
         ("softmax", 10, 0.0, 2.3026),
     ],
 )

@@ -4,25 +4,20 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 from vit_tf import config
 from vit_tf.data import datasets, preparation
 from vit_tf.data.builders import digits
 
-ROOT = pathlib.Path(__file__).parent.parent
-
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "tools.prepare_data", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    return warm.run("-m", "tools.prepare_data", *arguments)
 
 
 def _images(folder: pathlib.Path, *paths: str) -> None:
@@ -183,19 +178,15 @@ def test_the_list_shows_what_is_prepared(tmp_path, pets, capsys):
 
 
 def test_killed_while_preparing_is_as_if_never_begun(tmp_path):
-    command = [sys.executable, "-m", "tools.prepare_data", "--dataset=shapes"]
-    process = subprocess.Popen(
-        [*command, f"--data_dir={tmp_path}"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    process = warm.start(
+        "-m", "tools.prepare_data", "--dataset=shapes", f"--data_dir={tmp_path}"
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("shapes/incomplete.*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     with pytest.raises(config.Refused, match="shapes: not prepared"):
         datasets.open_source("shapes", str(tmp_path))
 

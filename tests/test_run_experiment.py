@@ -2,24 +2,17 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import tiny
+import warm
 
 TINY = "--experiment=tests/tiny_experiment.py"
 QUICKSTART = "--experiment=experiments/quickstart.py"
 
 
 def _run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.run_experiment", *arguments],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return warm.run("-m", "tools.run_experiment", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,12 @@
 
 import pytest
 import tiny
+import warm
 
 
 def _refusal(tmp_path, *flags):
     arguments = tiny.command(tmp_path / "run", str(tmp_path))
-    process = tiny.start([*arguments, *flags])
+    process = warm.start(*arguments, *flags)
     _, said = process.communicate()
     assert process.returncode == 2, said
     assert not (tmp_path / "run").exists()

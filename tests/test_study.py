@@ -4,12 +4,11 @@ import json
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import tiny
+import warm
 
 from vit_tf import config, record, runtime, study
 
@@ -246,8 +245,8 @@ study.run_all(jobs)
 
 def test_two_processes_share_a_folder(tmp_path):
     """Each job is trained exactly once, and both processes take part."""
-    command = [sys.executable, "-c", _SHARING, str(tmp_path)]
-    processes = [tiny.start(command) for _ in range(2)]
+    command = ["-c", _SHARING, str(tmp_path)]
+    processes = [warm.start(*command) for _ in range(2)]
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     trained = (tmp_path / "trained.txt").read_text().split()
@@ -259,7 +258,6 @@ def test_two_processes_share_a_folder(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_another_process_goes_on_with_what_one_left(tmp_path, data_dir, number):
     command = [
-        sys.executable,
         "-m",
         "tools.run_experiment",
         "--experiment=tests/tiny_experiment.py",
@@ -269,25 +267,20 @@ def test_another_process_goes_on_with_what_one_left(tmp_path, data_dir, number):
         f"--data_dir={data_dir}",
         "--wait",
     ]
-    first = tiny.start(command)
+    first = warm.start(*command)
     marks = tmp_path / "start.seed0" / "checkpoints"
     while not list(marks.glob("step_*/complete.json")):
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
-    second = tiny.start(command)
+    second = warm.start(*command)
     time.sleep(3)
     first.send_signal(number)
     first.communicate(timeout=300)
     assert first.returncode == (143 if number == signal.SIGTERM else -number)
     said = second.communicate(timeout=600)[1]
     assert second.returncode == 0, said
-    done = subprocess.run(
-        [*command, "--list"],
-        check=True,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = warm.run(*command, "--list")
+    assert done.returncode == 0, done.stderr
     assert len(re.findall("done|of other code", done.stdout)) == 4, done.stdout
     for folder in tmp_path.glob("*.seed?"):
         steps = [row["step"] for row in tiny.rows(folder) if "split" not in row]

@@ -6,10 +6,9 @@ Run where libtpu is installed (requirements-tpu-check.txt, `make tpu-check`).
 import importlib.util
 import json
 import subprocess
-import sys
 
 import pytest
-import tiny
+import warm
 
 HAS_LIBTPU = all(importlib.util.find_spec(n) for n in ("jax", "libtpu"))
 NEEDS_LIBTPU = pytest.mark.skipif(
@@ -20,19 +19,12 @@ NEEDS_LIBTPU = pytest.mark.skipif(
 def _check(*arguments: str, **changes: object) -> subprocess.CompletedProcess:
     """`python -m tools.tpu_check` on the tiny config, in a process of its own."""
     changed = {name.replace("__", "."): str(value) for name, value in changes.items()}
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tools.tpu_check",
-            "--config=tests/tiny_config.py",
-            *arguments,
-            *(f"--config.{k}={v}" for k, v in changed.items()),
-        ],
-        cwd=tiny.ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
+    return warm.run(
+        "-m",
+        "tools.tpu_check",
+        "--config=tests/tiny_config.py",
+        *arguments,
+        *(f"--config.{k}={v}" for k, v in changed.items()),
     )
 
 

@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tiny
+import warm
 
 from vit_tf import config, record, study, transfer, transfer_recipes
 from vit_tf.data import datasets
@@ -30,8 +29,8 @@ def _candidates(**rates):
             optim__clip_norm="none",
             optim__weight_decay=0,
             optim__warmup_steps=0,
-            train__length=6,
-            train__checkpoint_every_steps=6,
+            train__length=16,
+            train__checkpoint_every_steps=16,
         )
         cfg.data.split, cfg.evals.splits = "train[:512]", ("validation",)
         found[name] = cfg
@@ -47,7 +46,7 @@ def source(data_dir):
 def finished(source, data_dir, tmp_path_factory):
     """A sweep of three, of which one diverges, and the final runs."""
     workdir = str(tmp_path_factory.mktemp("transfer"))
-    candidates = _candidates(low=1e-9, mad=1e30, good=0.05)
+    candidates = _candidates(low=1e-9, mad=1e30, good=0.3)
     outcome = transfer.run(
         _target(source), candidates, workdir, seeds=SEEDS, data_dir=data_dir
     )
@@ -94,8 +93,8 @@ def test_the_same_call_repeats_nothing(finished, source, data_dir, monkeypatch):
 
 def test_another_plan_in_the_same_folder_is_refused(finished, source, data_dir):
     _, workdir, _ = finished
-    other = _candidates(low=1e-9, good=0.06)
-    with pytest.raises(config.Refused, match="optim.lr: 0.05 against 0.06"):
+    other = _candidates(low=1e-9, good=0.31)
+    with pytest.raises(config.Refused, match="optim.lr: 0.3 against 0.31"):
         transfer.run(_target(source), other, workdir, data_dir=data_dir)
 
 
@@ -170,13 +169,7 @@ def test_a_split_too_small_to_choose_by_is_refused_with_the_way_out(source):
 
 
 def _command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.transfer", *arguments],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return warm.run("-m", "tools.transfer", *arguments)
 
 
 def test_the_command_fine_tunes_a_run_and_draws(finished, data_dir, tmp_path):

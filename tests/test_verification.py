@@ -3,21 +3,18 @@
 import io
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import fakes
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+import warm
 from PIL import Image
 
 from vit_tf import config
 from vit_tf.data import datasets, folders, preparation, verification
 from vit_tf.data.builders import image_folder
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -162,15 +159,7 @@ def test_examples_of_a_folder_are_as_many_as_its_files(pictures):
 @pytest.mark.slow
 def test_the_command_ends_with_2_when_something_is_wrong(digits_dir):
     def run(*flags):
-        command = [sys.executable, "-m", "tools.prepare_data", *flags]
-        return subprocess.run(
-            [*command, f"--data_dir={digits_dir}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return warm.run("-m", "tools.prepare_data", *flags, f"--data_dir={digits_dir}")
 
     fine = run("--verify", "--dataset=digits")
     assert fine.returncode == 0, fine.stderr

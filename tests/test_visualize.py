@@ -1,24 +1,16 @@
 """Contact sheets: the pictures that the streams give, on paper."""
 
 import pathlib
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
-import tiny
+import warm
 
 from tools import figures
 
 
 def _run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.visualize", *arguments],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return warm.run("-m", "tools.visualize", *arguments)
 
 
 def test_a_sheet_holds_every_image(tmp_path):

@@ -1,12 +1,10 @@
 """VTAB-1k end to end on records of our own in TFDS' format."""
 
-import subprocess
-import sys
-
 import fakes
 import numpy as np
 import pytest
 import tiny
+import warm
 
 from vit_tf import checkpoint, config, study, train, vtab_protocol, vtab_runs
 
@@ -53,20 +51,13 @@ def _change(cfg):
 
 
 def _command(start, data, workdir, *more):
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tools.vtab",
-            f"--start_from={start}",
-            f"--data_dir={data}",
-            f"--workdir={workdir}",
-            *more,
-        ],
-        check=False,
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
+    return warm.run(
+        "-m",
+        "tools.vtab",
+        f"--start_from={start}",
+        f"--data_dir={data}",
+        f"--workdir={workdir}",
+        *more,
     )
 
 

@@ -1,10 +1,7 @@
 """Training the tiny run, in this process or in another, and reading it back."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import tensorflow as tf
@@ -44,10 +41,9 @@ def mirrored(devices: int, *, jit_compile: bool = False) -> runtime.Runtime:
 
 
 def command(workdir, data_dir: str, **changes: object) -> list[str]:
-    """`python -m tools.train` on the tiny config."""
+    """`python -m tools.train` on the tiny config, for `warm.start`."""
     changed = {name.replace("__", "."): str(value) for name, value in changes.items()}
     return [
-        sys.executable,
         "-m",
         "tools.train",
         "--config=tests/tiny_config.py",
@@ -55,19 +51,6 @@ def command(workdir, data_dir: str, **changes: object) -> list[str]:
         f"--data_dir={data_dir}",
         *(f"--config.{k}={v}" for k, v in changed.items()),
     ]
-
-
-def start(arguments: list[str], *, env=(), **options) -> subprocess.Popen:
-    """Starts a command in the project's folder, stderr as text."""
-    return subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env),
-        **options,
-    )
 
 
 def rows(workdir) -> list[dict]:

@@ -4,7 +4,6 @@ from vit_tf import config, overrides
 
 OVERRIDES = {
     "model.variant": "ViT-mu/8",
-    "model.depth": "2",
     "data.name": "digits",
     "data.image_size": "16",
     "data.batch_size": "16",
