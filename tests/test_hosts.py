@@ -23,6 +23,9 @@ CHANGES = {
     "train__checkpoint_every_steps": 5,
     "evals__batch_size": 24,
     "evals__every_steps": 5,
+    "evals__few_shot__datasets": "digits",
+    "evals__few_shot__shots": 5,
+    "evals__few_shot__num_seeds": 1,
 }
 
 

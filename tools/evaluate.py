@@ -167,7 +167,8 @@ def _show_few_shot(scores: list[dict]) -> None:
     places = [f"{s['dataset']}/{s['split']}" for s in scores]
     wide = max(map(len, places))
     print(
-        f"\n{'':<{wide}}  {'shots':>5} {'mean':>7} {'std':>7} {'l2':>9} {'n':>7}  draws"
+        f"\nfew-shot accuracy, view {config.EvalCrop.SQUARE_CENTRAL}\n"
+        f"{'':<{wide}}  {'shots':>5} {'mean':>7} {'std':>7} {'l2':>9} {'n':>7}  draws"
     )
     for where, s in zip(places, scores):
         draws = " ".join(f"{value:.4f}" for value in s["values"])

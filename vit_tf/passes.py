@@ -44,7 +44,9 @@ class Pass:
                 return values
             # Hosts see their own replicas only, so every replica tells all of them.
             context = tf.distribute.get_replica_context()
-            return {k: context.all_gather(v, axis=0) for k, v in values.items()}
+            # What comes straight from the batch has no device yet, which it needs.
+            own = {k: tf.identity(v) for k, v in values.items()}
+            return {k: context.all_gather(v, axis=0) for k, v in own.items()}
 
         self._step = tf.function(lambda batch: strategy.run(replica, args=(batch,)))
 
