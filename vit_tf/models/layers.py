@@ -235,7 +235,9 @@ class PatchEmbedding(Linear):
         rows, columns = images.shape[1] // size, images.shape[2] // size
         if self._for_accelerators:
             x = ops.conv(images, self.kernel, strides=size, data_format="channels_last")
-            return ops.reshape(x, (-1, rows * columns, self.width)) + self._bias()
+            # Added behind the reshape, the bias turns the layout of all tokens on a
+            # TPU, which copies queries, keys and values for it (docs/scale.md).
+            return ops.reshape(x + self._bias(), (-1, rows * columns, self.width))
         x = ops.reshape(images, (-1, rows, size, columns, size, channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
         return super().call(

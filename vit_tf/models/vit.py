@@ -258,9 +258,12 @@ class VisionTransformer(network.Network):
         if not reads_one or self.compute_dtype == "float32":
             return super().call(images, record=record, **how)
         # The last norm of the class token alone: a TPU would keep a float32 copy of
-        # the others, which nobody reads. (Float32 stays as it is, to the last bit.)
+        # the others, which nobody reads. Its token axis goes before the norm: kept at
+        # length 1 it turns the layout of all tokens (docs/scale.md). (Float32 stays
+        # as it is, to the last bit.)
         tokens = self._run_blocks(self.embed(images, **how), **how)
-        return self.head(self.pool(self.encoder_norm(tokens[:, :1])))
+        features = self.encoder_norm(tokens[:, 0])
+        return self.head(ops.cast(features, "float32"))
 
     def _run_block(self, block, tokens, keys, training):
         # Without the weights, which nobody asked for and a gradient would keep.
