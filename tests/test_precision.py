@@ -177,6 +177,31 @@ def test_the_first_moment_in_bfloat16(data_dir, tmp_path, rule):
     assert result["steps"] == 4 and "skipped_steps" not in result
 
 
+def test_gradients_of_matrices_summed_in_bfloat16(data_dir):
+    """They are rounded, twice at most; the loss and all vectors are not."""
+    plain = {"optim__clip_norm": "none", **PLAIN}  # the norm would tell the vectors
+    whole = _Run(data_dir, tiny.mirrored(2), 1.0, **plain)
+    short = _Run(data_dir, tiny.mirrored(2), 1.0, optim__sum_dtype="bfloat16", **plain)
+    for run in (whole, short):  # a head of zeros gives the others no gradient
+        (head,) = [v for v in run.trainee.model.weights if v.path.endswith("d/kernel")]
+        head.assign(np.random.default_rng(0).normal(0, 0.1, head.shape))
+    losses = [run.take([(False, False)])["loss"] for run in (whole, short)]
+    assert losses[0] == losses[1]
+    changed = 0
+    for path, value in whole.state().items():
+        if "first_moment" not in path:
+            continue
+        ours = short.state()[path]
+        if value.ndim < 2:
+            np.testing.assert_array_equal(ours, value, err_msg=path)
+            continue
+        # Of two addends, which may cancel: by the size of the largest.
+        size = np.abs(value).max()
+        np.testing.assert_allclose(ours, value, atol=2**-6 * size, err_msg=path)
+        changed += (ours != value).any()
+    assert changed > 5
+
+
 # The watch, through the loop. Row 17 is in every epoch of four steps once.
 
 EPOCHS = {"data__split": "train[:64]", "train__length": 12, **PLAIN}

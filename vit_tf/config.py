@@ -141,11 +141,11 @@ class Precision(enum.StrEnum):
     MIXED_FLOAT16 = "mixed_float16"  # with a dynamic loss scale (see optim.py)
 
 
-class MomentDtype(enum.StrEnum):
-    """How the first moment, or SGD's momentum, is stored."""
+class GradientDtype(enum.StrEnum):
+    """How gradients are summed over replicas, or the first moment is stored."""
 
     FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"  # as the authors; it is computed in float32
+    BFLOAT16 = "bfloat16"  # as the authors; all else is computed in float32
 
 
 class Jit(enum.StrEnum):
@@ -212,8 +212,7 @@ class Data:
     image_size: int = Field(default=224, gt=0)  # pixels, square
     batch_size: int = Field(default=4096, gt=0)  # global: over all replicas
     crop: Crop = Crop.INCEPTION
-    # Smallest share of the image that an inception crop may keep.
-    min_crop_area: float = Field(default=0.05, gt=0, le=1)
+    min_crop_area: float = Field(default=0.05, gt=0, le=1)  # share; of inception
     flip: bool = True  # mirror half of the training images
     # RandAugment after the flip (AugReg, see data/augment.py): operations per image,
     # 0 switches it off. The paper has none; AugReg has 2.
@@ -251,7 +250,8 @@ class Optim:
     beta2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    moment_dtype: MomentDtype = MomentDtype.FLOAT32
+    moment_dtype: GradientDtype = GradientDtype.FLOAT32
+    sum_dtype: GradientDtype = GradientDtype.FLOAT32  # of matrices' gradients
     # Decay of the Polyak average of the weights (0.9999 for Table 2). None: off.
     polyak: float | None = Field(default=None, gt=0, lt=1)
 

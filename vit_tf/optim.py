@@ -108,7 +108,7 @@ class SummedGradients(keras.optimizers.Optimizer):
         weight_decay: float = 0.0,
         decay: config.Decay = config.Decay.KERNELS,
         polyak: float | None = None,
-        moment_dtype: config.MomentDtype = config.MomentDtype.FLOAT32,
+        moment_dtype: config.GradientDtype = config.GradientDtype.FLOAT32,
         skips: bool = False,
         scales: bool = False,
     ):

@@ -54,9 +54,13 @@ def build(
         seed = draw_seed(cfg.train.seed, step, context.replica_id_in_sync_group)
         scale = optimizer.loss_scale.value if optimizer.scales else None
         loss, gradients = gradients_of(batch, seed, scale)
+        if cfg.optim.sum_dtype == config.GradientDtype.BFLOAT16:
+            gradients = [_shortened(g) for g in gradients]
         loss, *gradients = context.all_reduce(
             tf.distribute.ReduceOp.SUM, [loss, *gradients]
         )
+        variables = model.trainable_variables
+        gradients = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables)]
         if optimizer.scales:
             gradients = [g / scale for g in gradients]
         norm = tf.linalg.global_norm(gradients)
@@ -68,7 +72,7 @@ def build(
         # The step counter depends on no data and would run ahead of a batch that
         # cannot be read; a checkpoint would then hold one step too many.
         with tf.control_dependencies([norm]):
-            optimizer.apply(gradients, model.trainable_variables)
+            optimizer.apply(gradients, variables)
         return tf.stack(_row(optimizer, loss, norm, rate, scale))
 
     names = METRICS + COUNTS * optimizer.skips + (SCALE,) * optimizer.scales
@@ -83,6 +87,14 @@ def build(
         return dict(zip(names, tf.unstack(rows.stack(), axis=1)))
 
     return steps
+
+
+def _shortened(gradient: tf.Tensor) -> tf.Tensor:
+    """A matrix in bfloat16, which in mixed precision its gradient had before.
+
+    Half as much to store and to send. Vectors, which are few, stay exact.
+    """
+    return tf.cast(gradient, tf.bfloat16) if gradient.shape.rank > 1 else gradient
 
 
 def _row(optimizer, loss, norm, rate, scale) -> list[tf.Tensor]:
