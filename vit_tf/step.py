@@ -56,9 +56,7 @@ def build(
         loss, gradients = gradients_of(batch, seed, scale)
         if cfg.optim.sum_dtype == config.GradientDtype.BFLOAT16:
             gradients = [_shortened(g) for g in gradients]
-        loss, *gradients = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, [loss, *gradients]
-        )
+        loss, *gradients = _summed([loss, *gradients])
         variables = model.trainable_variables
         gradients = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables)]
         if optimizer.scales:
@@ -95,6 +93,22 @@ def _shortened(gradient: tf.Tensor) -> tf.Tensor:
     Half as much to store and to send. Vectors, which are few, stay exact.
     """
     return tf.cast(gradient, tf.bfloat16) if gradient.shape.rank > 1 else gradient
+
+
+def _summed(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums over replicas: one all-reduce, or one for each type where there are two.
+
+    What several GPUs and hosts use packs the tensors of a call into one.
+    """
+    context = tf.distribute.get_replica_context()
+    summed: dict[int, tf.Tensor] = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        found = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [tensors[i] for i in places]
+        )
+        summed |= dict(zip(places, found))
+    return [summed[i] for i in range(len(tensors))]
 
 
 def _row(optimizer, loss, norm, rate, scale) -> list[tf.Tensor]:
