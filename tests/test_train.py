@@ -618,3 +618,14 @@ def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
     )
     with pytest.raises(config.Refused, match="evaluating 'test': test.tfrecord is"):
         trainee.evaluate(tiny.make())
+
+
+def test_an_evaluation_too_large_for_memory_says_what_helps(data_dir, monkeypatch):
+    trainee = train.prepare(tiny.make(), tiny.one_device(), data_dir=data_dir)
+
+    def is_full(*_):
+        raise tiny.tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    monkeypatch.setattr(trainee.evaluator._pass, "_step", is_full)
+    with pytest.raises(config.Refused, match="out of memory at 16 pixels .* lower the"):
+        trainee.evaluate(tiny.make())

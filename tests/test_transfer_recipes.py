@@ -113,6 +113,25 @@ def test_table_2_differs_on_imagenet_only():
         _candidates("table2", name="cifar10")
 
 
+def test_patches_that_do_not_divide_take_the_next_size():
+    huge = config.Model(variant="ViT-H/14")
+    assert {c.data.image_size for c in _candidates(model=huge).values()} == {392}
+    assert (
+        transfer_recipes.vtab_task(huge, "dtd", start_from=None).data.image_size == 392
+    )
+    for cfg in transfer_recipes.candidates(
+        "paper", huge, _target(), start_from=None, image_size=518
+    ).values():
+        assert cfg.data.image_size == 518
+
+
+@pytest.mark.parametrize("name", transfer_recipes.RESERVED)
+def test_what_a_protocol_sets_cannot_be_changed(name):
+    with pytest.raises(config.Refused, match=f"--config.{name}: each run"):
+        transfer_recipes.check_changes(["optim.lr", name])
+    transfer_recipes.check_changes(["optim.lr", "data.batch_size"])
+
+
 def test_vtab_has_one_setting_and_its_exceptions():
     found = _candidates(name="vtab/dsprites_location", flip=False, crop=False)
     (cfg,) = found.values()
@@ -140,4 +159,10 @@ def test_other_rates_replace_the_sweep():
     assert {name: cfg.optim.lr for name, cfg in found.items()} == {
         "lr=0.1": 0.1,
         "lr=0.2": 0.2,
+    }
+    grid = _candidates("augreg", name="oxford_iiit_pet")
+    found = transfer_recipes.with_rates(grid, [0.1])
+    assert {name: cfg.train.length for name, cfg in found.items()} == {
+        "lr=0.1,steps=500": 500,
+        "lr=0.1,steps=2500": 2500,
     }

@@ -96,6 +96,16 @@ def test_tasks_are_done_once_and_told_with_their_counts(start, data, tmp_path):
         assert not result["config"]["model"]["pre_logits"]
 
 
+def test_numbers_of_other_weights_are_not_told(start, data, tmp_path):
+    model = checkpoint.read_run(start)[0].model
+    how = {"seeds": 1, "change": _change}
+    jobs = vtab_runs.jobs(model, ["dtd"], str(tmp_path), start_from=start, **how)
+    study.run_all(jobs, data_dir=data)
+    assert len(vtab_runs.scores(jobs)) == 1
+    other = vtab_runs.jobs(model, ["dtd"], str(tmp_path), start_from="b.npz", **how)
+    assert vtab_runs.scores(other) == []
+
+
 def test_the_quick_look_is_kept_and_tells_what_it_has_learned(start, data, tmp_path):
     """Eight images, shown a hundred times: features that differ tell them apart."""
     linear = vtab_runs.Linear(start, machine=tiny.one_device(), image_size=16)
@@ -105,7 +115,7 @@ def test_the_quick_look_is_kept_and_tells_what_it_has_learned(start, data, tmp_p
     again = linear.score_once("dtd", str(tmp_path), data_dir="/nowhere", batch_size=1)
     assert again == score
     other = vtab_runs.Linear(start, machine=tiny.one_device(), image_size=32)
-    with pytest.raises(config.Refused, match="at 16 pixels; choose another --workdir"):
+    with pytest.raises(config.Refused, match="at 16 pixels; choose another"):
         other.score_once("dtd", str(tmp_path), **how)
 
 

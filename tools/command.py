@@ -20,6 +20,9 @@ from absl import app, flags, logging
 from experiments import table
 from vit_tf import config, overrides
 
+# Exit code of what a signal stopped, so that schedulers start it again.
+STOPPED = 143
+
 _OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
 
 

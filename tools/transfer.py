@@ -82,6 +82,7 @@ def main() -> None:
         "num_devices": _NUM_DEVICES.value,
         "tpu": _TPU.value or "local",
     }
+    runtime.start(config.Train(), **machine)  # the data would start it otherwise
     source = datasets.open_source(_DATASET.value, _DATA_DIR.value)
     target = transfer.describe(source)
     candidates = _candidates(target, rates)
@@ -98,7 +99,7 @@ def main() -> None:
     )
     if outcome is None:
         print("not finished: the same command goes on")
-        return
+        raise SystemExit(command.STOPPED)
     _print_outcome(target, outcome)
     if not source.multi_label:
         _draw(source, outcome, machine)
@@ -108,15 +109,21 @@ def _rates() -> list[float] | None:
     if _LRS.value is None:
         return None
     try:
-        return [float(text) for text in _LRS.value]
+        found = [float(text) for text in _LRS.value]
     except ValueError:
+        found = []
+    if not found or not all(0 < rate < float("inf") for rate in found):
         raise config.Refused(
-            f"--lrs={','.join(_LRS.value)}: need numbers, such as --lrs=0.01,0.03"
-        ) from None
+            f"--lrs={','.join(_LRS.value)}: need numbers above 0, such as "
+            "--lrs=0.01,0.03"
+        )
+    return found
 
 
 def _candidates(target, rates) -> dict[str, config.Config]:
-    """The protocol's runs with what the flags change."""
+    """The protocol's runs with what the flags change; refuses what cannot be built."""
+    from vit_tf.models import build
+
     found = transfer_recipes.candidates(
         _PROTOCOL.value,
         _model(),
@@ -130,7 +137,10 @@ def _candidates(target, rates) -> dict[str, config.Config]:
         if _STEPS.value is not None:
             cfg.train.length, cfg.train.unit = _STEPS.value, config.Unit.STEPS
             cfg.optim.warmup_steps = min(cfg.optim.warmup_steps, _STEPS.value // 5)
-        command.overridden(cfg)
+        transfer_recipes.check_changes(command.overridden(cfg))
+        if config.Measure.ACCURACY not in cfg.evals.measures:  # it is chosen by it
+            cfg.evals.measures = (config.Measure.ACCURACY, *cfg.evals.measures)
+        build.outline(cfg.model, num_classes=2, image_size=cfg.data.image_size)
     return found
 
 

@@ -14,7 +14,7 @@ import sys
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import config, transfer_recipes
 
 _START_FROM = flags.DEFINE_string(
     "start_from", None, "A finished run's folder or a released .npz.", required=True
@@ -33,7 +33,9 @@ _SKIP_MISSING = flags.DEFINE_bool(
 )
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each task; 3 in the paper.", 1)
 _LINEAR = flags.DEFINE_bool(
-    "linear", False, "A quick look: ridge regression on frozen features."
+    "linear",
+    False,
+    "A quick look: ridge regression on frozen features; for one process.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Pixels; by default 384, with --linear as trained.", 1
@@ -110,6 +112,9 @@ def _fine_tune(tasks: list[str], machine) -> None:
             wait=_WAIT.value,
             **machine,
         )
+        chosen = jobs if _INDEX.value is None else [jobs[_INDEX.value]]
+        if any(study.look(job).state.ready for job in chosen):
+            raise SystemExit(command.STOPPED)
     finally:  # what is finished is told, whatever failed
         _write_table(vtab_runs.table(vtab_runs.scores(jobs)), "vtab.md")
 
@@ -117,7 +122,9 @@ def _fine_tune(tasks: list[str], machine) -> None:
 def _change(cfg: config.Config) -> None:
     if _IMAGE_SIZE.value is not None:
         cfg.data.image_size = _IMAGE_SIZE.value
-    command.overridden(cfg)
+    transfer_recipes.check_changes(command.overridden(cfg))
+    if config.Measure.ACCURACY not in cfg.evals.measures:  # the score is made of it
+        cfg.evals.measures = (config.Measure.ACCURACY, *cfg.evals.measures)
 
 
 def _look(tasks: list[str], machine):
@@ -146,9 +153,13 @@ def _look(tasks: list[str], machine):
 
 
 def _write_table(text: str, name: str) -> None:
+    import tensorflow as tf
+
     from vit_tf import files
 
     path = os.path.join(_WORKDIR.value, name)
+    with files.refusing(path):
+        tf.io.gfile.makedirs(_WORKDIR.value)
     files.write_whole(path, text)
     print(f"{text}\n{path}")
 

@@ -130,8 +130,11 @@ def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Tas
 
 def _splits(source: prepared.Source) -> tuple[str, str]:
     """Where shots are drawn and where they are tested."""
-    if source.row.few_shot is not None:
-        return source.row.few_shot
+    row = source.row
+    if row.few_shot is not None:
+        return row.few_shot
+    if row.final is not None and row.final[0] is not None:
+        return row.final
     stored = source.builder.info.splits
     tests = [name for name in ("test", "validation") if name in stored]
     if "train" not in stored or not tests:
@@ -250,8 +253,8 @@ class FewShot:
             tested = (predicted == asked["label"]).mean(axis=1)
             left_out = np.zeros_like(tested)
             if asks_for_left_out:
-                scores = [solved.leave_one_out(l2) for l2 in self.l2s]
-                left_out = (np.argmax(scores, 2) == task.labels[draw]).mean(axis=1)
+                told = [solved.leave_one_out(l2).argmax(axis=1) for l2 in self.l2s]
+                left_out = (np.array(told) == task.labels[draw]).mean(axis=1)
             found.setdefault(shots, []).append((tested, left_out))
         return {shots: np.array(values) for shots, values in found.items()}
 

@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
+import tensorflow as tf
+
 from vit_tf import checkpoint, config
 from vit_tf.models import build, recognition, weights
 
@@ -46,6 +48,7 @@ def model_of(path: str, *, variant: str | None = None) -> config.Model:
     Raises:
         config.Refused: no such file or run, or nothing that this library knows.
     """
+    path = _run_around(path)
     file = checkpoint.weights_file(path)
     if file != path:
         return checkpoint.read_run(path)[0].model
@@ -71,6 +74,7 @@ def open_model(
         config.Refused: no such file or run, damaged, or nothing that this library
             knows.
     """
+    path = _run_around(path)
     file = checkpoint.weights_file(path)
     class_names = data = objective = None
     if file != path:
@@ -85,6 +89,13 @@ def open_model(
     network = build.build(model, num_classes=classes, image_size=size, dtype=dtype)
     lines = checkpoint.load_weights(network, file)
     return Opened(network, model, size, class_names, data, objective, tuple(lines))
+
+
+def _run_around(path: str) -> str:
+    """The finished run whose weights.npz `path` is, because it knows more; or `path`."""
+    folder, name = os.path.split(path)
+    there = tf.io.gfile.exists(os.path.join(folder, "result.json"))
+    return folder if name == "weights.npz" and there else path
 
 
 def _recognised(file: str, variant: str | None = None) -> tuple[config.Model, int, int]:

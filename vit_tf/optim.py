@@ -21,8 +21,9 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant, linear, cosine (paper.md 2.3) or steps (3.7).
 
     The first update (step 0) has learning rate 0 when there is a warm-up. Steps are
-    counted from the beginning of the run, and taken one update after the mark, as the
-    authors' code does.
+    counted from the beginning of the run, at the paper's 30, 60 and 90 %, and taken
+    one update after the mark, as the authors' code does. (That code has 40, 60 and 80 %
+    in runs of 500 steps.)
     """
 
     def __init__(

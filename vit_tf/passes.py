@@ -4,6 +4,7 @@ What comes out does not depend on batches and replicas: rows stand in the order 
 the split's files, padding is gone, and the count is checked.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -80,7 +81,7 @@ class Pass:
         """
         parts: dict[str, list[np.ndarray]] = {}
         done = 0
-        try:
+        with self._naming_failures(source, data, split, batch_size, keep):
             for batch in self._batches(source, data, split, batch_size, keep):
                 values = {k: self._rows(v) for k, v in self._step(batch).items()}
                 real = values["index"] >= 0  # -1 is padding
@@ -89,16 +90,6 @@ class Pass:
                 done += int(real.sum())
                 if on_progress is not None:
                     on_progress(done)
-        except tf.errors.OpError as error:
-            if self.among.is_loss(error):  # not the data's fault
-                raise
-            culprit = pipeline.find_corrupt_eval(source, data, split)
-            if culprit is None:
-                raise
-            raise config.Refused(
-                f"evaluating {split!r}: {culprit}; mend or remove it and prepare the "
-                "data again"
-            ) from error
         rows = {name: np.concatenate(values) for name, values in parts.items()}
         index = rows.pop("index")
         expected = np.arange(source.num_examples(split)) if keep is None else keep
@@ -109,6 +100,28 @@ class Pass:
             )
         order = np.argsort(index)
         return {name: values[order] for name, values in rows.items()}
+
+    @contextlib.contextmanager
+    def _naming_failures(self, source, data, split, batch_size, keep):
+        """Names the record that cannot be read, or what saves memory."""
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError as error:
+            raise config.Refused(
+                f"evaluating {split!r}: out of memory at {data.image_size} pixels with "
+                f"{batch_size} images at a time; lower the batch size of the "
+                "evaluation, which changes no number"
+            ) from error
+        except tf.errors.OpError as error:
+            if self.among.is_loss(error):  # not the data's fault
+                raise
+            culprit = pipeline.find_corrupt_eval(source, data, split, keep)
+            if culprit is None:
+                raise
+            raise config.Refused(
+                f"evaluating {split!r}: {culprit}; mend or remove it and prepare the "
+                "data again"
+            ) from error
 
     def _rows(self, value) -> np.ndarray:
         """The rows of all replicas of all hosts."""

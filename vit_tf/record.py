@@ -19,6 +19,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
@@ -105,6 +106,7 @@ class Run:
         """
         if not self.writes:
             return
+        commit()  # kept from now on, as the checkout may change while it trains
         if step:
             self._check_data(data)
         files.write_whole(self.path("config.json"), config.to_json(self.config))
@@ -218,6 +220,11 @@ def read_rows(workdir: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def metric(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The first number of that name in a run's result."""
+    return next(found for found in result["metrics"] if found["name"] == name)
 
 
 def best_step(workdir: str, metric: str, among: list[int]) -> int | None:

@@ -12,7 +12,6 @@ import os
 import statistics
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from vit_tf import (
     files,
     objectives,
     opening,
+    record,
     runtime,
     study,
     transfer_recipes,
@@ -80,10 +80,6 @@ def describe(source: prepared.Source) -> transfer_recipes.Target:
     development, final = row.development, row.final
     if development is None or final is None:
         development, final = _splits(source)
-    if final[0] is None:
-        raise config.Refused(
-            f"{source.name}: has nothing to train on, only {final[1]!r} to report"
-        )
     protocol = row.protocol
     return transfer_recipes.Target(
         name=source.name,
@@ -170,7 +166,7 @@ def run(
     results = study.run_all(jobs, **how)
     if any(result is None for result in results):
         return None
-    metrics = [_accuracy(result) for result in results]
+    metrics = [record.metric(result, "accuracy") for result in results]
     outcome = Outcome(
         tried=tried,
         chosen=chosen,
@@ -283,7 +279,7 @@ def _sweep(target, candidates, workdir, how) -> dict[str, float | None] | None:
     results = {name: study.result(job.folder) for name, job in jobs.items()}
     if any(r is None and not _diverged(jobs[n]) for n, r in results.items()):
         return None
-    return {n: r and _accuracy(r)["value"] for n, r in results.items()}
+    return {n: r and record.metric(r, "accuracy")["value"] for n, r in results.items()}
 
 
 def _diverged(job: study.Job) -> bool:
@@ -300,10 +296,6 @@ def _best(tried: Mapping[str, float | None], workdir: str) -> str:
             "lower rates, such as --lrs=0.0003,0.001"
         )
     return max(ended, key=ended.__getitem__)  # of equals the first
-
-
-def _accuracy(result: Mapping[str, Any]) -> dict[str, Any]:
-    return next(m for m in result["metrics"] if m["name"] == "accuracy")
 
 
 def _write(target, outcome: Outcome, results, workdir: str) -> None:

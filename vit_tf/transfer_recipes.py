@@ -82,7 +82,7 @@ def candidates(
         model: what was pre-trained; its head is left out (section 3.1).
         target: the data set.
         start_from: weights to start from; None: from scratch.
-        image_size: None: what the protocol has.
+        image_size: None: what the protocol has, or the next that the patches divide.
 
     Returns:
         Configs that train and evaluate on the development splits.
@@ -107,8 +107,8 @@ def candidates(
         cfg.start_from = start_from
         cfg.data.split, choose = target.development
         cfg.evals.splits = (choose,)
-        if image_size is not None:
-            cfg.data.image_size = image_size
+        size = image_size or _fitting(cfg.data.image_size, model)
+        cfg.data.image_size = size
         if not target.flip:
             cfg.data.flip = False
         if not target.crop:
@@ -121,15 +121,35 @@ def candidates(
     return found
 
 
+# Knobs that a protocol sets for each of its runs.
+RESERVED = ("data.name", "data.split", "evals.splits", "train.seed", "start_from")
+
+
+def check_changes(names: Iterable[str]) -> None:
+    """Refuses overrides of what the protocol sets.
+
+    Args:
+        names: knobs such as 'optim.lr'.
+    """
+    for name in names:
+        if name in RESERVED:
+            raise config.Refused(
+                f"--config.{name}: each run of the protocol has its own; use "
+                "tools.train for one run with another"
+            )
+
+
 def with_rates(
     found: dict[str, config.Config], rates: Iterable[float]
 ) -> dict[str, config.Config]:
-    """The first of the candidates at other learning rates."""
+    """The candidates at other learning rates, each other setting of theirs once."""
     changed = {}
-    for rate in rates:
-        cfg = _copy(next(iter(found.values())))
-        cfg.optim.lr = rate
-        changed[f"lr={rate:g}"] = cfg
+    for name, candidate in found.items():
+        _, _, rest = name.partition(",")
+        for rate in rates:
+            cfg = _copy(candidate)
+            cfg.optim.lr = rate
+            changed[f"lr={rate:g}{rest and f',{rest}'}"] = cfg
     return changed
 
 
@@ -149,9 +169,13 @@ def _copy(cfg: config.Config) -> config.Config:
 def vtab_task(
     model: config.Model, task: str, *, start_from: str | None, seed: int = 0
 ) -> config.Config:
-    """The final run of `model` on a task of VTAB-1k (`recipes.vtab`)."""
+    """The final run of `model` on a task of VTAB-1k (`recipes.vtab`).
+
+    At the next size above 384 that its patches divide.
+    """
     cfg = recipes.vtab("ViT-B/16", task, start_from=start_from)
     cfg.model = without_head(model)
+    cfg.data.image_size = _fitting(cfg.data.image_size, model)
     cfg.train.seed = seed
     return cfg
 
@@ -232,6 +256,12 @@ def _augreg(target: Target, model: config.Model) -> dict[str, config.Config]:
             cfg.data.crop = config.Crop.INCEPTION
             found[f"lr={rate:g},steps={steps}"] = cfg
     return found
+
+
+def _fitting(size: int, model: config.Model) -> int:
+    """Pixels that the patches divide: 392 for H/14, where the paper says 384."""
+    _, _, patch = model.variant.rpartition("/")
+    return -(-size // int(patch)) * int(patch) if patch.isdigit() else size
 
 
 def _steps(target: Target) -> int:

@@ -5,6 +5,7 @@ trains nothing: a ridge regression on the features of the same 1,000 examples.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import statistics
@@ -14,11 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import (
+    checkpoint,
     config,
     fewshot,
     files,
     opening,
     passes,
+    record,
     ridge,
     runtime,
     study,
@@ -26,6 +29,7 @@ from vit_tf import (
     vtab_protocol,
 )
 from vit_tf.data import datasets
+from vit_tf.models import build
 
 # Weights that the ridge of a quick look chooses among, on the 200 examples.
 _L2S = tuple(10.0**power for power in range(-2, 7))
@@ -100,7 +104,11 @@ def jobs(
     seeds: int,
     change: Callable[[config.Config], object] = lambda cfg: None,
 ) -> list[study.Job]:
-    """A job for each task and seed, `workdir`/TASK/seedN; all of a task together."""
+    """A job for each task and seed, `workdir`/TASK/seedN; all of a task together.
+
+    Raises:
+        config.Refused: the model cannot be built at that size.
+    """
     found = []
     for task in tasks:
         for seed in range(seeds):
@@ -108,6 +116,7 @@ def jobs(
                 model, task, start_from=start_from, seed=seed
             )
             change(cfg)
+            build.outline(cfg.model, num_classes=2, image_size=cfg.data.image_size)
             folder = os.path.join(workdir, task, f"seed{seed}")
             found.append(study.Job(f"{task} seed={seed}", cfg, folder))
     return found
@@ -117,9 +126,8 @@ def scores(found: Iterable[study.Job]) -> list[Score]:
     """Of the tasks of which some seed is finished, those seeds."""
     by_task: dict[str, list[dict]] = {}
     for job in found:
-        result = study.result(job.folder)
-        if result is not None:
-            metric = next(m for m in result["metrics"] if m["name"] == "accuracy")
+        if study.look(job).state.finished:  # not what another job left there
+            metric = record.metric(study.result(job.folder), "accuracy")
             by_task.setdefault(job.name.split()[0], []).append(metric)
     return [
         Score(task, tuple(m["value"] for m in metrics), metrics[0]["count"])
@@ -151,6 +159,7 @@ class Linear:
         with machine.strategy.scope():
             opened = opening.open_model(path, image_size=image_size, variant=variant)
         self.path, self.size = path, opened.image_size
+        self._weights = _digest(checkpoint.weights_file(path))
         self._pass = passes.Pass(
             opened.network,
             fewshot.features,
@@ -186,14 +195,13 @@ class Linear:
             config.Refused: the folder has the number of another model or size.
         """
         path = os.path.join(workdir, "linear", f"{task}.json")
-        ours = {"model": os.path.basename(self.path.rstrip("/")), "size": self.size}
+        ours = {"model": self.path, "size": self.size, "weights": self._weights}
         if tf.io.gfile.exists(path):
             kept = json.loads(files.read(path))
-            theirs = {name: kept[name] for name in ours}
-            if theirs != ours:
+            if any(kept[name] != ours[name] for name in ("weights", "size")):
                 raise config.Refused(
-                    f"{path}: holds the number of {theirs['model']} at "
-                    f"{theirs['size']} pixels; choose another --workdir"
+                    f"{path}: holds the number of {kept['model']} with the weights of "
+                    f"then, at {kept['size']} pixels; choose another --workdir"
                 )
             return Score(task, tuple(kept["accuracies"]), kept["count"])
         score = self.score(task, data_dir=data_dir, batch_size=batch_size)
@@ -202,6 +210,15 @@ class Linear:
             tf.io.gfile.makedirs(os.path.dirname(path))
         files.write_whole(path, text + "\n")
         return score
+
+
+def _digest(path: str) -> str:
+    """Twelve hex digits of what a file holds."""
+    found = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while part := file.read(2**24):
+            found.update(part)
+    return found.hexdigest()[:12]
 
 
 def table(found: Sequence[Score]) -> str:

@@ -179,10 +179,13 @@ def batch_indices(
 
 
 def find_corrupt_eval(
-    source: prepared.Source, data: config.Data, split: str
+    source: prepared.Source,
+    data: config.Data,
+    split: str,
+    keep: np.ndarray | None = None,
 ) -> str | None:
     """Names the first record of an evaluation split that cannot be decoded."""
-    rows = storage.in_order(source, split)
+    rows = storage.in_order(source, split, keep)
     examples = _eval_examples(source, data, rows)
     return _find_failure(source, split, rows, examples)
 
