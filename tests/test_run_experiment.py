@@ -1,11 +1,14 @@
 """Experiments from the command line: lists, runs, records, and mistakes in a line."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 import tiny
 import warm
+
+from vit_tf import config
 
 TINY = "--experiment=tests/tiny_experiment.py"
 QUICKSTART = "--experiment=experiments/quickstart.py"
@@ -81,6 +84,25 @@ def test_records_hold_the_place_and_no_path(study):
     ours = tiny.result(root / "runs" / "goes-on.seed1")
     assert (found["metrics"], found["commit"]) == (ours["metrics"], ours["commit"])
     assert [step for step, _ in found["curves"]["loss"]] == [1, 2, 3]
+
+
+def _finished(folder, cfg, commit="0" * 40):
+    """A run's folder as one that has trained leaves it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.to_json(cfg))
+    found = {"config": dataclasses.asdict(cfg), "commit": commit}
+    (folder / "result.json").write_text(json.dumps(found))
+
+
+def test_nothing_starts_from_a_stale_run(tmp_path):
+    _finished(tmp_path / "start.seed0", tiny.make(train__length=3, optim__lr=1))
+    options = [TINY, "--scale=smoke", f"--folder={tmp_path}"]
+    why = f"waiting: for {tmp_path}/start.seed0, which is stale: its run has optim.lr"
+    assert _run(*options, "--list").stdout.count(why) == 2
+    for choice in ("--index=1", "--only=goes-on"):
+        done = _run(*options, choice, "--wait")
+        assert done.returncode == 2 and why in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["start.seed0"]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,40 @@ def test_a_run_whose_start_has_changed_is_stale(tmp_path, trained):
     assert f"it started from {tmp_path}/a when that had optim.lr: 0.003" in said
 
 
+def test_nothing_starts_from_a_stale_run(tmp_path, trained, monkeypatch):
+    study.run_all([_job(tmp_path, "a")])
+    start = _job(tmp_path, "a", optim__lr=1)
+    job = study.Job("b", tiny.make(), str(tmp_path / "b"), needs=start)
+    last = study.Job("c", tiny.make(), str(tmp_path / "c"), needs=job)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits"))
+    for attempt in (
+        lambda: study.run(job),
+        lambda: study.run_all([start, job, last]),
+        lambda: study.run_all([start, job], index=1, wait=True),
+    ):
+        with pytest.raises(config.Refused) as refusal:
+            attempt()
+        said = str(refusal.value)
+        assert f"b: waiting: for {tmp_path}/a, which is stale: its run has" in said
+        assert "optim.lr: 0.003 against 1.0" in said and "\n" not in said
+    assert trained == ["a"]
+
+
+def test_what_came_from_a_stale_run_is_stale_too(tmp_path, trained):
+    def chain(**changes):
+        jobs = [_job(tmp_path, "a", **changes)]
+        for name in "bc":
+            folder = str(tmp_path / name)
+            jobs.append(study.Job(name, tiny.make(), folder, needs=jobs[-1]))
+        return jobs
+
+    study.run_all(chain())
+    assert _states(chain()) == ["done"] * 3
+    _, b, c = (str(study.look(job)) for job in chain(optim__lr=1))
+    assert b.startswith(f"stale: its start {tmp_path}/a is stale: its run has optim.lr")
+    assert c.startswith(f"stale: its start {tmp_path}/b is stale: its start")
+
+
 def test_a_knob_that_is_new_since_then_makes_nothing_stale(tmp_path, trained):
     job = _job(tmp_path, "b", needs="a")
     study.run_all([_job(tmp_path, "a"), job])

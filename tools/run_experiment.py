@@ -169,15 +169,14 @@ def _jobs(experiment: table.Experiment, scale: table.Scale, runs: list[table.Run
     from vit_tf import study
 
     root = _FOLDER.value or os.path.join("runs", experiment.name, scale)
-    jobs = []
+    jobs: dict[str, study.Job] = {}  # starts come first
     for run in runs:
         if run.cell.start_given:
             run.config.start_from = _START_FROM.value
-        needs = os.path.join(root, run.starts_from) if run.starts_from else None
-        jobs.append(
-            study.Job(run.name, run.config, os.path.join(root, run.name), needs)
-        )
-    return jobs
+        needs = jobs[run.starts_from] if run.starts_from else None
+        folder = os.path.join(root, run.name)
+        jobs[run.name] = study.Job(run.name, run.config, folder, needs)
+    return list(jobs.values())
 
 
 def _print_list(runs: list[table.Run], jobs) -> None:
@@ -219,7 +218,7 @@ def _record(experiment, scale, runs: list[table.Run], jobs) -> None:
             scale,
             by_folder[job.folder],
             record.read_rows(job.folder),
-            start=by_folder.get(job.needs),
+            start=by_folder.get(job.needed),
         )
         path = results.write(_RESULTS.value, found)
         print(f"{run.name}: recorded in {pathlib.PurePath(path)}")

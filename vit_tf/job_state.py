@@ -21,7 +21,7 @@ class State(enum.StrEnum):
     TO_DO = "to do"
     CUT_OFF = "cut off"  # begun, and will go on from its last checkpoint
     FAILED = "failed"  # begun again when the study is
-    WAITING = "waiting"  # the run that it starts from is not finished
+    WAITING = "waiting"  # the run that it starts from is not finished, or stale
     ELSEWHERE = "running elsewhere"  # another process holds the run's lock
     STALE = "stale"  # of another config than the job's; never overwritten
     OTHER_CODE = "of other code"  # finished, under another commit
@@ -44,13 +44,19 @@ class Job:
         name: what it is called in lines for the user; unique in a study.
         config: what is trained; its start_from is `needs` where that is given.
         folder: the run's folder.
-        needs: the folder of the run whose weights it starts from.
+        needs: the job whose weights it starts from, or only the folder of that run,
+            which is then taken as it is, whatever its config.
     """
 
     name: str
     config: config.Config
     folder: str
-    needs: str | None = None
+    needs: "Job | str | None" = None
+
+    @property
+    def needed(self) -> str | None:
+        """The folder of the run that has to be finished before."""
+        return self.needs.folder if isinstance(self.needs, Job) else self.needs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +82,10 @@ def look(job: Job) -> Status:
         return Status(State.OTHER_CODE, f"commit {found['commit'][:12]}")
     if record.in_use(job.folder):
         return Status(State.ELSEWHERE)
-    if job.needs is not None and result(job.needs) is None:
-        return Status(State.WAITING, f"for {job.needs}, to be finished first")
+    if why := _stale_start(job):
+        return Status(State.WAITING, f"for {job.needed}, which is stale: {why}")
+    if job.needed is not None and result(job.needed) is None:
+        return Status(State.WAITING, f"for {job.needed}, to be finished first")
     if said := failure(job.folder):
         last = said.strip().splitlines()[-1]
         return Status(State.FAILED, f"{last[:300]} (see {failure_path(job.folder)})")
@@ -97,12 +105,12 @@ def configured(job: Job) -> config.Config:
 
     Folders move, and hosts mount them at different places: the last name counts.
     """
-    if job.needs is None:
+    if job.needed is None:
         return job.config
     begun = _begun(job.folder)
     theirs = (begun and begun.start_from) or ""
-    same = _last_name(theirs) == _last_name(job.needs)
-    return dataclasses.replace(job.config, start_from=theirs if same else job.needs)
+    same = _last_name(theirs) == _last_name(job.needed)
+    return dataclasses.replace(job.config, start_from=theirs if same else job.needed)
 
 
 def _begun(folder: str) -> config.Config | None:
@@ -129,16 +137,32 @@ def _staleness(job: Job) -> str:
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         return f"its run has {'; '.join(found[:3])}{more}"
-    noted = os.path.join(job.folder, "start.json")
-    if job.needs is None or not tf.io.gfile.exists(noted):
+    if why := _changed_start(job):
+        return why
+    why = _stale_start(job)
+    return f"its start {job.needed} is stale: {why}" if why else ""
+
+
+def _stale_start(job: Job) -> str:
+    """What tells the run that the job starts from from what it should be."""
+    if not isinstance(job.needs, Job):
         return ""
-    began, now = json.loads(files.read(noted)), _start(job.needs)
+    status = look(job.needs)
+    return status.why if status.state == State.STALE else ""
+
+
+def _changed_start(job: Job) -> str:
+    """What tells the job's start from what it was when the job began."""
+    noted = os.path.join(job.folder, "start.json")
+    if job.needed is None or not tf.io.gfile.exists(noted):
+        return ""
+    began, now = json.loads(files.read(noted)), _start(job.needed)
     if now is None or "config" not in began:
         return ""
     # Configs and not fingerprints: a knob that is new since then has its default.
     differing = config.differences(_apart(began["config"]), _apart(now["config"]))
     if differing:
-        return f"it started from {job.needs} when that had {'; '.join(differing[:3])}"
+        return f"it started from {job.needed} when that had {'; '.join(differing[:3])}"
     return ""
 
 
@@ -161,14 +185,14 @@ def note_start(job: Job) -> None:
     Several processes may do so at once, before one of them has the lock: they write
     the same, each to a file of its own that then takes the place.
     """
-    if job.needs is None or _saved(job):
+    if job.needed is None or _saved(job):
         return
     path = os.path.join(job.folder, "start.json")
     own = f"{path}.{uuid.uuid4().hex}"
     with files.refusing(path):
         tf.io.gfile.makedirs(job.folder)
         with tf.io.gfile.GFile(own, "w") as file:
-            file.write(json.dumps(_start(job.needs)) + "\n")
+            file.write(json.dumps(_start(job.needed)) + "\n")
         tf.io.gfile.rename(own, path, overwrite=True)
 
 

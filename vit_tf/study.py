@@ -177,12 +177,15 @@ class _Study:
         """Whether another process may finish what this one waits for."""
         if any(status.state == State.ELSEWHERE for status in waiting.values()):
             return True
-        starts = [job.needs for job in self.left.values() if job.needs]
-        return any(
-            record.in_use(start)
-            or (start not in self.own and not job_state.failure(start))
-            for start in starts
-        )
+        return any(self._may_finish(job) for job in self.left.values() if job.needed)
+
+    def _may_finish(self, job: Job) -> bool:
+        """Whether another process may finish the start of a job."""
+        if isinstance(job.needs, Job) and look(job.needs).state == State.STALE:
+            return False
+        if record.in_use(job.needed):
+            return True
+        return job.needed not in self.own and not job_state.failure(job.needed)
 
     def _end(self, waiting: dict[str, Status]) -> None:
         elsewhere = [n for n, s in waiting.items() if s.state == State.ELSEWHERE]
@@ -192,7 +195,7 @@ class _Study:
         for job in self.left.values():
             if job.name in elsewhere:
                 continue
-            if job.needs in busy:
+            if job.needed in busy:
                 busy.add(job.folder)
                 self._say(None, f"{job.name}: {waiting[job.name]}")
             else:
