@@ -2,6 +2,8 @@
 
 import dataclasses
 import enum
+import functools
+import hashlib
 import json
 import os
 import sys
@@ -42,7 +44,8 @@ class Job:
 
     Attributes:
         name: what it is called in lines for the user; unique in a study.
-        config: what is trained; its start_from is `needs` where that is given.
+        config: what is trained; its start_from is `needs` where that is given. One
+            that it has itself may be anybody's run or .npz.
         folder: the run's folder.
         needs: the job whose weights it starts from, or only the folder of that run,
             which is then taken as it is, whatever its config.
@@ -57,6 +60,11 @@ class Job:
     def needed(self) -> str | None:
         """The folder of the run that has to be finished before."""
         return self.needs.folder if isinstance(self.needs, Job) else self.needs
+
+    @property
+    def start(self) -> str | None:
+        """Where the weights lie now that it starts from: a run's folder or an .npz."""
+        return self.needed or self.config.start_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +113,20 @@ def configured(job: Job) -> config.Config:
 
     Folders move, and hosts mount them at different places: the last name counts.
     """
-    if job.needed is None:
+    if job.start is None:
         return job.config
-    begun = _begun(job.folder)
-    theirs = (begun and begun.start_from) or ""
-    same = _last_name(theirs) == _last_name(job.needed)
-    return dataclasses.replace(job.config, start_from=theirs if same else job.needed)
+    theirs = begun_from(job.folder)
+    same = theirs is not None and _last_name(theirs) == _last_name(job.start)
+    return dataclasses.replace(job.config, start_from=theirs if same else job.start)
+
+
+def begun_from(folder: str) -> str | None:
+    """Where the run in a folder says that its weights came from; None: nowhere."""
+    try:
+        begun = _begun(folder)
+    except config.Refused:  # `look` says so
+        return None
+    return begun and begun.start_from
 
 
 def _begun(folder: str) -> config.Config | None:
@@ -122,7 +138,7 @@ def _begun(folder: str) -> config.Config | None:
 
 
 def _last_name(path: str) -> str:
-    return os.path.basename(path.rstrip("/"))
+    return os.path.basename(os.path.normpath(path))
 
 
 def _staleness(job: Job) -> str:
@@ -153,25 +169,59 @@ def _stale_start(job: Job) -> str:
 
 def _changed_start(job: Job) -> str:
     """What tells the job's start from what it was when the job began."""
-    noted = os.path.join(job.folder, "start.json")
-    if job.needed is None or not tf.io.gfile.exists(noted):
+    began = noted_start(job.folder)
+    if job.start is None or began is None:
         return ""
-    began, now = json.loads(files.read(noted)), _start(job.needed)
-    if now is None or "config" not in began:
+    try:
+        now = _identity(job.start)
+    except (tf.errors.OpError, OSError):  # out of reach, which training will say
         return ""
-    # Configs and not fingerprints: a knob that is new since then has its default.
-    differing = config.differences(_apart(began["config"]), _apart(now["config"]))
-    if differing:
-        return f"it started from {job.needed} when that had {'; '.join(differing[:3])}"
-    return ""
+    found = _changes(began, now) if now is not None else []
+    if not found:
+        return ""
+    return f"it started from {job.start} when that had {'; '.join(found[:3])}"
 
 
-def _start(folder: str) -> dict[str, Any] | None:
-    """What identifies the run in a folder as a start; None if it is not finished."""
-    found = result(folder)
-    if found is None:
+def _changes(began: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Lines 'size: 12 against 13' that tell two starts apart, as far as both say."""
+    if "config" in began and "config" in now:
+        # Configs and not fingerprints: a knob that is new since then has its default.
+        return config.differences(_apart(began["config"]), _apart(now["config"]))
+    if ("config" in began) != ("config" in now):
+        kinds = ["a config" if "config" in start else "none" for start in (began, now)]
+        return [" against ".join(kinds)]
+    return [
+        f"{name}: {str(began[name])[:12]} against {str(now[name])[:12]}"
+        for name in ("size", "sha256")
+        if name in began and name in now and began[name] != now[name]
+    ]
+
+
+def _identity(start: str) -> dict[str, Any] | None:
+    """What tells a start from others; None while there is none.
+
+    Of a run its config, of a file its size and, where it is on this machine, a hash of
+    what is in it.
+    """
+    name = _last_name(start)
+    if tf.io.gfile.isdir(start):
+        found = result(start)
+        return None if found is None else {"name": name, "config": found["config"]}
+    if not tf.io.gfile.exists(start):
         return None
-    return {"name": _last_name(folder), "config": found["config"]}
+    size = tf.io.gfile.stat(start).length
+    if "://" in start:
+        return {"name": name, "size": size}
+    digest = _digest(os.path.abspath(start), size, os.stat(start).st_mtime_ns)
+    return {"name": name, "size": size, "sha256": digest}
+
+
+@functools.cache
+def _digest(path: str, size: int, changed: int) -> str:
+    """SHA-256 of a file, read again when its size or its time has changed."""
+    del size, changed
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _apart(cfg: dict[str, Any]) -> config.Config:
@@ -179,20 +229,30 @@ def _apart(cfg: dict[str, Any]) -> config.Config:
     return config.from_json(json.dumps(cfg | {"start_from": None}))
 
 
+def noted_start(folder: str) -> dict[str, Any] | None:
+    """What `note_start` noted in a folder; None if nothing."""
+    path = os.path.join(folder, "start.json")
+    return json.loads(files.read(path)) if tf.io.gfile.exists(path) else None
+
+
 def note_start(job: Job) -> None:
-    """Notes in the folder which run its weights come from, while they may.
+    """Notes in the folder which weights the run starts from, while it may.
 
     Several processes may do so at once, before one of them has the lock: they write
     the same, each to a file of its own that then takes the place.
     """
-    if job.needed is None or _saved(job):
+    if job.start is None or _saved(job):
+        return
+    with files.reading(job.start):
+        found = _identity(job.start)
+    if found is None:  # as training will say
         return
     path = os.path.join(job.folder, "start.json")
     own = f"{path}.{uuid.uuid4().hex}"
     with files.refusing(path):
         tf.io.gfile.makedirs(job.folder)
         with tf.io.gfile.GFile(own, "w") as file:
-            file.write(json.dumps(_start(job.needed)) + "\n")
+            file.write(json.dumps(found) + "\n")
         tf.io.gfile.rename(own, path, overwrite=True)
 
 
