@@ -8,6 +8,7 @@ import pytest
 import tiny
 import warm
 
+from experiments import table, vtab
 from vit_tf import config
 
 TINY = "--experiment=tests/tiny_experiment.py"
@@ -103,6 +104,23 @@ def test_nothing_starts_from_a_stale_run(tmp_path):
         done = _run(*options, choice, "--wait")
         assert done.returncode == 2 and why in done.stderr, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["start.seed0"]
+
+
+def test_the_list_takes_the_starts_that_runs_began_with(tmp_path):
+    first, second, *_ = table.runs(vtab.CELLS, table.Scale.SMALL)
+    first.config.start_from = second.config.start_from = "/elsewhere/w.npz"
+    second.config.optim.lr = 77.0
+    for run in (first, second):
+        _finished(tmp_path / run.name, run.config)
+    options = ["--experiment=experiments/vtab.py", f"--folder={tmp_path}", "--list"]
+    _, one, two, three, *_ = _run(*options).stdout.splitlines()
+    assert "--start_from  of other code" in one
+    assert "stale: its run has optim.lr: 77.0 against" in two
+    assert "start_from:" not in two and three.endswith("--start_from  to do")
+    _, one, *_ = _run(*options, "--start_from=runs/w.npz").stdout.splitlines()
+    assert "of other code" in one
+    _, one, *_ = _run(*options, "--start_from=other.npz").stdout.splitlines()
+    assert "stale: its run has start_from: /elsewhere/w.npz against other.npz" in one
 
 
 @pytest.mark.parametrize(

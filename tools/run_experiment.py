@@ -171,10 +171,10 @@ def _jobs(experiment: table.Experiment, scale: table.Scale, runs: list[table.Run
     root = _FOLDER.value or os.path.join("runs", experiment.name, scale)
     jobs: dict[str, study.Job] = {}  # starts come first
     for run in runs:
-        if run.cell.start_given:
-            run.config.start_from = _START_FROM.value
         needs = jobs[run.starts_from] if run.starts_from else None
         folder = os.path.join(root, run.name)
+        if run.cell.start_given:  # --list may leave it out: then as the run began
+            run.config.start_from = _START_FROM.value or study.begun_from(folder)
         jobs[run.name] = study.Job(run.name, run.config, folder, needs)
     return list(jobs.values())
 
