@@ -87,11 +87,17 @@ def test_records_hold_the_place_and_no_path(study):
     assert [step for step, _ in found["curves"]["loss"]] == [1, 2, 3]
 
 
-def _finished(folder, cfg, commit="0" * 40):
+def _finished(folder, cfg):
     """A run's folder as one that has trained leaves it."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json(cfg))
-    found = {"config": dataclasses.asdict(cfg), "commit": commit}
+    found = {
+        "config": dataclasses.asdict(cfg),
+        "commit": "0" * 40,
+        "dataset": "d 1.0.0",
+    }
+    found |= {"device": "1 CPU", "versions": {}, "metrics": [], "train_seconds": 1.0}
+    found |= dict.fromkeys(("parameters", "steps", "examples_seen"), 1)
     (folder / "result.json").write_text(json.dumps(found))
 
 
@@ -121,6 +127,31 @@ def test_the_list_takes_the_starts_that_runs_began_with(tmp_path):
     assert "of other code" in one
     _, one, *_ = _run(*options, "--start_from=other.npz").stdout.splitlines()
     assert "stale: its run has start_from: /elsewhere/w.npz against other.npz" in one
+
+
+def test_results_are_recorded_with_what_was_given(tmp_path):
+    run, *_ = table.runs(vtab.CELLS, table.Scale.SMALL)
+    done = {}
+    for name in ("w.npz", "other.npz"):
+        weights = tmp_path / name
+        weights.write_text(name)
+        folder = tmp_path / f"from {name}"
+        run.config.start_from = str(weights)
+        _finished(folder / run.name, run.config)
+        noted = {"name": name, "size": len(name), "sha256": name * 9}
+        (folder / run.name / "start.json").write_text(json.dumps(noted))
+        weights.unlink()  # nothing to compare with any more
+        done[name] = _run(
+            *("--experiment=experiments/vtab.py", f"--folder={folder}", "--record"),
+            *(f"--only={run.cell.name}", f"--start_from={weights}"),
+            f"--results={tmp_path / 'results'}",
+        )
+    assert done["w.npz"].returncode == 0, done["w.npz"].stderr
+    (path,) = (tmp_path / "results").rglob("*.json")
+    assert json.loads(path.read_text())["start"]["sha256"] == "w.npz" * 9
+    assert done["other.npz"].returncode == 2
+    said = done["other.npz"].stderr.strip().splitlines()[-1]
+    assert said.startswith(f"error: --record: {path} holds the result from w.npz")
 
 
 @pytest.mark.parametrize(

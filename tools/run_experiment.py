@@ -209,19 +209,28 @@ def _record(experiment, scale, runs: list[table.Run], jobs) -> None:
     from vit_tf import record, study
 
     by_folder = {job.folder: study.result(job.folder) for job in jobs}
+    refused = []
     for run, job in zip(runs, jobs):
         if not study.look(job).state.finished:
             continue
+        given = run.cell.start_given
         found = results.entry(
             experiment.name,
             run,
             scale,
             by_folder[job.folder],
             record.read_rows(job.folder),
-            start=by_folder.get(job.needed),
+            start=study.noted_start(job.folder) if given else by_folder.get(job.needed),
         )
-        path = results.write(_RESULTS.value, found)
+        try:
+            path = results.write(_RESULTS.value, found, start_given=given)
+        except config.Refused as refusal:  # the others are recorded all the same
+            refused.append(str(refusal))
+            continue
         print(f"{run.name}: recorded in {pathlib.PurePath(path)}")
+    if refused:
+        more = f" (and {len(refused) - 1} more like this)" if refused[1:] else ""
+        raise config.Refused(f"{refused[0]}{more}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from vit_tf import config, job_state, record, runtime, train
 
 # So that callers need to know this module only.
 Job, State, Status = job_state.Job, job_state.State, job_state.Status
-look, result, begun_from = job_state.look, job_state.result, job_state.begun_from
+look, result = job_state.look, job_state.result
+begun_from, noted_start = job_state.begun_from, job_state.noted_start
 
 # How often a process that waits looks again.
 WAIT_SECONDS = 10.0
