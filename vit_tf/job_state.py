@@ -9,7 +9,6 @@ import os
 import sys
 import time
 import traceback
-import uuid
 from typing import Any
 
 import tensorflow as tf
@@ -239,7 +238,7 @@ def note_start(job: Job) -> None:
     """Notes in the folder which weights the run starts from, while it may.
 
     Several processes may do so at once, before one of them has the lock: they write
-    the same, each to a file of its own that then takes the place.
+    the same.
     """
     if job.start is None or _saved(job):
         return
@@ -248,12 +247,9 @@ def note_start(job: Job) -> None:
     if found is None:  # as training will say
         return
     path = os.path.join(job.folder, "start.json")
-    own = f"{path}.{uuid.uuid4().hex}"
     with files.refusing(path):
         tf.io.gfile.makedirs(job.folder)
-        with tf.io.gfile.GFile(own, "w") as file:
-            file.write(json.dumps(found) + "\n")
-        tf.io.gfile.rename(own, path, overwrite=True)
+    files.write_whole(path, json.dumps(found) + "\n")
 
 
 def _saved(job: Job) -> list[int]:
