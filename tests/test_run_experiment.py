@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
+import subprocess
+import textwrap
+import time
 
 import pytest
 import tiny
 import warm
 
 from experiments import table, vtab
+from tests import tiny_experiment
 from vit_tf import config
 
 TINY = "--experiment=tests/tiny_experiment.py"
@@ -186,3 +192,46 @@ def test_mistakes_are_one_line(arguments, said):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tiny.ROOT / "x").exists()
+
+
+def _documented_script():
+    """What the container of the Kubernetes example runs."""
+    text = (tiny.ROOT / "docs" / "experiments.md").read_text("utf-8")
+    lines = text.split("        args:\n        - |\n")[1].split("        resources:")[0]
+    return textwrap.dedent(lines)
+
+
+@pytest.mark.parametrize(("code", "signalled"), [(0, False), (2, False), (143, True)])
+def test_the_container_passes_sigterm_on(tmp_path, code, signalled):
+    stub = tmp_path / "python"
+    loop = "touch ready; while true; do sleep 0.05; done" if signalled else ""
+    stub.write_text(
+        "#!/bin/bash\ntrap 'touch saved; exit 143' TERM\n"
+        f'echo "$@" > arguments\n{loop}\nexit {code}\n'
+    )
+    stub.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env["JOB_COMPLETION_INDEX"] = "7"
+    process = subprocess.Popen(
+        ["bash", "-c", _documented_script()], cwd=tmp_path, env=env
+    )
+    if signalled:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == code
+    assert (tmp_path / "saved").exists() == signalled
+    assert "--index=7 --wait" in (tmp_path / "arguments").read_text()
+
+
+@pytest.mark.parametrize("cell", ["start", "goes-on"])
+def test_a_run_of_tools_train_stands_for_one_of_the_list(tmp_path, cell):
+    """With the overrides that docs/experiments.md names, and not without them."""
+    cfg = tiny_experiment.get_config(cell)
+    cfg.train.seed = 1
+    if cell == "goes-on":
+        cfg.start_from = str(tmp_path / "start.seed1")
+    _finished(tmp_path / f"{cell}.seed1", cfg)
+    lines = _run(TINY, f"--folder={tmp_path}", "--list").stdout.splitlines()
+    (line,) = [line for line in lines if re.match(rf"\d+ +{cell}\.seed1 ", line)]
+    assert "of other code" in line
