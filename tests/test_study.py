@@ -281,6 +281,26 @@ def test_waiting_for_what_runs_elsewhere(tmp_path, trained, monkeypatch):
     assert trained == ["a", "b"]
 
 
+def test_what_is_waited_for_is_said_once(tmp_path, trained, monkeypatch, capsys):
+    """Also where nobody runs it, which may last for ever."""
+    sleeps = []
+
+    def sleep(seconds):
+        if seconds == study.WAIT_SECONDS:
+            sleeps.append(seconds)
+            if len(sleeps) == 3:
+                study.run(_job(tmp_path, "a"))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    start, job = _job(tmp_path, "a"), _job(tmp_path, "b")
+    job = study.Job("b", job.config, job.folder, needs=start)
+    assert all(study.run_all([job], wait=True)) and len(sleeps) == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
+    (line,) = said
+    assert line.startswith(f"study: b: waiting: for {tmp_path}/a, to be finished first")
+    assert "; no process seems to run it now" in line
+
+
 def test_a_job_is_not_run_over_several_hosts(tmp_path, trained):
     with pytest.raises(config.Refused, match="train a run over several hosts"):
         study.run(_job(tmp_path, "a"), strategy=runtime.Strategy.MULTI_WORKER)

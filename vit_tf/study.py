@@ -111,6 +111,7 @@ class _Study:
         self.failed_before = {job.name: job_state.failure(job.folder) for job in jobs}
         self.trouble: dict[str, Status] = {}
         self.seconds: list[float] = []
+        self.waits_told: set[str] = set()
 
     def do(self, data_dir: str | None, wait: bool, machine: dict[str, Any]) -> None:
         while True:
@@ -128,6 +129,7 @@ class _Study:
                 if not (wait and self._hope(waiting)):
                     self._end(waiting)
                     return
+                self._say_once(waiting)
                 time.sleep(WAIT_SECONDS)
 
     def _is_over(self, number: int, job: Job, status: Status) -> bool:
@@ -187,6 +189,21 @@ class _Study:
         if record.in_use(job.needed):
             return True
         return job.needed not in self.own and not job_state.failure(job.needed)
+
+    def _say_once(self, waiting: dict[str, Status]) -> None:
+        """Says what is waited for, which may be what nobody runs."""
+        for job in self.left.values():
+            line = f"{job.name}: {waiting[job.name]}"
+            if line in self.waits_told:
+                continue
+            self.waits_told.add(line)
+            start, more = job.needed, ""
+            elsewhere = start and start not in self.own and "://" not in start
+            if elsewhere and not record.in_use(start):
+                more = (
+                    "; no process seems to run it now: start it too, or stop this one"
+                )
+            self._say(None, f"{line}{more}")
 
     def _end(self, waiting: dict[str, Status]) -> None:
         elsewhere = [n for n, s in waiting.items() if s.state == State.ELSEWHERE]
