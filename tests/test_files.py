@@ -24,6 +24,22 @@ def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(config.Refused, match=r"a\.json: No space left .*free some"):
         files.write_whole(str(path), "new")
     assert files.read(str(path)) == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_several_may_write_one_file_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    rename = files.tf.io.gfile.rename
+
+    def slow(*arguments, **options):
+        monkeypatch.setattr(files.tf.io.gfile, "rename", rename)
+        files.write_whole(str(path), "another's")  # between our write and our rename
+        rename(*arguments, **options)
+
+    monkeypatch.setattr(files.tf.io.gfile, "rename", slow)
+    files.write_whole(str(path), "ours")
+    assert files.read(str(path)) == "ours"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_append_and_remove(tmp_path):

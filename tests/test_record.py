@@ -80,6 +80,19 @@ def test_a_folder_is_claimed_when_the_run_begins(tmp_path):
     assert "optim.lr: 0.001 against 0.5; train.seed: 0 against 3" in str(caught.value)
 
 
+def test_what_killed_processes_left_unfinished_is_removed(tmp_path):
+    own = "0123456789abcdef" * 2
+    left = [f"config.json.{own}.unfinished", "metrics.jsonl.unfinished"]
+    others = [f"start.json.{own}.unfinished", "config.json.mine.unfinished"]
+    for name in left + others:
+        (tmp_path / name).write_text("{")
+    with record.Run(str(tmp_path), config.Config()) as run:
+        assert record.read_rows(str(tmp_path)) == [] and run.result() is None
+        run.begin(0, data=DATA)
+    found = {path.name for path in tmp_path.iterdir()}
+    assert not found & set(left) and found >= set(others)
+
+
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(config.Refused, match=r"config\.json cannot be read"):

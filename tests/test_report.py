@@ -148,6 +148,64 @@ def test_paths_of_a_machine_are_not_recorded(tmp_path, where):
     assert not list(tmp_path.iterdir())
 
 
+GIVEN = table.cells(
+    table.Cell("a", tiny_experiment.CELLS["start"].make, start_given=True, seeds=2),
+    table.Cell("b", tiny_experiment.CELLS["start"].make, start_given=True, note="B"),
+)
+
+
+def _record_given(root, index, name, digest=None, cells=GIVEN):
+    """Records a run that began with weights which the user named."""
+    run = table.runs(cells, table.Scale.SMALL)[index]
+    run.config.start_from = f"/somewhere/{name}"
+    noted = None if digest is None else {"name": name, "size": 1, "sha256": digest}
+    result = _result(run, 0.5)
+    scale = table.Scale.SMALL
+    found = results.entry("tiny", run, scale, result, ROWS, start=noted)
+    return results.write(str(root), found, start_given=True)
+
+
+def test_tables_name_given_starts_and_mark_different_ones(tmp_path):
+    for index in range(3):
+        _record_given(tmp_path, index, "w.npz", "01234567" * 8)
+    section = _section(tmp_path, GIVEN)
+    label = "w.npz (sha256 01234567)"
+    notes = [row[-1] for row in result_tables.rows(section)]
+    assert notes == [f"from {label}", f"B; from {label}"]
+    assert result_tables.facts(section)[1:] == [f"small: started from {label}"]
+
+    for path in tmp_path.rglob("a.small.seed1.json"):
+        path.unlink()
+    _record_given(tmp_path, 1, "other.npz")
+    section = _section(tmp_path, GIVEN)
+    first, second = (row[-1] for row in result_tables.rows(section))
+    assert first == f"DIFFERENT STARTS: other.npz, {label}"
+    assert second == f"B; from {label}"
+    (line,) = result_tables.facts(section)[1:]
+    assert line.startswith("small: DIFFERENT STARTS, so the rows do not compare: ")
+    assert line.endswith(f": other.npz: a; {label}: a, b")
+
+
+def test_results_of_another_start_replace_only_stale_ones(tmp_path):
+    path = _record_given(tmp_path, 0, "w.npz")
+    _record_given(tmp_path, 0, "w.npz", "0" * 64)  # the same, and now its content
+    before = path.read_text()
+    for name, digest in (("other.npz", None), ("w.npz", "1" * 64)):
+        with pytest.raises(config.Refused) as refusal:
+            _record_given(tmp_path, 0, name, digest)
+        said = str(refusal.value)
+        assert "holds the result from w.npz (sha256 00000000)" in said
+        assert f"this one is from {name}" in said and "remove that file" in said
+        assert path.read_text() == before
+
+    def changed(scale):
+        return tiny.make(train__length=4, optim__lr=1)
+
+    cells = table.cells(table.Cell("a", changed, start_given=True))
+    _record_given(tmp_path, 0, "other.npz", cells=cells)
+    assert json.loads(path.read_text())["start"]["name"] == "other.npz"
+
+
 def test_curves_are_thinned_to_means():
     rows = [{"step": k, "loss": float(k)} for k in range(1, 1002)]
     rows.append({"step": 1001, "split": "test", "name": "accuracy", "value": 0.5})

@@ -1,11 +1,21 @@
 """Experiments from the command line: lists, runs, records, and mistakes in a line."""
 
+import dataclasses
 import json
+import os
 import re
+import signal
+import subprocess
+import textwrap
+import time
 
 import pytest
 import tiny
 import warm
+
+from experiments import table, vtab
+from tests import tiny_experiment
+from vit_tf import config
 
 TINY = "--experiment=tests/tiny_experiment.py"
 QUICKSTART = "--experiment=experiments/quickstart.py"
@@ -83,6 +93,73 @@ def test_records_hold_the_place_and_no_path(study):
     assert [step for step, _ in found["curves"]["loss"]] == [1, 2, 3]
 
 
+def _finished(folder, cfg):
+    """A run's folder as one that has trained leaves it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.to_json(cfg))
+    found = {
+        "config": dataclasses.asdict(cfg),
+        "commit": "0" * 40,
+        "dataset": "d 1.0.0",
+    }
+    found |= {"device": "1 CPU", "versions": {}, "metrics": [], "train_seconds": 1.0}
+    found |= dict.fromkeys(("parameters", "steps", "examples_seen"), 1)
+    (folder / "result.json").write_text(json.dumps(found))
+
+
+def test_nothing_starts_from_a_stale_run(tmp_path):
+    _finished(tmp_path / "start.seed0", tiny.make(train__length=3, optim__lr=1))
+    options = [TINY, "--scale=smoke", f"--folder={tmp_path}"]
+    why = f"waiting: for {tmp_path}/start.seed0, which is stale: its run has optim.lr"
+    assert _run(*options, "--list").stdout.count(why) == 2
+    for choice in ("--index=1", "--only=goes-on"):
+        done = _run(*options, choice, "--wait")
+        assert done.returncode == 2 and why in done.stderr, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["start.seed0"]
+
+
+def test_the_list_takes_the_starts_that_runs_began_with(tmp_path):
+    first, second, *_ = table.runs(vtab.CELLS, table.Scale.SMALL)
+    first.config.start_from = second.config.start_from = "/elsewhere/w.npz"
+    second.config.optim.lr = 77.0
+    for run in (first, second):
+        _finished(tmp_path / run.name, run.config)
+    options = ["--experiment=experiments/vtab.py", f"--folder={tmp_path}", "--list"]
+    _, one, two, three, *_ = _run(*options).stdout.splitlines()
+    assert "--start_from  of other code" in one
+    assert "stale: its run has optim.lr: 77.0 against" in two
+    assert "start_from:" not in two and three.endswith("--start_from  to do")
+    _, one, *_ = _run(*options, "--start_from=runs/w.npz").stdout.splitlines()
+    assert "of other code" in one
+    _, one, *_ = _run(*options, "--start_from=other.npz").stdout.splitlines()
+    assert "stale: its run has start_from: /elsewhere/w.npz against other.npz" in one
+
+
+def test_results_are_recorded_with_what_was_given(tmp_path):
+    run, *_ = table.runs(vtab.CELLS, table.Scale.SMALL)
+    done = {}
+    for name in ("w.npz", "other.npz"):
+        weights = tmp_path / name
+        weights.write_text(name)
+        folder = tmp_path / f"from {name}"
+        run.config.start_from = str(weights)
+        _finished(folder / run.name, run.config)
+        noted = {"name": name, "size": len(name), "sha256": name * 9}
+        (folder / run.name / "start.json").write_text(json.dumps(noted))
+        weights.unlink()  # nothing to compare with any more
+        done[name] = _run(
+            *("--experiment=experiments/vtab.py", f"--folder={folder}", "--record"),
+            *(f"--only={run.cell.name}", f"--start_from={weights}"),
+            f"--results={tmp_path / 'results'}",
+        )
+    assert done["w.npz"].returncode == 0, done["w.npz"].stderr
+    (path,) = (tmp_path / "results").rglob("*.json")
+    assert json.loads(path.read_text())["start"]["sha256"] == "w.npz" * 9
+    assert done["other.npz"].returncode == 2
+    said = done["other.npz"].stderr.strip().splitlines()[-1]
+    assert said.startswith(f"error: --record: {path} holds the result from w.npz")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -115,3 +192,46 @@ def test_mistakes_are_one_line(arguments, said):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tiny.ROOT / "x").exists()
+
+
+def _documented_script():
+    """What the container of the Kubernetes example runs."""
+    text = (tiny.ROOT / "docs" / "experiments.md").read_text("utf-8")
+    lines = text.split("        args:\n        - |\n")[1].split("        resources:")[0]
+    return textwrap.dedent(lines)
+
+
+@pytest.mark.parametrize(("code", "signalled"), [(0, False), (2, False), (143, True)])
+def test_the_container_passes_sigterm_on(tmp_path, code, signalled):
+    stub = tmp_path / "python"
+    loop = "touch ready; while true; do sleep 0.05; done" if signalled else ""
+    stub.write_text(
+        "#!/bin/bash\ntrap 'touch saved; exit 143' TERM\n"
+        f'echo "$@" > arguments\n{loop}\nexit {code}\n'
+    )
+    stub.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env["JOB_COMPLETION_INDEX"] = "7"
+    process = subprocess.Popen(
+        ["bash", "-c", _documented_script()], cwd=tmp_path, env=env
+    )
+    if signalled:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == code
+    assert (tmp_path / "saved").exists() == signalled
+    assert "--index=7 --wait" in (tmp_path / "arguments").read_text()
+
+
+@pytest.mark.parametrize("cell", ["start", "goes-on"])
+def test_a_run_of_tools_train_stands_for_one_of_the_list(tmp_path, cell):
+    """With the overrides that docs/experiments.md names, and not without them."""
+    cfg = tiny_experiment.get_config(cell)
+    cfg.train.seed = 1
+    if cell == "goes-on":
+        cfg.start_from = str(tmp_path / "start.seed1")
+    _finished(tmp_path / f"{cell}.seed1", cfg)
+    lines = _run(TINY, f"--folder={tmp_path}", "--list").stdout.splitlines()
+    (line,) = [line for line in lines if re.match(rf"\d+ +{cell}\.seed1 ", line)]
+    assert "of other code" in line

@@ -1,5 +1,6 @@
 """Each job is done once, whatever is killed, fails, or runs beside it."""
 
+import hashlib
 import json
 import pathlib
 import re
@@ -140,6 +141,91 @@ def test_a_run_whose_start_has_changed_is_stale(tmp_path, trained):
     assert f"it started from {tmp_path}/a when that had optim.lr: 0.003" in said
 
 
+def test_nothing_starts_from_a_stale_run(tmp_path, trained, monkeypatch):
+    study.run_all([_job(tmp_path, "a")])
+    start = _job(tmp_path, "a", optim__lr=1)
+    job = study.Job("b", tiny.make(), str(tmp_path / "b"), needs=start)
+    last = study.Job("c", tiny.make(), str(tmp_path / "c"), needs=job)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits"))
+    for attempt in (
+        lambda: study.run(job),
+        lambda: study.run_all([start, job, last]),
+        lambda: study.run_all([start, job], index=1, wait=True),
+    ):
+        with pytest.raises(config.Refused) as refusal:
+            attempt()
+        said = str(refusal.value)
+        assert f"b: waiting: for {tmp_path}/a, which is stale: its run has" in said
+        assert "optim.lr: 0.003 against 1.0" in said and "\n" not in said
+    assert trained == ["a"]
+
+
+def test_what_came_from_a_stale_run_is_stale_too(tmp_path, trained):
+    def chain(**changes):
+        jobs = [_job(tmp_path, "a", **changes)]
+        for name in "bc":
+            folder = str(tmp_path / name)
+            jobs.append(study.Job(name, tiny.make(), folder, needs=jobs[-1]))
+        return jobs
+
+    study.run_all(chain())
+    assert _states(chain()) == ["done"] * 3
+    _, b, c = (str(study.look(job)) for job in chain(optim__lr=1))
+    assert b.startswith(f"stale: its start {tmp_path}/a is stale: its run has optim.lr")
+    assert c.startswith(f"stale: its start {tmp_path}/b is stale: its start")
+
+
+def _given(root, name, start) -> study.Job:
+    """A job whose config itself names its start."""
+    return study.Job(name, tiny.make(start_from=start), str(root / name))
+
+
+def test_a_file_that_a_run_starts_from_is_known_by_its_content(tmp_path, trained):
+    weights = tmp_path / "w.npz"
+    weights.write_bytes(b"one")
+    job = _given(tmp_path, "a", weights)
+    study.run_all([job])
+    noted = json.loads((tmp_path / "a" / "start.json").read_text())
+    assert noted["name"] == "w.npz" and noted["size"] == 3
+    assert noted["sha256"] == hashlib.sha256(b"one").hexdigest()
+    assert _states([job]) == ["done"]
+    for content, said in (
+        (b"three", "size: 3 against 5"),
+        (b"two", "sha256: 7692c3ad"),
+    ):
+        weights.write_bytes(content)
+        said = f"stale: it started from {weights} when that had {said}"
+        assert str(study.look(job)).startswith(said)
+    weights.unlink()  # nothing says that the run is not what it should be
+    assert _states([job]) == ["done"]
+
+
+def test_a_given_run_is_known_by_its_config(tmp_path, trained):
+    job = _given(tmp_path, "b", f"{tmp_path}/a/")
+    study.run_all([_job(tmp_path, "a"), job])
+    assert _states([job]) == ["done"]
+    for name in ("config.json", "result.json"):
+        (tmp_path / "a" / name).unlink()
+    assert _states([job]) == ["done"]
+    study.run_all([_job(tmp_path, "a", optim__lr=1)])
+    assert "a/ when that had optim.lr: 0.003 against 1.0" in str(study.look(job))
+
+
+def test_a_given_start_may_be_named_in_other_ways(tmp_path, trained, monkeypatch):
+    study.run_all([_job(tmp_path, "a")])
+    monkeypatch.chdir(tmp_path)
+    begun = tiny.make(start_from=f"{tmp_path}/a")
+    with record.Run(str(tmp_path / "b"), begun) as run:
+        run.begin(0, data={})
+    study.run_all([_given(tmp_path, "b", "./a/")])
+    assert study.result("b")["config"]["start_from"] == f"{tmp_path}/a"
+    names = (f"{tmp_path}/a", f"{tmp_path}/a/", "a", "a/", "a/.", "/mnt/elsewhere/a")
+    for name in names:
+        assert _states([_given(tmp_path, "b", name)]) == ["done"], name
+    other = str(study.look(_given(tmp_path, "b", "c")))
+    assert f"stale: its run has start_from: {tmp_path}/a against c" in other
+
+
 def test_a_knob_that_is_new_since_then_makes_nothing_stale(tmp_path, trained):
     job = _job(tmp_path, "b", needs="a")
     study.run_all([_job(tmp_path, "a"), job])
@@ -193,6 +279,26 @@ def test_waiting_for_what_runs_elsewhere(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(time, "sleep", sleep)
     assert all(study.run_all(jobs, wait=True))
     assert trained == ["a", "b"]
+
+
+def test_what_is_waited_for_is_said_once(tmp_path, trained, monkeypatch, capsys):
+    """Also where nobody runs it, which may last for ever."""
+    sleeps = []
+
+    def sleep(seconds):
+        if seconds == study.WAIT_SECONDS:
+            sleeps.append(seconds)
+            if len(sleeps) == 3:
+                study.run(_job(tmp_path, "a"))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    start, job = _job(tmp_path, "a"), _job(tmp_path, "b")
+    job = study.Job("b", job.config, job.folder, needs=start)
+    assert all(study.run_all([job], wait=True)) and len(sleeps) == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
+    (line,) = said
+    assert line.startswith(f"study: b: waiting: for {tmp_path}/a, to be finished first")
+    assert "; no process seems to run it now" in line
 
 
 def test_a_job_is_not_run_over_several_hosts(tmp_path, trained):

@@ -114,7 +114,12 @@ def _row(section: Section, cell: table.Cell, scale: table.Scale | None) -> list[
         if _has_paper(section, metric):
             row.append(f"{cell.paper[metric]:g}" if metric in cell.paper else NOTHING)
         row.append(_ours(places, metric, percent=heading.endswith("[%]")))
-    return [*row, cell.note]
+    notes = [cell.note] * bool(cell.note)
+    if cell.start_given and places:
+        labels = sorted({results.start_label(place.entry) for place in places})
+        mark = "DIFFERENT STARTS: " if len(labels) > 1 else "from "
+        notes.append(f"{mark}{', '.join(label or 'no start' for label in labels)}")
+    return [*row, "; ".join(notes)]
 
 
 def _has_paper(section: Section, metric: str) -> bool:
@@ -152,7 +157,21 @@ def facts(section: Section) -> list[str]:
             f"{_all(e['dataset'] for e in entries)}; {_all(versions)}; commit "
             f"{_all(_short(e['commit']) for e in entries)}"
         )
+        lines += _starts(scale, places)
     return lines
+
+
+def _starts(scale: table.Scale, places: Sequence[results.Place]) -> list[str]:
+    """A line that names the given start of a table, or warns that there are several."""
+    cells: dict[str, set[str]] = {}
+    for place in places:
+        if place.filled and place.run.cell.start_given:
+            label = results.start_label(place.entry) or "no start"
+            cells.setdefault(label, set()).add(place.run.cell.name)
+    if len(cells) < 2:
+        return [f"{scale}: started from {label}" for label in cells]
+    named = "; ".join(f"{label}: {_all(of)}" for label, of in sorted(cells.items()))
+    return [f"{scale}: DIFFERENT STARTS, so the rows do not compare: {named}"]
 
 
 def _short(commit: str) -> str:

@@ -72,16 +72,20 @@ def entry(
         scale: at which scale.
         result: its result.json.
         rows: its metrics.jsonl.
-        start: the result.json of the run that it starts from.
+        start: what is known of its start: the result.json of that run, or what
+            `job_state.note_start` noted of any start.
     """
     cfg = _parsed(result["config"])
     begun = None
     if cfg.start_from is not None:
         begun = {
-            "name": run.starts_from or os.path.basename(cfg.start_from.rstrip("/"))
+            "name": run.starts_from
+            or os.path.basename(os.path.normpath(cfg.start_from))
         }
-        if start is not None:
-            begun["config"] = dataclasses.asdict(_apart(_parsed(start["config"])))
+        known = start or {}
+        if "config" in known:
+            begun["config"] = dataclasses.asdict(_apart(_parsed(known["config"])))
+        begun |= {name: known[name] for name in ("size", "sha256") if name in known}
     cfg = _apart(cfg)
     return {
         "experiment": experiment,
@@ -96,11 +100,20 @@ def entry(
     }
 
 
-def write(root: str, found: Mapping[str, Any]) -> pathlib.Path:
+def write(
+    root: str, found: Mapping[str, Any], *, start_given: bool = False
+) -> pathlib.Path:
     """Writes an entry to its place; a line for each field, so that git shows which.
 
+    Args:
+        root: the folder of recorded results.
+        found: from `entry`.
+        start_given: whether its start is the user's choice and not the experiment's:
+            results that hold are then kept from those of another start.
+
     Raises:
-        config.Refused: a path of this machine is in it.
+        config.Refused: a path of this machine is in it, or what is recorded there
+            still holds but was started from other weights.
     """
     for name, text in _texts(found):
         if os.path.isabs(text) or text.startswith("~") or "://" in text:
@@ -111,10 +124,25 @@ def write(root: str, found: Mapping[str, Any]) -> pathlib.Path:
     path = pathlib.Path(root) / _name(
         found["experiment"], found["cell"], found["scale"], found["seed"]
     )
+    if start_given:
+        _check_start(path, found)
     lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return path
+
+
+def start_label(found: Mapping[str, Any]) -> str:
+    """The start of a recorded run as 'ViT-B_16.npz (sha256 0123abcd)'; empty: none."""
+    start = found["start"]
+    if start is None:
+        return ""
+    if "config" in start:
+        return (
+            f"{start['name']} (config {config.fingerprint(_parsed(start['config']))})"
+        )
+    more = f" (sha256 {start['sha256'][:8]})" if "sha256" in start else ""
+    return f"{start['name']}{more}"
 
 
 def places(
@@ -162,6 +190,40 @@ def _parsed(cfg: Mapping[str, Any]) -> config.Config:
 def _apart(cfg: config.Config) -> config.Config:
     """Without the place where its start lies; which it is stands beside it."""
     return dataclasses.replace(cfg, start_from=None)
+
+
+def _check_start(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+    """Refuses to put results from one start in the place of those from another."""
+    if not path.exists():
+        return
+    recorded = json.loads(path.read_text())
+    try:
+        theirs = _parsed(recorded["config"])
+    except config.Refused:  # of another form, so stale
+        return
+    if config.differences(theirs, _parsed(found["config"])):
+        return  # stale
+    if not _other_start(recorded["start"], found["start"]):
+        return
+    raise config.Refused(
+        f"--record: {path} holds the result from {start_label(recorded) or 'no start'}, "
+        f"this one is from {start_label(found) or 'no start'}; remove that file to "
+        "replace it, or record elsewhere with --results=PATH"
+    )
+
+
+def _other_start(
+    ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None
+) -> bool:
+    """Whether two starts differ in what is known of both."""
+    if ours is None or theirs is None:
+        return ours is not theirs
+    if "config" in ours and "config" in theirs:
+        pair = _parsed(ours["config"]), _parsed(theirs["config"])
+        if config.differences(*pair):
+            return True
+    names = ("name", "size", "sha256")
+    return any(n in ours and n in theirs and ours[n] != theirs[n] for n in names)
 
 
 def _staleness(

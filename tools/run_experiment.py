@@ -169,15 +169,14 @@ def _jobs(experiment: table.Experiment, scale: table.Scale, runs: list[table.Run
     from vit_tf import study
 
     root = _FOLDER.value or os.path.join("runs", experiment.name, scale)
-    jobs = []
+    jobs: dict[str, study.Job] = {}  # starts come first
     for run in runs:
-        if run.cell.start_given:
-            run.config.start_from = _START_FROM.value
-        needs = os.path.join(root, run.starts_from) if run.starts_from else None
-        jobs.append(
-            study.Job(run.name, run.config, os.path.join(root, run.name), needs)
-        )
-    return jobs
+        needs = jobs[run.starts_from] if run.starts_from else None
+        folder = os.path.join(root, run.name)
+        if run.cell.start_given:  # --list may leave it out: then as the run began
+            run.config.start_from = _START_FROM.value or study.begun_from(folder)
+        jobs[run.name] = study.Job(run.name, run.config, folder, needs)
+    return list(jobs.values())
 
 
 def _print_list(runs: list[table.Run], jobs) -> None:
@@ -210,19 +209,28 @@ def _record(experiment, scale, runs: list[table.Run], jobs) -> None:
     from vit_tf import record, study
 
     by_folder = {job.folder: study.result(job.folder) for job in jobs}
+    refused = []
     for run, job in zip(runs, jobs):
         if not study.look(job).state.finished:
             continue
+        given = run.cell.start_given
         found = results.entry(
             experiment.name,
             run,
             scale,
             by_folder[job.folder],
             record.read_rows(job.folder),
-            start=by_folder.get(job.needs),
+            start=study.noted_start(job.folder) if given else by_folder.get(job.needed),
         )
-        path = results.write(_RESULTS.value, found)
+        try:
+            path = results.write(_RESULTS.value, found, start_given=given)
+        except config.Refused as refusal:  # the others are recorded all the same
+            refused.append(str(refusal))
+            continue
         print(f"{run.name}: recorded in {pathlib.PurePath(path)}")
+    if refused:
+        more = f" (and {len(refused) - 1} more like this)" if refused[1:] else ""
+        raise config.Refused(f"{refused[0]}{more}")
 
 
 if __name__ == "__main__":

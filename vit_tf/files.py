@@ -1,7 +1,10 @@
 """Files that are whole or not there, on any path that tf.io.gfile opens."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -15,11 +18,31 @@ def read(path: str) -> str:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Writes a text file so that nobody sees it half done."""
+    """Writes a text file so that nobody sees it half done.
+
+    Several processes may do so at once: each writes under a name of its own first, and
+    the last rename holds. One that is killed leaves that name, which nobody reads.
+    """
+    own = f"{path}.{uuid.uuid4().hex}.unfinished"
     with refusing(path):
-        with tf.io.gfile.GFile(f"{path}.unfinished", "w") as file:
-            file.write(text)
-        tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+        try:
+            with tf.io.gfile.GFile(own, "w") as file:
+                file.write(text)
+            tf.io.gfile.rename(own, path, overwrite=True)
+        except BaseException:
+            with contextlib.suppress(tf.errors.OpError, OSError):
+                tf.io.gfile.remove(own)
+            raise
+
+
+def remove_unfinished(folder: str, names: Sequence[str]) -> None:
+    """Removes what killed processes left of files that nobody else is writing now."""
+    either = "|".join(map(re.escape, names))
+    left = re.compile(rf"({either})(\.[0-9a-f]{{32}})?\.unfinished")
+    with refusing(folder):
+        for name in tf.io.gfile.listdir(folder):
+            if left.fullmatch(name):
+                tf.io.gfile.remove(os.path.join(folder, name))
 
 
 def append(path: str, text: str) -> None:

@@ -38,6 +38,9 @@ TIMING_FIELDS = ("images_per_second", "seconds")
 
 _SMALLER_IS_BETTER = ("loss", "nll", "ece")
 
+# Files that only the process with the lock writes.
+_OWN_FILES = ("config.json", "data.json", "metrics.jsonl", "result.json")
+
 # Without a terminal a line is printed at most this often.
 _LINE_SECONDS = 10.0
 
@@ -109,6 +112,7 @@ class Run:
         commit()  # kept from now on, as the checkout may change while it trains
         if step:
             self._check_data(data)
+        files.remove_unfinished(self.workdir, _OWN_FILES)
         files.write_whole(self.path("config.json"), config.to_json(self.config))
         files.write_whole(self.path("data.json"), json.dumps(data, indent=2) + "\n")
         kept = [

@@ -17,6 +17,7 @@ from vit_tf import config, job_state, record, runtime, train
 # So that callers need to know this module only.
 Job, State, Status = job_state.Job, job_state.State, job_state.Status
 look, result = job_state.look, job_state.result
+begun_from, noted_start = job_state.begun_from, job_state.noted_start
 
 # How often a process that waits looks again.
 WAIT_SECONDS = 10.0
@@ -110,6 +111,7 @@ class _Study:
         self.failed_before = {job.name: job_state.failure(job.folder) for job in jobs}
         self.trouble: dict[str, Status] = {}
         self.seconds: list[float] = []
+        self.waits_told: set[str] = set()
 
     def do(self, data_dir: str | None, wait: bool, machine: dict[str, Any]) -> None:
         while True:
@@ -127,6 +129,7 @@ class _Study:
                 if not (wait and self._hope(waiting)):
                     self._end(waiting)
                     return
+                self._say_once(waiting)
                 time.sleep(WAIT_SECONDS)
 
     def _is_over(self, number: int, job: Job, status: Status) -> bool:
@@ -177,12 +180,30 @@ class _Study:
         """Whether another process may finish what this one waits for."""
         if any(status.state == State.ELSEWHERE for status in waiting.values()):
             return True
-        starts = [job.needs for job in self.left.values() if job.needs]
-        return any(
-            record.in_use(start)
-            or (start not in self.own and not job_state.failure(start))
-            for start in starts
-        )
+        return any(self._may_finish(job) for job in self.left.values() if job.needed)
+
+    def _may_finish(self, job: Job) -> bool:
+        """Whether another process may finish the start of a job."""
+        if isinstance(job.needs, Job) and look(job.needs).state == State.STALE:
+            return False
+        if record.in_use(job.needed):
+            return True
+        return job.needed not in self.own and not job_state.failure(job.needed)
+
+    def _say_once(self, waiting: dict[str, Status]) -> None:
+        """Says what is waited for, which may be what nobody runs."""
+        for job in self.left.values():
+            line = f"{job.name}: {waiting[job.name]}"
+            if line in self.waits_told:
+                continue
+            self.waits_told.add(line)
+            start, more = job.needed, ""
+            elsewhere = start and start not in self.own and "://" not in start
+            if elsewhere and not record.in_use(start):
+                more = (
+                    "; no process seems to run it now: start it too, or stop this one"
+                )
+            self._say(None, f"{line}{more}")
 
     def _end(self, waiting: dict[str, Status]) -> None:
         elsewhere = [n for n, s in waiting.items() if s.state == State.ELSEWHERE]
@@ -192,7 +213,7 @@ class _Study:
         for job in self.left.values():
             if job.name in elsewhere:
                 continue
-            if job.needs in busy:
+            if job.needed in busy:
                 busy.add(job.folder)
                 self._say(None, f"{job.name}: {waiting[job.name]}")
             else:
