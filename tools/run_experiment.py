@@ -63,9 +63,6 @@ _TPU = flags.DEFINE_string(
     "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
 )
 
-# Exit code after a signal that stopped the study, so that schedulers start it again.
-_STOPPED = 143
-
 
 def main() -> None:
     experiment = command.load_experiment(_EXPERIMENT.value)
@@ -98,7 +95,7 @@ def main() -> None:
         for job, result in zip(chosen, found):
             _print_result(job.name, result)
         if any(study.look(job).state.ready for job in chosen):
-            raise SystemExit(_STOPPED)
+            raise SystemExit(command.STOPPED)
     finally:  # what is finished is recorded, whatever failed
         if _RECORD.value:
             _record(experiment, scale, runs, jobs)
