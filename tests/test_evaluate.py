@@ -81,8 +81,8 @@ def test_the_command_repeats_the_numbers_of_the_run(evaluated, data_dir, tmp_pat
         assert len(score["values"]) == 2
 
 
-def test_an_npz_of_the_run_has_the_same_numbers(evaluated, data_dir):
-    path = evaluated / "weights.npz"
+def test_an_npz_of_the_run_has_the_same_numbers(evaluated, data_dir, tmp_path):
+    path = shutil.copy(evaluated / "weights.npz", tmp_path)
     asked = ("accuracy", "top5_accuracy", "class_accuracy", "nll", "ece", "fewshot")
     report = _evaluate(path, data_dir, asked=asked, few_shot=SHOTS)
     want = _own(evaluated)
@@ -91,6 +91,11 @@ def test_an_npz_of_the_run_has_the_same_numbers(evaluated, data_dir):
     assert report["config"] is None and report["eval_crop"] == "resize"
     with pytest.raises(config.Refused, match="loss: .*weights.npz does not say"):
         _evaluate(path, data_dir, asked=("loss",))
+
+
+def test_the_weights_in_a_runs_folder_are_the_run(evaluated, data_dir):
+    report = _evaluate(evaluated / "weights.npz", data_dir, asked=("loss",))
+    assert _numbers(report).items() <= _own(evaluated).items()
 
 
 def test_a_run_is_shown_images_as_it_was(evaluated, data_dir, tmp_path):

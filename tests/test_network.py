@@ -21,6 +21,14 @@ from vit_tf.models import weights
 EVERY = pytest.mark.parametrize("kind", twins.TWINS)
 
 
+def _slow_but(*kinds):
+    """Every kind; those that are not named repeat what these do, and are slow."""
+    marks = {kind: [] if kind in kinds else pytest.mark.slow for kind in twins.TWINS}
+    return pytest.mark.parametrize(
+        "kind", [pytest.param(kind, marks=mark) for kind, mark in marks.items()]
+    )
+
+
 @functools.cache
 def _twin(kind):
     return twins.filled(twins.TWINS[kind]())
@@ -62,7 +70,7 @@ def test_no_parameter_is_dead_and_no_gradient_is_infinite(kind):
         assert np.abs(gradient).max() > 0, variable.path
 
 
-@EVERY
+@_slow_but("token", "map", "relative", "axial", "resnet")
 def test_xla_gives_the_same_logits_and_gradients(kind):
     network = _twin(kind)
 
@@ -149,11 +157,12 @@ def _gradients(network, images, **options):
 # XLA takes its time over the larger ones.
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(kind, {}) for kind in ("token", "hybrid", "axial", "resnet")]
-    + [("token", {"jit_compile": True})]
+    [("resnet", {}), ("token", {"jit_compile": True})]
     + [
-        pytest.param(kind, {"jit_compile": True}, marks=pytest.mark.slow)
-        for kind in ("hybrid", "axial", "resnet")
+        pytest.param(kind, options, marks=pytest.mark.slow)
+        for kind in ("token", "hybrid", "axial", "resnet")
+        for options in ({}, {"jit_compile": True})
+        if (kind, bool(options)) not in (("resnet", False), ("token", True))
     ],
 )
 def test_remat_computes_the_same(kind, options):
@@ -271,7 +280,7 @@ assert "tensorflow" not in sys.modules
 
 
 # The others are slow together.
-_KINDS = ("token", "hybrid")
+_KINDS = ("token",)
 _OTHERS = tuple(kind for kind in twins.TWINS if kind not in _KINDS)
 
 
