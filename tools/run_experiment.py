@@ -13,7 +13,7 @@ import pathlib
 from absl import flags
 
 from experiments import table
-from tools import command, results
+from tools import command, devices, results
 from vit_tf import config
 
 _EXPERIMENT = flags.DEFINE_string(
@@ -28,11 +28,6 @@ _SCALE = flags.DEFINE_enum(
 _FOLDER = flags.DEFINE_string(
     "folder", None, "Where the runs go; by default runs/EXPERIMENT/SCALE."
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
 _LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
 _INDEX = flags.DEFINE_integer(
     "index", None, "Do only this run, by its number in --list."
@@ -43,25 +38,10 @@ _START_FROM = flags.DEFINE_string(
     None,
     "A released .npz or a finished run's folder, for cells that start from one.",
 )
-_WAIT = flags.DEFINE_bool(
-    "wait", False, "Stay until runs of other processes, that others need, are finished."
-)
 _RECORD = flags.DEFINE_bool(
     "record", False, "Copy finished runs' results to --results, for tools.report."
 )
 _RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recorded.")
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored"],
-    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
-)
-_TPU = flags.DEFINE_string(
-    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
-)
 
 
 def main() -> None:
@@ -71,13 +51,12 @@ def main() -> None:
     _override(runs)
     _check_choice(experiment, runs)
     command.load_tensorflow()
-    from vit_tf import runtime, study
+    from vit_tf import study
 
     jobs = _jobs(experiment, scale, runs)
     if _LIST.value:
         _print_list(runs, jobs)
         return
-    strategy = "tpu" if _TPU.value else _STRATEGY.value
     chosen = [
         job
         for run, job in zip(runs, jobs)
@@ -86,11 +65,9 @@ def main() -> None:
     try:
         found = study.run_all(
             chosen,
-            data_dir=_DATA_DIR.value,
-            wait=_WAIT.value,
-            strategy=runtime.Strategy(strategy),
-            num_devices=_NUM_DEVICES.value,
-            tpu=_TPU.value or "local",
+            data_dir=devices.DATA_DIR.value,
+            wait=devices.WAIT.value,
+            **devices.chosen(),
         )
         for job, result in zip(chosen, found):
             _print_result(job.name, result)

@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from tools import command
+from tools import command, devices
 from vit_tf import config, transfer_recipes
 
 _START_FROM = flags.DEFINE_string(
@@ -44,26 +44,6 @@ _STEPS = flags.DEFINE_integer(
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels instead.", 1)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Final runs.", lower_bound=1)
 _MISTAKES = flags.DEFINE_integer("mistakes", 24, "Pictures of them.", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
-_WAIT = flags.DEFINE_bool(
-    "wait", False, "Stay until runs that other processes do are finished."
-)
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored"],
-    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
-)
-_TPU = flags.DEFINE_string(
-    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
-)
 
 
 def main() -> None:
@@ -77,13 +57,10 @@ def main() -> None:
     from vit_tf import runtime, transfer
     from vit_tf.data import datasets
 
-    machine = {
-        "strategy": runtime.Strategy("tpu" if _TPU.value else _STRATEGY.value),
-        "num_devices": _NUM_DEVICES.value,
-        "tpu": _TPU.value or "local",
-    }
-    runtime.start(config.Train(), **machine)  # the data would start it otherwise
-    source = datasets.open_source(_DATASET.value, _DATA_DIR.value)
+    runtime.start(
+        config.Train(), **devices.chosen()
+    )  # the data would start it otherwise
+    source = datasets.open_source(_DATASET.value, devices.DATA_DIR.value)
     target = transfer.describe(source)
     candidates = _candidates(target, rates)
     transfer.check(source, target, candidates)
@@ -93,16 +70,16 @@ def main() -> None:
         candidates,
         _WORKDIR.value,
         seeds=_SEEDS.value,
-        data_dir=_DATA_DIR.value,
-        wait=_WAIT.value,
-        **machine,
+        data_dir=devices.DATA_DIR.value,
+        wait=devices.WAIT.value,
+        **devices.chosen(),
     )
     if outcome is None:
         print("not finished: the same command goes on")
         raise SystemExit(command.STOPPED)
     _print_outcome(target, outcome)
     if not source.multi_label:
-        _draw(source, outcome, machine)
+        _draw(source, outcome)
 
 
 def _rates() -> list[float] | None:
@@ -198,14 +175,16 @@ def _print_outcome(target, outcome) -> None:
     )
 
 
-def _draw(source, outcome, machine) -> None:
+def _draw(source, outcome) -> None:
     """The first final run's confusions and worst mistakes, as pictures."""
     from tools import figures
     from vit_tf import checkpoint, runtime, transfer
 
     folder = outcome.folders[0]
     cfg, _ = checkpoint.read_run(folder)
-    found = transfer.predictions(folder, source, runtime.start(cfg.train, **machine))
+    found = transfer.predictions(
+        folder, source, runtime.start(cfg.train, **devices.chosen())
+    )
     names, workdir = source.class_names, pathlib.Path(_WORKDIR.value)
     matrix = transfer.confusion(found, source.num_classes)
     title = f"{source.name}, {cfg.evals.splits[0]}"

@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from tools import command
+from tools import command, devices
 from vit_tf import config, transfer_recipes
 
 _START_FROM = flags.DEFINE_string(
@@ -43,49 +43,24 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of --linear.", lower_bound=1)
 _LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
 _INDEX = flags.DEFINE_integer("index", None, "Do only this run, by its number.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
-_WAIT = flags.DEFINE_bool(
-    "wait", False, "Stay until runs that other processes do are finished."
-)
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored"],
-    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
-)
-_TPU = flags.DEFINE_string(
-    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
-)
 
 
 def main() -> None:
     command.load_tensorflow()
-    from vit_tf import runtime, vtab_runs
+    from vit_tf import vtab_runs
 
-    machine = {
-        "strategy": runtime.Strategy("tpu" if _TPU.value else _STRATEGY.value),
-        "num_devices": _NUM_DEVICES.value,
-        "tpu": _TPU.value or "local",
-    }
     tasks = vtab_runs.prepared_tasks(
         vtab_runs.choose_tasks(_TASKS.value),
-        _DATA_DIR.value,
+        devices.DATA_DIR.value,
         skip_missing=_SKIP_MISSING.value,
     )
     if _LINEAR.value:
-        _write_table(vtab_runs.table(_look(tasks, machine)), "linear.md")
+        _write_table(vtab_runs.table(_look(tasks)), "linear.md")
         return
-    _fine_tune(tasks, machine)
+    _fine_tune(tasks)
 
 
-def _fine_tune(tasks: list[str], machine) -> None:
+def _fine_tune(tasks: list[str]) -> None:
     from vit_tf import opening, study, vtab_runs
 
     try:
@@ -107,10 +82,10 @@ def _fine_tune(tasks: list[str], machine) -> None:
     try:
         study.run_all(
             jobs,
-            data_dir=_DATA_DIR.value,
+            data_dir=devices.DATA_DIR.value,
             index=_INDEX.value,
-            wait=_WAIT.value,
-            **machine,
+            wait=devices.WAIT.value,
+            **devices.chosen(),
         )
         chosen = jobs if _INDEX.value is None else [jobs[_INDEX.value]]
         if any(study.look(job).state.ready for job in chosen):
@@ -127,13 +102,13 @@ def _change(cfg: config.Config) -> None:
         cfg.evals.measures = (config.Measure.ACCURACY, *cfg.evals.measures)
 
 
-def _look(tasks: list[str], machine):
+def _look(tasks: list[str]):
     """The quick look's scores; those of before are not computed again."""
     from vit_tf import runtime, vtab_runs
 
     linear = vtab_runs.Linear(
         _START_FROM.value,
-        machine=runtime.start(config.Train(), **machine),
+        machine=runtime.start(config.Train(), **devices.chosen()),
         image_size=_IMAGE_SIZE.value,
         variant=_VARIANT.value,
     )
@@ -143,7 +118,7 @@ def _look(tasks: list[str], machine):
             linear.score_once(
                 task,
                 _WORKDIR.value,
-                data_dir=_DATA_DIR.value,
+                data_dir=devices.DATA_DIR.value,
                 batch_size=_BATCH_SIZE.value,
             )
         )
