@@ -59,7 +59,9 @@ def position_similarity(models: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
         models: title -> similarities (patches, patches) of a square grid.
     """
     with matplotlib.rc_context(_NO_GRID):
-        drawn = mpl_figure.Figure(figsize=(3.6 * len(models) + 0.6, 3.7))
+        fine = max(map(len, models.values())) > 10 * 10
+        side = 5.8 if fine else 3.6  # inches
+        drawn = mpl_figure.Figure(figsize=(side * len(models) + 0.6, side + 0.1))
         panels = drawn.subplots(1, len(models), squeeze=False)[0]
         for axes, (title, matrix) in zip(panels, models.items()):
             grid = math.isqrt(len(matrix))

@@ -133,7 +133,8 @@ def captions(seen: subject.Subject) -> list[str]:
     words = []
     for image, row in enumerate(shares):
         told = int(row.argmax())
-        words.append(f"{seen.class_name(told)} {100 * row[told]:.0f} %")
+        share = f"{100 * row[told]:.0f}" if row[told] >= 0.01 else "< 1"
+        words.append(f"{seen.class_name(told)} {share} %")
         if labels is not None and seen.class_names and labels[image] != told:
             words[-1] += f" (is {seen.class_name(int(labels[image]))})"
     return words
