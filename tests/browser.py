@@ -28,7 +28,13 @@ _FLAGS = (
 )
 _SECONDS = 60.0  # for an answer, on a machine that does much else
 # DevTools wants a key's code beside its name.
-_CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13}
+_CODES = {
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    "Enter": 13,
+}
 
 
 def find() -> str | None:
