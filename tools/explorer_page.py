@@ -1,9 +1,11 @@
 """The explorer: one page, without network or server, of a model's attention.
 
 Attention is kept in 8 bits: each row (what one token takes from all tokens) is divided
-by its largest weight, which is kept as float32 beside it, so a weight is off by at most
-1/510 of the largest in its row. It is packed with gzip, image by image, and unpacked by
-the browser when the image is chosen.
+by its largest weight, which is kept as float32 beside it, and of the shares the square
+roots are rounded, because one token may take most of a row and leave small numbers to
+the others: a weight is off by at most 1/255 of the largest in its row, small ones by
+less. It is packed with gzip, image by image, and unpacked by the browser when the image
+is chosen.
 """
 
 import base64
@@ -85,7 +87,7 @@ def write(
 
 
 def quantise(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of weights as bytes: byte / 255 * scale is the weight.
+    """Rows of weights as bytes: (byte / 255)^2 * scale is the weight.
 
     Args:
         weights: (..., T), none negative.
@@ -95,7 +97,7 @@ def quantise(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     scales = weights.max(axis=-1).astype("<f4")
     safe = np.maximum(scales, np.finfo(np.float32).tiny)[..., None]
-    return scales, np.rint(255 * (weights / safe)).astype(np.uint8)
+    return scales, np.rint(255 * np.sqrt(weights / safe)).astype(np.uint8)
 
 
 def _check_blocks(network, blocks: list[int] | None) -> list[int]:

@@ -18,7 +18,7 @@ from tools import command, inspected
 from vit_tf import config
 
 # Figures of a model, in the order of `vit_tf.inspection_figures.NAMES`.
-_OF_MODELS = (
+MODEL_FIGURES = (
     "filters",
     "position",
     "distance",
@@ -55,7 +55,7 @@ _MAX_IMAGES = flags.DEFINE_integer(
 
 
 def main() -> None:
-    draws = {"data": _draw_data} | dict.fromkeys(("all", *_OF_MODELS), _draw_model)
+    draws = {"data": _draw_data} | dict.fromkeys(("all", *MODEL_FIGURES), _draw_model)
     for name in _WHAT.value:
         if name not in draws:
             raise config.Refused(
@@ -74,7 +74,7 @@ def _draw_model() -> None:
     asked = [name for name in _WHAT.value if name != "data"]
     every = "all" in asked
     seen = inspected.open_subject(max_images=_MAX_IMAGES.value, shown=_NUMBER.value)
-    for found in inspection_figures.draw_all(seen, _OF_MODELS if every else asked):
+    for found in inspection_figures.draw_all(seen, MODEL_FIGURES if every else asked):
         if isinstance(found, inspection_figures.Figure):
             print(*found.write(_TO.value), sep="\n")
         elif every:

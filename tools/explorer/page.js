@@ -20,7 +20,7 @@ const stage = byId('stage'), pen = stage.getContext('2d');
 
 // Numbers -----------------------------------------------------------------------
 
-// float32 scales, a row each, then the rows as bytes: weight = byte / 255 * scale.
+// float32 scales, a row each, then the rows as bytes: weight = (byte / 255)^2 * scale.
 async function unpack(index) {
   if (!unpacked.has(index)) {
     const zipped = bytesOf(byId(`packed-${index}`).textContent.trim());
@@ -35,10 +35,11 @@ async function unpack(index) {
   return unpacked.get(index);
 }
 
+const squares = Float32Array.from({length: 256}, (_, byte) => (byte / 255) ** 2);
+
 function addRow(sum, map, query, share) {
-  const row = map * tokens + query;
-  const scale = packed.scales[row] / 255 * share;
-  for (let k = 0; k < tokens; k++) sum[k] += packed.weights[row * tokens + k] * scale;
+  const row = map * tokens + query, scale = packed.scales[row] * share;
+  for (let k = 0; k < tokens; k++) sum[k] += squares[packed.weights[row * tokens + k]] * scale;
 }
 
 // What one query, or the output, takes from each token: tokens numbers.
