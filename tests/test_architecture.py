@@ -43,6 +43,7 @@ FLOORS = [
         "vit_tf/layer_probes.py",
         "vit_tf/subject.py",
         "vit_tf/inspection_figures.py",
+        "vit_tf/training_figures.py",
         "vit_tf/failures.py",
         "vit_tf/job_state.py",
         "vit_tf/step.py",

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tools import explorer_page
 from vit_tf import config, inspection, subject
-from vit_tf.data import pictures
+from vit_tf.data import gallery
 
 # What "pixels of the canvas" a script needs to see whether the picture changed.
 PAINTED = "document.getElementById('stage').toDataURL()"
@@ -33,7 +33,7 @@ def _subject(name="hybrid", number=3, names=None, **settings):
     pixels = np.clip(twins.images(model, batch=number), -1, 1)
     labels = np.arange(number)
     names = names or tuple(f"photo {i}" for i in range(number))
-    shown = pictures.Pictures(pixels, names, labels, "places", 50)
+    shown = gallery.Gallery(pixels, names, labels, "places", 50)
     classes = ("ape", "<b>bee", "cat", "dog", "eel")
     return subject.Subject(model, name, shown, class_names=classes)
 

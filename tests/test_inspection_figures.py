@@ -6,13 +6,13 @@ import tiny
 import twins
 
 from vit_tf import config, inspection, inspection_figures, layer_probes, subject
-from vit_tf.data import pictures
+from vit_tf.data import gallery
 
 
 def _subject(name, number=5, **changes):
     model = twins.filled(twins.TWINS[name]())
     pixels = twins.images(model, batch=number)
-    shown = pictures.Pictures(pixels, ("photo",) * number, None, "places", number)
+    shown = gallery.Gallery(pixels, ("photo",) * number, None, "places", number)
     return subject.Subject(model, name, shown, **changes)
 
 

@@ -8,7 +8,7 @@ import tiny
 import twins
 
 from vit_tf import config, layer_probes, ridge
-from vit_tf.data import datasets, labels, pictures, pipeline
+from vit_tf.data import datasets, gallery, labels, pipeline
 from vit_tf.models import vit
 
 DATA = config.Data(image_size=16)
@@ -41,7 +41,7 @@ def test_a_probe_is_ridge_regression_on_a_layer(data_dir):
     assert got.accuracy.shape == got.l2.shape == (model.num_blocks + 2,)
     assert (got.train, got.test) == (150, 150)
     known, asked = (
-        _block(model, source, s, pictures.choose(source.num_examples(s), 150))
+        _block(model, source, s, gallery.choose(source.num_examples(s), 150))
         for s in ("train", "test")
     )
     solved = ridge.Ridge(*known, num_classes=10)

@@ -8,7 +8,7 @@ import tiny
 import twins
 
 from vit_tf import checkpoint, config, subject
-from vit_tf.data import pictures
+from vit_tf.data import gallery
 
 
 def _open(path, data_dir, **changes):
@@ -20,7 +20,7 @@ def _open(path, data_dir, **changes):
 
 def _shown(model, number=3):
     pixels = twins.images(model, batch=number)
-    return pictures.Pictures(pixels, ("a",) * number, None, "places", number)
+    return gallery.Gallery(pixels, ("a",) * number, None, "places", number)
 
 
 def test_a_run_answers_with_its_classes(evaluated, data_dir):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, inspection, passes, ridge, runtime
-from vit_tf.data import pictures, prepared
+from vit_tf.data import gallery, prepared
 from vit_tf.models import vit
 
 # From weak to strong; features are whitened, so the same suit every layer.
@@ -72,7 +72,7 @@ def probe(
             data,
             split,
             batch_size=batch_size,
-            keep=pictures.choose(source.num_examples(split), max_images),
+            keep=gallery.choose(source.num_examples(split), max_images),
         )
         for split in splits
     )

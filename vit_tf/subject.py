@@ -18,7 +18,7 @@ from vit_tf import (
     record,
     runtime,
 )
-from vit_tf.data import pictures, prepared
+from vit_tf.data import gallery, prepared
 
 _MEMORY = 2**26  # bytes that one block's attention may take at a time
 _SMALLEST_BATCH = 4  # what comparing layers needs
@@ -42,7 +42,7 @@ class Subject:
 
     network: Any
     name: str
-    images: pictures.Pictures | None = None
+    images: gallery.Gallery | None = None
     class_names: Sequence[str] | None = None
     sigmoid: bool = False
     shown: int = 32
@@ -121,7 +121,7 @@ def open_stored(
 
     Args:
         path: a finished run's folder or an .npz of any layout.
-        images: see `pictures.load`; None: only what needs no image can be drawn.
+        images: see `gallery.load`; None: only what needs no image can be drawn.
         machine: computes the linear probes.
         max_images: at most so many.
         image_size: position embeddings are resized to it; None: as trained.
@@ -138,7 +138,7 @@ def open_stored(
     )
     loaded, source, names = None, None, opened.class_names
     if images is not None:
-        loaded, source = pictures.load(
+        loaded, source = gallery.load(
             images, data, max_images=max_images, split=split, data_dir=data_dir
         )
     if source is not None and source.num_classes == opened.num_classes:
@@ -164,7 +164,7 @@ def open_stored(
 def _probe(network, source: prepared.Source, data, machine, max_images: int):
     """Linear probes that learn from a set's training split."""
     stored = source.builder.info.splits
-    train, test = source.row.final or ("train", pictures.usual_split(source))
+    train, test = source.row.final or ("train", gallery.usual_split(source))
     if train not in stored or test == train:
         raise config.Refused(
             f"{source.name}: linear probes need a split train and another one; there "

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vit_tf import config
-from vit_tf.data import datasets, pictures, pipeline
+from vit_tf.data import datasets, gallery, pipeline
 
 DATA = config.Data(image_size=8)
 
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_any_shape_is_read_in_order_of_names(folder):
-    found, source = pictures.load(str(folder), DATA, max_images=10)
+    found, source = gallery.load(str(folder), DATA, max_images=10)
     assert source is None and found.labels is None
     assert found.names == ("black", "red", "white") and found.total == 3
     assert found.origin == "in"
@@ -36,51 +36,51 @@ def test_a_folder_of_any_shape_is_read_in_order_of_names(folder):
 
 
 def test_a_file_is_one_image(folder):
-    found, _ = pictures.load(str(folder / "black.png"), DATA, max_images=10)
+    found, _ = gallery.load(str(folder / "black.png"), DATA, max_images=10)
     assert found.names == ("black",) and len(found.pixels) == 1
 
 
 def test_a_part_is_drawn_once_for_all(folder):
-    first, second = (pictures.load(str(folder), DATA, max_images=2) for _ in range(2))
+    first, second = (gallery.load(str(folder), DATA, max_images=2) for _ in range(2))
     assert first[0].names == second[0].names and len(first[0].names) == 2
     assert first[0].total == 3
-    rows = pictures.choose(1000, 50)
+    rows = gallery.choose(1000, 50)
     assert len(set(rows)) == 50 and (np.diff(rows) > 0).all()
     assert rows.max() > 800, "not just the first"
 
 
 def test_a_data_set_is_read_as_evaluation_sees_it(data_dir):
     data = config.Data(image_size=16)
-    found, source = pictures.load("digits", data, max_images=5, data_dir=data_dir)
-    keep = pictures.choose(400, 5)
+    found, source = gallery.load("digits", data, max_images=5, data_dir=data_dir)
+    keep = gallery.choose(400, 5)
     (batch,) = pipeline.eval_stream(source, data, "test", batch_size=5, keep=keep)
     np.testing.assert_array_equal(found.pixels, batch["image"])
     np.testing.assert_array_equal(found.labels, batch["label"])
     assert found.names == tuple(f"test {row}" for row in keep)
     assert (found.origin, found.total) == ("digits test", 400)
     # More than are read at a time, which leaves padding to take away.
-    many, _ = pictures.load("digits", data, max_images=70, data_dir=data_dir)
+    many, _ = gallery.load("digits", data, max_images=70, data_dir=data_dir)
     assert len(many.pixels) == len(set(many.names)) == 70
 
 
 def test_another_split_can_be_named(data_dir):
-    found, _ = pictures.load(
+    found, _ = gallery.load(
         "digits", DATA, max_images=2, split="train", data_dir=data_dir
     )
     assert found.origin == "digits train"
     source = datasets.open_source("digits", data_dir)
-    assert pictures.usual_split(source) == "test"
+    assert gallery.usual_split(source) == "test"
 
 
 def test_what_cannot_be_read_is_named(folder, tmp_path, data_dir):
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     with pytest.raises(config.Refused, match="broken.jpg cannot be decoded; mend"):
-        pictures.load(str(folder), DATA, max_images=10)
+        gallery.load(str(folder), DATA, max_images=10)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(config.Refused, match="empty: no images; need files ending"):
-        pictures.load(str(empty), DATA, max_images=10)
+        gallery.load(str(empty), DATA, max_images=10)
     with pytest.raises(config.Refused, match="no prepared data set"):
-        pictures.load(str(folder), DATA, max_images=10, split="test")
+        gallery.load(str(folder), DATA, max_images=10, split="test")
     with pytest.raises(config.Refused, match="--images=digit: no such file or folder"):
-        pictures.load("digit", DATA, max_images=10, data_dir=data_dir)
+        gallery.load("digit", DATA, max_images=10, data_dir=data_dir)

@@ -15,7 +15,7 @@ _BATCH = 64  # read at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class Gallery:
     """Images as a model is shown them.
 
     Attributes:
@@ -45,7 +45,7 @@ def load(
     max_images: int,
     split: str | None = None,
     data_dir: str | None = None,
-) -> tuple[Pictures, prepared.Source | None]:
+) -> tuple[Gallery, prepared.Source | None]:
     """Reads images in the evaluation view of `data`; and the data set, if it is one.
 
     Args:
@@ -76,7 +76,7 @@ def load(
 
 def of_split(
     source: prepared.Source, data: config.Data, split: str, *, max_images: int
-) -> Pictures:
+) -> Gallery:
     """The same of one split of an opened data set."""
     total = source.num_examples(split)
     keep = choose(total, max_images)
@@ -93,7 +93,7 @@ def of_split(
         np.concatenate([batch[name] for batch in found])[real]
         for name in ("image", "label", "index")
     )
-    return Pictures(
+    return Gallery(
         pixels,
         tuple(f"{split} {row}" for row in rows),
         None if source.multi_label else labels,
@@ -117,7 +117,7 @@ def choose(total: int, wanted: int) -> np.ndarray:
 
 def _from_files(
     place: str, path: pathlib.Path, data: config.Data, max_images: int
-) -> Pictures:
+) -> Gallery:
     found = [path] if path.is_file() else sorted(path.rglob("*"))
     found = [p for p in found if p.suffix.lower() in _EXTENSIONS and p.is_file()]
     if not found:
@@ -126,7 +126,7 @@ def _from_files(
             f"{', '.join(_EXTENSIONS)}"
         )
     chosen = [found[row] for row in choose(len(found), max_images)]
-    return Pictures(
+    return Gallery(
         np.stack([_view(file, data) for file in chosen]),
         tuple(file.stem for file in chosen),
         None,
