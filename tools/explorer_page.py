@@ -25,6 +25,7 @@ from vit_tf import config, files, inspection, subject
 
 _TEMPLATES = pathlib.Path(__file__).parent / "explorer"
 _TOLD = 5  # classes of a prediction
+_AROUND = 64  # letters of the page around what is packed of an image
 _SMALL = 96  # pixels below which an image is kept without loss
 
 
@@ -64,19 +65,20 @@ def write(
     """
     probabilities = seen.probabilities  # refuses what has no attention or no images
     kept = _check_blocks(seen.network, blocks)
-    pictures, packed, room = [], [], max_megabytes * 1e6
+    pictures, packed = [], []
+    room = max_megabytes * 1e6 - len(_page(seen, kept, [], []).encode())
     for index, pixels in enumerate(seen.images.pixels):
         data = _pack(seen.network, pixels, kept)
         picture = _picture(seen, probabilities, index)
-        room -= len(data) + len(picture["src"])
+        room -= len(data) + len(json.dumps(picture)) + _AROUND
         if room < 0:
             break
         pictures.append(picture)
         packed.append(data)
     if not pictures:
         raise config.Refused(
-            f"--max_megabytes={max_megabytes:g}: one image of {seen.name} at "
-            f"{seen.pixels} takes {(max_megabytes * 1e6 - room) / 1e6:.1f} MB; raise "
+            f"--max_megabytes={max_megabytes:g}: a page with one image of {seen.name} "
+            f"at {seen.pixels} takes {max_megabytes - room / 1e6:.2g} MB; raise "
             "it, or keep fewer layers with --blocks"
         )
     page = _page(seen, kept, pictures, packed)

@@ -6,7 +6,11 @@ const [blocks, heads, tokens, side, first] =
 const ROLLOUT = blocks, MEAN = -1;
 const VIEWS = ['heat', 'light', 'image'];
 const OUTPUT = data.first ? 'the class token' : 'the output (mean over patches)';
-const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+function bytesOf(text) {
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
 const palette = bytesOf(data.palette);
 const similarity = data.similarity && bytesOf(data.similarity);
 
@@ -207,10 +211,10 @@ function move(rows, columns) {
 const KEYS = {
   ArrowLeft: () => move(0, -1), ArrowRight: () => move(0, 1),
   ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0),
-  '[': () => set({layer: around(state.layer - 1, blocks + 1)}),
-  ']': () => set({layer: around(state.layer + 1, blocks + 1)}),
-  ',': () => set({head: around(state.head, heads + 1) - 1}),
-  '.': () => set({head: around(state.head + 2, heads + 1) - 1}),
+  L: () => set({layer: around(state.layer - 1, blocks + 1)}),
+  l: () => set({layer: around(state.layer + 1, blocks + 1)}),
+  H: () => set({head: around(state.head, heads + 1) - 1}),
+  h: () => set({head: around(state.head + 2, heads + 1) - 1}),
   r: () => set({layer: state.layer === ROLLOUT ? blocks - 1 : ROLLOUT}),
   o: () => set({output: !state.output}),
   v: () => set({view: VIEWS[around(VIEWS.indexOf(state.view) + 1, VIEWS.length)]}),
