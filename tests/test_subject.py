@@ -79,6 +79,7 @@ def test_a_batch_fits_in_memory_and_can_be_compared():
         assert subject.Subject(large(16, tokens), "name").batch_size == size
 
 
+@pytest.mark.slow  # the probes of the command are in test_visualize.py
 def test_probes_need_two_splits(evaluated, data_dir):
     seen = _open(evaluated, data_dir, split="train")
     found = seen.probe()  # whatever is shown, they learn and are tested apart

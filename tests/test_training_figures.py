@@ -25,8 +25,8 @@ def _train(folder, data_dir, machine=None, **changes):
 
 @pytest.fixture(scope="module")
 def drawn(once, data_dir):
-    """A run that drew after steps 3 and 6, for reading."""
-    return once("drawn", lambda f: _train(f, data_dir, evals__draw_every_steps=3))
+    """A run that drew after steps 4 and 8, which is its last; for reading."""
+    return once("drawn", lambda f: _train(f, data_dir, evals__draw_every_steps=4))
 
 
 def _shown(folder):
@@ -50,14 +50,14 @@ def _arrays(folder, step, name):
 
 def test_figures_are_written_every_k_steps(drawn):
     homes = sorted((drawn / training_figures.FOLDER).glob("step_*"))
-    assert [home.name for home in homes] == ["step_00000003", "step_00000006"]
+    assert [home.name for home in homes] == ["step_00000004", "step_00000008"]
     for home in homes:
         names = {path.name for path in home.iterdir()}
         assert names == {f"{n}.{k}" for n in DRAWN for k in ("png", "svg", "npz")}
-    assert _shown(drawn) == {(step, name): 1 for step in (3, 6) for name in DRAWN}
-    early, late = (_arrays(drawn, s, "position")["cosine_similarity"] for s in (3, 6))
+    assert _shown(drawn) == {(step, name): 1 for step in (4, 8) for name in DRAWN}
+    early, late = (_arrays(drawn, s, "position")["cosine_similarity"] for s in (4, 8))
     assert np.abs(early - late).max() > 1e-4, "the model has learned meanwhile"
-    assert _arrays(drawn, 3, "rollout")["rollout"].shape == (8, 2, 2)
+    assert _arrays(drawn, 4, "rollout")["rollout"].shape == (8, 2, 2)
     assert set(inspection_figures.NAMES) == DRAWN | {"probes"}
 
 
@@ -71,29 +71,30 @@ def test_drawing_changes_no_number_of_a_run(drawn, tmp_path, data_dir):
     assert not (plain / training_figures.FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_the_same_again(drawn, tmp_path, data_dir):
     cut = tmp_path / "cut"
     shutil.copytree(drawn, cut)
     for path in (cut / "result.json", cut / "checkpoints" / "step_00000008"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    before = _arrays(cut, 6, "distance")  # drawn after the checkpoint of step 4
-    _train(cut, data_dir, evals__draw_every_steps=3)
-    after = _arrays(cut, 6, "distance")
+    before = _arrays(cut, 8, "distance")  # drawn after the checkpoint that is left
+    _train(cut, data_dir, evals__draw_every_steps=4)
+    after = _arrays(cut, 8, "distance")
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
     assert _shown(cut) == _shown(drawn), "no picture twice"
 
 
-def test_figures_are_of_the_average(drawn, tmp_path, data_dir):
-    """As evaluations: what is drawn is what the run would leave."""
-    last = _train(tmp_path / "last", data_dir, evals__draw_every_steps=8)
-    with np.load(last / "weights.npz") as weights:
+def test_figures_are_of_the_average(drawn):
+    """As evaluations: what is drawn is what the run leaves."""
+    with np.load(drawn / "weights.npz") as weights:
         table = weights["Transformer/posembed_input/pos_embedding"][0, 1:]
     table = table / np.linalg.norm(table, axis=1, keepdims=True)
-    got = _arrays(last, 8, "position")["cosine_similarity"]
+    got = _arrays(drawn, 8, "position")["cosine_similarity"]
     np.testing.assert_allclose(got, table @ table.T, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_replicas_and_bfloat16_draw_too(tmp_path, data_dir):
     found = _train(
         tmp_path,

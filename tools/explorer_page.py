@@ -70,7 +70,7 @@ def write(
     for index, pixels in enumerate(seen.images.pixels):
         data = _pack(seen.network, pixels, kept)
         picture = _picture(seen, probabilities, index)
-        room -= len(data) + len(json.dumps(picture)) + _AROUND
+        room -= len(data) + len(_json(picture)) + _AROUND
         if room < 0:
             break
         pictures.append(picture)
@@ -177,8 +177,7 @@ def _page(seen: subject.Subject, blocks, pictures, packed) -> str:
         "TITLE": html.escape(f"Attention of {seen.name}"),
         "CSS": (_TEMPLATES / "page.css").read_text(),
         "JS": (_TEMPLATES / "page.js").read_text(),
-        # A name could end the script it stands in.
-        "DATA": json.dumps(data).replace("<", "\\u003c"),
+        "DATA": _json(data),
         "PACKED": "\n".join(
             f'<script type="text/plain" id="packed-{i}">{text}</script>'
             for i, text in enumerate(packed)
@@ -186,3 +185,8 @@ def _page(seen: subject.Subject, blocks, pictures, packed) -> str:
     }
     template = (_TEMPLATES / "page.html").read_text()
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _json(data: dict) -> str:
+    """JSON that cannot end the script it stands in, whatever names are in it."""
+    return json.dumps(data).replace("<", "\\u003c")
