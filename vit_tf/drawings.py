@@ -167,7 +167,7 @@ def rollout(
     inches = max(3.4, _SHEET_INCHES * columns / (4 if named else _PER_ROW))
     with matplotlib.rc_context(_NO_GRID):
         drawn = mpl_figure.Figure(
-            figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.4)
+            figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.6)
         )
         axes = drawn.subplots()
         axes.imshow(sheet, interpolation="nearest" if width < 96 else "antialiased")
