@@ -8,6 +8,7 @@ import tiny
 import warm
 
 from tools import demo_page, figures
+from vit_tf import drawings
 
 
 def _results(finetuned, scratch, count=400):
@@ -47,7 +48,7 @@ def test_wilson_interval_has_known_values():
 
 def test_similarity_tiles_stand_where_their_patch_does():
     grid = 3
-    tiles = figures._tiles(np.arange(81.0).reshape(9, 9), grid)
+    tiles = drawings.tiles(np.arange(81.0).reshape(9, 9), grid)
     assert tiles.shape == (11, 11)
     np.testing.assert_array_equal(tiles[:3, :3].ravel(), np.arange(9))  # patch 0
     np.testing.assert_array_equal(tiles[4:7, 8:11].ravel(), np.arange(45, 54))

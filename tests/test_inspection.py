@@ -1,14 +1,17 @@
 """Inspection: constants that can be worked out, and invariants that must hold."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import reference_vit
+import twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_tf import config, inspection
-from vit_tf.models import build, weights
+from vit_tf.models import build, vit, weights
 
 
 def _softmax(rng, *shape):
@@ -153,6 +156,94 @@ def test_the_first_block_acts_first():
     assert inspection.attention_rollout([second, first])[0, 0, 1] == 0
 
 
+def test_rollout_goes_on_where_it_stopped():
+    rng = np.random.default_rng(0)
+    attentions = [_softmax(rng, 2, 3, 5, 5) for _ in range(4)]
+    half = inspection.attention_rollout(attentions[:2])
+    np.testing.assert_allclose(
+        inspection.attention_rollout(attentions[2:], start=half),
+        inspection.attention_rollout(attentions),
+    )
+
+
+# Entropy and likeness of layers --------------------------------------------------
+
+
+def test_entropy_of_uniform_and_of_identity_attention():
+    np.testing.assert_allclose(
+        inspection.attention_entropy([_uniform(10, heads=2)] * 3), np.log(10), 1e-6
+    )
+    own = np.broadcast_to(np.eye(10), (1, 2, 10, 10))
+    np.testing.assert_array_equal(inspection.attention_entropy([own]), [[0, 0]])
+
+
+def test_entropy_is_a_mean_over_tokens_and_images():
+    attention = _softmax(np.random.default_rng(0), 3, 2, 5, 5)
+    got = inspection.attention_entropy([attention])
+    for head in range(2):
+        rows = attention[:, head].reshape(-1, 5)
+        want = np.mean([-sum(p * np.log(p) for p in row) for row in rows])
+        assert got[0, head] == pytest.approx(want)
+
+
+def test_hsic_is_the_mean_over_distinct_images():
+    """The U-statistic written out: every tuple of different images counts once."""
+    n, rng = 5, np.random.default_rng(0)
+    x, y = rng.standard_normal((n, 3)), rng.standard_normal((n, 4))
+    k, m = x @ x.T, y @ y.T
+    twos = np.mean([k[i, j] * m[i, j] for i, j in itertools.permutations(range(n), 2)])
+    threes = np.mean(
+        [k[i, j] * m[i, q] for i, j, q in itertools.permutations(range(n), 3)]
+    )
+    fours = np.mean(
+        [k[i, j] * m[q, r] for i, j, q, r in itertools.permutations(range(n), 4)]
+    )
+    assert inspection.hsic(k, m) == pytest.approx(twos - 2 * threes + fours)
+    with pytest.raises(config.Refused, match="needs 4 images or more, got 3"):
+        inspection.hsic(k[:3, :3], m[:3, :3])
+
+
+# RGB embedding filters: paper.md 8.1 ---------------------------------------------
+
+
+def test_filters_are_the_principal_components_of_the_kernels():
+    # Filters that are sums of three orthogonal pictures with falling strength.
+    rng = np.random.default_rng(0)
+    size, count = 4 * 4 * 3, 60
+    pictures = np.linalg.qr(rng.standard_normal((size, 3)))[0].T
+    strength = np.array([5.0, 3.0, 1.0])
+    amounts = rng.standard_normal((count, 3))
+    amounts = np.linalg.qr(amounts - amounts.mean(axis=0))[0] * strength
+    kernel = (amounts @ pictures + rng.standard_normal(size)).T.reshape(4, 4, 3, count)
+    components, explained = inspection.embedding_filters(kernel, components=3)
+    assert components.shape == (3, 4, 4, 3)
+    np.testing.assert_allclose(explained, strength**2 / (strength**2).sum())
+    for component, picture in zip(components, pictures):
+        picture = picture * np.sign(picture[np.abs(picture).argmax()])
+        picture = (picture - picture.min()) / np.ptp(picture)
+        np.testing.assert_allclose(component.ravel(), picture, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "number"), [("token", (4, 4, 3), 28), ("hybrid", (7, 7, 3), 28)]
+)
+def test_filters_of_models_are_pictures(name, shape, number):
+    model = twins.filled(twins.TWINS[name]())
+    components, explained = inspection.embedding_filters(inspection.rgb_kernel(model))
+    assert components.shape == (number, *shape)
+    assert components.min(axis=(1, 2, 3)) == pytest.approx(0)
+    assert components.max(axis=(1, 2, 3)) == pytest.approx(1)
+    assert (np.diff(explained) <= 0).all() and 0 < explained.sum() <= 1
+
+
+def test_few_or_equal_filters_have_few_components():
+    rng = np.random.default_rng(0)
+    few = rng.standard_normal((2, 2, 3, 5))
+    assert len(inspection.embedding_filters(few)[0]) == 4  # the mean takes one away
+    components, explained = inspection.embedding_filters(np.ones((2, 2, 3, 8)))
+    assert np.isfinite(components).all() and not explained.any()
+
+
 # Position similarity: paper.md 8.2 ----------------------------------------------
 
 
@@ -176,6 +267,34 @@ def test_position_similarity_takes_the_variable_and_survives_zeros():
     np.testing.assert_array_equal(
         inspection.position_similarity(variable), np.zeros((4, 4))
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["token", "gap+sincos2d", "2d", "every", "hybrid", "axial"]
+)
+def test_the_position_table_is_what_the_model_adds(name):
+    model = twins.filled(twins.TWINS[name]())
+    record = {}
+    model(twins.images(model), training=False, record=record)
+    added = np.asarray(record[vit.POSITIONED])[:, model.has_class_token :]
+    added = added - np.asarray(record[vit.PATCHES])
+    table = inspection.position_table(model)
+    assert table.shape == (model.num_tokens, model.width)
+    for image in added:
+        np.testing.assert_allclose(image, table[model.has_class_token :], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("unpooled", "adds no position embedding to its tokens .positions=nowhere"),
+        ("relative", "adds no position embedding to its tokens .positions=relative"),
+        ("resnet", "a ResNet has no tokens"),
+    ],
+)
+def test_models_without_positions_say_so(name, said):
+    with pytest.raises(config.Refused, match=said):
+        inspection.position_table(twins.TWINS[name]())
 
 
 def test_tokens_that_are_no_square_are_refused():

@@ -1,4 +1,4 @@
-"""Contact sheets: the pictures that the streams give, on paper."""
+"""Contact sheets of the streams, and the figures of a stored model, by command."""
 
 import pathlib
 
@@ -6,7 +6,8 @@ import matplotlib.image
 import numpy as np
 import warm
 
-from tools import figures
+from tools import figures, visualize
+from vit_tf import inspection_figures
 
 
 def _run(*arguments):
@@ -36,9 +37,43 @@ def test_both_streams_are_drawn(tmp_path, data_dir):
         assert str(tmp_path / name) in done.stdout
 
 
+def test_the_figures_of_a_model_are_written(tmp_path, evaluated, data_dir):
+    done = _run(
+        f"--checkpoint={evaluated}",
+        "--what=all",
+        "--images=digits",
+        f"--data_dir={data_dir}",
+        "--max_images=10",
+        "--number=3",
+        f"--to={tmp_path / 'to'}",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in inspection_figures.NAMES:
+        for kind in ("png", "svg", "npz"):
+            path = tmp_path / "to" / f"{name}.{kind}"
+            assert path.stat().st_size > 200 and str(path) in done.stdout
+    with np.load(tmp_path / "to" / "rollout.npz") as arrays:
+        assert arrays["rollout"].shape == (10, 2, 2)  # all that were measured
+        assert arrays["images"].shape == (3, 16, 16, 3)  # those that were drawn
+    assert "left out" not in done.stdout
+    assert visualize.MODEL_FIGURES == inspection_figures.NAMES
+
+
+def test_what_is_left_out_is_said(tmp_path, evaluated):
+    done = _run(f"--checkpoint={evaluated}", "--what=all", f"--to={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "left out: rollout: needs images: name them with --images" in done.stdout
+    assert (tmp_path / "position.svg").exists()
+    done = _run(f"--checkpoint={evaluated}", "--what=rollout", f"--to={tmp_path}")
+    assert done.returncode == 2 and "rollout: needs images" in done.stderr
+
+
 def test_mistakes_are_one_line(data_dir):
+    done = _run("--what=position")
+    assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
     done = _run("--config=tests/tiny_config.py", "--what=date")
-    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0
+    assert done.returncode == 2 and "did you mean data?" in done.stderr
+    assert done.stderr.strip().count("\n") == 0
     done = _run(
         "--config=tests/tiny_config.py",
         "--config.data.batch_size=7",

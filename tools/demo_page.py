@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tools import figures
-from vit_tf import checkpoint, config, inspection, record
+from vit_tf import checkpoint, config, drawings, inspection, record
 from vit_tf.data import datasets, pipeline
 
 RUNS = {
@@ -60,13 +60,13 @@ def write(workdir: pathlib.Path, *, data_dir: str | None) -> pathlib.Path:
         chance=0.1,
     )
     models = {name: checkpoint.load_run(str(workdir / name)) for name in RUNS}
-    figures.position_similarity(
+    positions = drawings.position_similarity(
         {
             _grid_title(name, models[name][1]): _similarity(models[name][0])
             for name in ("pretrain", "finetune")
-        },
-        pictures / "positions.png",
+        }
     )
+    (pictures / "positions.png").write_bytes(drawings.encode(positions, "png"))
     for name in ("pretrain", "finetune"):
         _draw_attention(*models[name], data_dir, pictures / f"attention_{name}.png")
     page = workdir / "report.html"
@@ -111,8 +111,7 @@ def _grid_title(name: str, cfg: config.Config) -> str:
 
 
 def _similarity(model) -> np.ndarray:
-    (positions,) = [v for v in model.variables if v.path.endswith("pos_embedding")]
-    return inspection.position_similarity(positions.numpy())
+    return inspection.position_similarity(inspection.position_table(model))
 
 
 def _draw_attention(model, cfg, result, data_dir, path, number: int = 8) -> None:

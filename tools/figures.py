@@ -1,4 +1,4 @@
-"""Draws what a run recorded and what its model learned, as PNG files."""
+"""Draws what a run recorded and what its model looks at, as PNG files."""
 
 import itertools
 import pathlib
@@ -12,21 +12,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-# Okabe and Ito's palette: distinct for colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from vit_tf import drawings
 
 # Classes in a confusion matrix, and up to how many are numbered.
 _CONFUSED, _NUMBERED = 40, 20
 
-_STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-}
+COLOURS, _STYLE = drawings.COLOURS, drawings.STYLE
 
 
 def curves(
@@ -89,30 +80,6 @@ def accuracies(
         axes.invert_yaxis()
         axes.set(xlim=(0, 100), xlabel="accuracy on held-out images [%]")
         axes.grid(axis="y", visible=False)
-        _save(figure, path)
-
-
-def position_similarity(models: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-    """Cosine similarity of position embeddings, a tile per patch (Figure 7).
-
-    Args:
-        models: title -> similarities (patches, patches) of a square grid.
-        path: the PNG to write.
-    """
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
-        figure, panels = plt.subplots(
-            1, len(models), figsize=(3.6 * len(models) + 0.6, 3.7), squeeze=False
-        )
-        for axes, (title, matrix) in zip(panels[0], models.items()):
-            grid = round(len(matrix) ** 0.5)
-            drawn = axes.imshow(_tiles(matrix, grid), vmin=-1, vmax=1, cmap="viridis")
-            ticks = (np.arange(grid) + 0.5) * (grid + 1) - 0.5
-            axes.set_xticks(ticks, range(1, grid + 1))
-            axes.set_yticks(ticks, range(1, grid + 1))
-            axes.tick_params(length=0)
-            axes.set(title=title, xlabel="input patch column")
-        panels[0][0].set_ylabel("input patch row")
-        figure.colorbar(drawn, ax=panels[0].tolist(), label="cosine similarity")
         _save(figure, path)
 
 
@@ -230,16 +197,6 @@ def _running_mean(steps, values, width):
         return steps, values
     mean = np.convolve(values, np.ones(width) / width, mode="valid")
     return steps[width - 1 :], mean
-
-
-def _tiles(matrix: np.ndarray, grid: int) -> np.ndarray:
-    """(grid^2, grid^2) -> one picture with a gap of one cell between tiles."""
-    size = grid * (grid + 1) - 1
-    canvas = np.full((size, size), np.nan)
-    for index, row in enumerate(matrix):
-        top, left = (n * (grid + 1) for n in divmod(index, grid))
-        canvas[top : top + grid, left : left + grid] = row.reshape(grid, grid)
-    return canvas
 
 
 def _spread(weight: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,22 +1,42 @@
-"""Draws what goes into a model: a training batch as augmented, an evaluation batch.
+"""Draws what goes into a model, and what a trained model has learned.
 
 python -m tools.visualize --what=data --config=experiments/quickstart.py:pretrain \
     --to=figures
+python -m tools.visualize --checkpoint=ViT-L_16.npz --what=all --images=photos \
+    --to=figures
+python -m tools.visualize --checkpoint=runs/photos --what=distance,rollout \
+    --images=photos --max_images=128 --to=figures
+
+Each figure of a model is written as .png, as .svg and, its numbers, as .npz.
 """
 
 import pathlib
 
 from absl import flags
 
-from tools import command
+from tools import command, inspected
 from vit_tf import config
 
+# Figures of a model, in the order of `vit_tf.inspection_figures.NAMES`.
+MODEL_FIGURES = (
+    "filters",
+    "position",
+    "distance",
+    "entropy",
+    "rollout",
+    "layers",
+    "probes",
+)
+
 _CONFIG = command.define_config()
-_WHAT = flags.DEFINE_enum(
+_WHAT = flags.DEFINE_list(
     "what",
-    "data",
     ["data"],
-    "data: contact sheets of the training and of the evaluation stream.",
+    "data: contact sheets of the training and of the evaluation stream. Of a model, "
+    "some of: filters, the principal components of its RGB filters; position, "
+    "similarity of position embeddings; distance, mean attention distance of each "
+    "head; entropy of attention; rollout, attention from output to input; layers, how "
+    "alike they are; probes, what a linear classifier reads out of each; or all.",
 )
 _TO = flags.DEFINE_string("to", "figures", "Folder for the pictures.")
 _NUMBER = flags.DEFINE_integer(
@@ -25,14 +45,46 @@ _NUMBER = flags.DEFINE_integer(
 _STEP = flags.DEFINE_integer(
     "step", 0, "Which training step's batch to draw.", lower_bound=0
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
+_MAX_IMAGES = flags.DEFINE_integer(
+    "max_images",
+    128,
+    "Images of --images that figures are computed from, drawn by chance, always the "
+    "same.",
+    lower_bound=1,
 )
 
 
 def main() -> None:
+    draws = {"data": _draw_data} | dict.fromkeys(("all", *MODEL_FIGURES), _draw_model)
+    for name in _WHAT.value:
+        if name not in draws:
+            raise config.Refused(
+                f"--what={name}: no such figure{config.nearest(name, draws)}"
+            )
+    for drawing in dict.fromkeys(draws[name] for name in _WHAT.value):
+        drawing()
+
+
+def _draw_model() -> None:
+    """What a trained model has learned; says which figures it cannot have."""
+    inspected.check()
+    command.load_tensorflow()
+    from vit_tf import inspection_figures
+
+    asked = [name for name in _WHAT.value if name != "data"]
+    every = "all" in asked
+    seen = inspected.open_subject(max_images=_MAX_IMAGES.value, shown=_NUMBER.value)
+    for found in inspection_figures.draw_all(seen, MODEL_FIGURES if every else asked):
+        if isinstance(found, inspection_figures.Figure):
+            print(*found.write(_TO.value), sep="\n")
+        elif every:
+            print(f"left out: {found}")
+        else:
+            raise found
+
+
+def _draw_data() -> None:
+    """A training batch as augmented, and an evaluation batch."""
     cfg = _CONFIG()
     command.load_tensorflow()
     from tools import figures
@@ -40,7 +92,7 @@ def main() -> None:
     from vit_tf.data import mixture
 
     step.share(cfg, replicas=1)  # refuses what training refuses
-    sources = mixture.open_all(cfg.data.name, data_dir=_DATA_DIR.value)
+    sources = mixture.open_all(cfg.data.name, data_dir=inspected.DATA_DIR.value)
     sheets = {
         f"training batch of step {_STEP.value}": _training(cfg, sources),
         "evaluation batch": _evaluation(cfg, sources.sources[0]),

@@ -290,8 +290,7 @@ class FewShot:
     num_seeds: int = Field(default=3, gt=0)  # draws of the examples, averaged
     # Weights of the ridge; of several, each set takes what is best on the others.
     l2: tuple[pydantic.PositiveFloat, ...] = Field((1024.0,), min_length=1)
-    # None: the run's own size.
-    image_size: int | None = Field(default=None, gt=0)
+    image_size: int | None = Field(default=None, gt=0)  # None: the run's own
 
 
 @_typed
@@ -302,6 +301,7 @@ class Evals:
     measures: tuple[Measure, ...] = (Measure.ACCURACY, Measure.LOSS)
     few_shot: FewShot = Field(default_factory=FewShot)
     every_steps: int | None = Field(default=None, gt=0)  # None: only at the end
+    draw_every_steps: int | None = Field(default=None, gt=0)  # training_figures.py
     batch_size: int = Field(default=256, gt=0)  # global
 
 

@@ -17,8 +17,8 @@ def read(path: str) -> str:
         return file.read()
 
 
-def write_whole(path: str, text: str) -> None:
-    """Writes a text file so that nobody sees it half done.
+def write_whole(path: str, content: str | bytes) -> None:
+    """Writes a file so that nobody sees it half done.
 
     Several processes may do so at once: each writes under a name of its own first, and
     the last rename holds. One that is killed leaves that name, which nobody reads.
@@ -26,8 +26,9 @@ def write_whole(path: str, text: str) -> None:
     own = f"{path}.{uuid.uuid4().hex}.unfinished"
     with refusing(path):
         try:
-            with tf.io.gfile.GFile(own, "w") as file:
-                file.write(text)
+            mode = "wb" if isinstance(content, bytes) else "w"
+            with tf.io.gfile.GFile(own, mode) as file:
+                file.write(content)
             tf.io.gfile.rename(own, path, overwrite=True)
         except BaseException:
             with contextlib.suppress(tf.errors.OpError, OSError):

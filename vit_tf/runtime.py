@@ -223,6 +223,13 @@ class StopRequest:
     def __bool__(self) -> bool:
         return bool(self.signal_name)
 
+    def sentence(self, done: int) -> str:
+        """What the loop says when it has saved the step it stops at."""
+        return (
+            f"{self.signal_name or 'asked to stop'}: saved at step {done}; the same "
+            "command goes on from there"
+        )
+
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:

@@ -28,6 +28,7 @@ from vit_tf import (
     record,
     runtime,
     step,
+    training_figures,
 )
 from vit_tf.data import mixture, pipeline, prepared, subsets
 from vit_tf.models import build
@@ -87,6 +88,9 @@ def train(
                     for metric in metrics:
                         run.write({"step": done, **dataclasses.asdict(metric)})
                         progress.say(_sentence(done, metric))
+                if training_figures.due(cfg, done):
+                    with clock.paused(), averaged(trainee):
+                        training_figures.draw(cfg, run, trainee, step=done)
                 if done == total:
                     break
 
@@ -111,10 +115,7 @@ def train(
                 if stopping:
                     keeper.wait()
                     among.wait()
-                    progress.say(
-                        f"{stop.signal_name or 'asked to stop'}: saved at step {done}; "
-                        "the same command goes on from there"
-                    )
+                    progress.say(stop.sentence(done))
                     return None
 
         if among.chief:
@@ -272,6 +273,7 @@ def prepare(
             f"data.flip=True: mirroring changes the labels of {source.name}; use "
             "data.flip=false, or experiments/vtab.py"
         )
+    training_figures.check(cfg)
     for split in cfg.evals.splits:
         source.num_examples(split)  # refuses an unknown split before training
     total = config.num_steps(
@@ -354,8 +356,7 @@ def averaged(trainee: Trainee) -> Iterator[None]:
 def _until_next_stop(cfg: config.Config, *, done: int, total: int) -> int:
     """Steps to take in one call: up to steps_per_loop, never past a stop."""
     stops = [cfg.train.log_every_steps, cfg.train.checkpoint_every_steps]
-    if cfg.evals.every_steps:
-        stops.append(cfg.evals.every_steps)
+    stops += filter(None, [cfg.evals.every_steps, cfg.evals.draw_every_steps])
     return min(cfg.train.steps_per_loop, total - done, *(s - done % s for s in stops))
 
 

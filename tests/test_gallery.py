@@ -1,0 +1,86 @@
+"""Images to look at come from a file, a folder of any shape, or a data set."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_tf import config
+from vit_tf.data import datasets, gallery, pipeline
+
+DATA = config.Data(image_size=8)
+
+
+def _image(path, colour, size=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    _image(tmp_path / "in" / "deep" / "red.PNG", (255, 0, 0))
+    _image(tmp_path / "in" / "black.png", (0, 0, 0), (20, 9))
+    _image(tmp_path / "in" / "white.bmp", (255, 255, 255))
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    return tmp_path / "in"
+
+
+def test_a_folder_of_any_shape_is_read_in_order_of_names(folder):
+    found, source = gallery.load(str(folder), DATA, max_images=10)
+    assert source is None and found.labels is None
+    assert found.names == ("black", "red", "white") and found.total == 3
+    assert found.origin == "in"
+    assert found.pixels.shape == (3, 8, 8, 3) and found.pixels.dtype == np.float32
+    np.testing.assert_array_equal(found.pixels[:, 4, 4].mean(axis=-1) > 0, [0, 0, 1])
+    np.testing.assert_array_equal(found.pixels[1, 0, 0], [1, -1, -1])
+    assert [len(batch) for batch in found.batches(2)] == [2, 1]
+
+
+def test_a_file_is_one_image(folder):
+    found, _ = gallery.load(str(folder / "black.png"), DATA, max_images=10)
+    assert found.names == ("black",) and len(found.pixels) == 1
+
+
+def test_a_part_is_drawn_once_for_all(folder):
+    first, second = (gallery.load(str(folder), DATA, max_images=2) for _ in range(2))
+    assert first[0].names == second[0].names and len(first[0].names) == 2
+    assert first[0].total == 3
+    rows = gallery.choose(1000, 50)
+    assert len(set(rows)) == 50 and (np.diff(rows) > 0).all()
+    assert rows.max() > 800, "not just the first"
+
+
+def test_a_data_set_is_read_as_evaluation_sees_it(data_dir):
+    data = config.Data(image_size=16)
+    found, source = gallery.load("digits", data, max_images=5, data_dir=data_dir)
+    keep = gallery.choose(400, 5)
+    (batch,) = pipeline.eval_stream(source, data, "test", batch_size=5, keep=keep)
+    np.testing.assert_array_equal(found.pixels, batch["image"])
+    np.testing.assert_array_equal(found.labels, batch["label"])
+    assert found.names == tuple(f"test {row}" for row in keep)
+    assert (found.origin, found.total) == ("digits test", 400)
+    # More than are read at a time, which leaves padding to take away.
+    many, _ = gallery.load("digits", data, max_images=70, data_dir=data_dir)
+    assert len(many.pixels) == len(set(many.names)) == 70
+
+
+def test_another_split_can_be_named(data_dir):
+    found, _ = gallery.load(
+        "digits", DATA, max_images=2, split="train", data_dir=data_dir
+    )
+    assert found.origin == "digits train"
+    source = datasets.open_source("digits", data_dir)
+    assert gallery.usual_split(source) == "test"
+
+
+def test_what_cannot_be_read_is_named(folder, tmp_path, data_dir):
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    with pytest.raises(config.Refused, match="broken.jpg cannot be decoded; mend"):
+        gallery.load(str(folder), DATA, max_images=10)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(config.Refused, match="empty: no images; need files ending"):
+        gallery.load(str(empty), DATA, max_images=10)
+    with pytest.raises(config.Refused, match="no prepared data set"):
+        gallery.load(str(folder), DATA, max_images=10, split="test")
+    with pytest.raises(config.Refused, match="--images=digit: no such file or folder"):
+        gallery.load("digit", DATA, max_images=10, data_dir=data_dir)

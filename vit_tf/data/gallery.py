@@ -1,0 +1,144 @@
+"""Images to look at: a file, a folder of any shape, or a split of a data set."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import datasets, images, pipeline, prepared
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+_BATCH = 64  # read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Images as a model is shown them.
+
+    Attributes:
+        pixels: (images, size, size, 3) float32 in [-1, 1].
+        names: of each, to show to a person.
+        labels: the class of each; None where it is not known.
+        origin: where they come from, in words.
+        total: how many there were to choose from.
+    """
+
+    pixels: np.ndarray
+    names: tuple[str, ...]
+    labels: np.ndarray | None
+    origin: str
+    total: int
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """The pixels, `size` images at a time."""
+        for first in range(0, len(self.pixels), size):
+            yield self.pixels[first : first + size]
+
+
+def load(
+    place: str,
+    data: config.Data,
+    *,
+    max_images: int,
+    split: str | None = None,
+    data_dir: str | None = None,
+) -> tuple[Gallery, prepared.Source | None]:
+    """Reads images in the evaluation view of `data`; and the data set, if it is one.
+
+    Args:
+        place: an image, a folder with images in it or below, or what
+            `datasets.open_source` knows.
+        data: says size and view.
+        max_images: at most so many, drawn by chance and always the same.
+        split: of a data set; None: test, else validation, else train.
+
+    Raises:
+        config.Refused: no such place, nothing in it, or an image that cannot be
+            decoded, by its name.
+    """
+    path = pathlib.Path(place).expanduser()
+    if path.exists() and prepared.find_newest(datasets.Path(path)) is None:
+        if split is not None:
+            raise config.Refused(f"--split={split}: {place} is no prepared data set")
+        return _from_files(place, path, data, max_images), None
+    try:
+        source = datasets.open_source(place, data_dir)
+    except config.Refused as refusal:
+        raise config.Refused(
+            f"--images={place}: no such file or folder, nor a data set: {refusal}"
+        ) from None
+    split = split or usual_split(source)
+    return of_split(source, data, split, max_images=max_images), source
+
+
+def of_split(
+    source: prepared.Source, data: config.Data, split: str, *, max_images: int
+) -> Gallery:
+    """The same of one split of an opened data set."""
+    total = source.num_examples(split)
+    keep = choose(total, max_images)
+    stream = pipeline.eval_stream(
+        source, data, split, batch_size=min(len(keep), _BATCH), keep=keep
+    )
+    try:
+        found = [{k: v.numpy() for k, v in batch.items()} for batch in stream]
+    except tf.errors.InvalidArgumentError as error:
+        culprit = pipeline.find_corrupt_eval(source, data, split, keep)
+        raise config.Refused(f"{culprit}: leave it out") from error
+    real = np.concatenate([batch["mask"] for batch in found])
+    pixels, labels, rows = (
+        np.concatenate([batch[name] for batch in found])[real]
+        for name in ("image", "label", "index")
+    )
+    return Gallery(
+        pixels,
+        tuple(f"{split} {row}" for row in rows),
+        None if source.multi_label else labels,
+        f"{source.name} {split}",
+        total,
+    )
+
+
+def usual_split(source: prepared.Source) -> str:
+    """Of the stored splits the one that models are judged by."""
+    stored = list(source.builder.info.splits)
+    return next((s for s in ("test", "validation") if s in stored), stored[0])
+
+
+def choose(total: int, wanted: int) -> np.ndarray:
+    """Rows of `total`, sorted: all, or `wanted` of them drawn by chance once for all."""
+    if total <= wanted:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).permutation(total)[:wanted])
+
+
+def _from_files(
+    place: str, path: pathlib.Path, data: config.Data, max_images: int
+) -> Gallery:
+    found = [path] if path.is_file() else sorted(path.rglob("*"))
+    found = [p for p in found if p.suffix.lower() in _EXTENSIONS and p.is_file()]
+    if not found:
+        raise config.Refused(
+            f"--images={place}: no images; need files ending in "
+            f"{', '.join(_EXTENSIONS)}"
+        )
+    chosen = [found[row] for row in choose(len(found), max_images)]
+    return Gallery(
+        np.stack([_view(file, data) for file in chosen]),
+        tuple(file.stem for file in chosen),
+        None,
+        path.name,
+        len(found),
+    )
+
+
+def _view(file: pathlib.Path, data: config.Data) -> np.ndarray:
+    try:
+        return images.evaluation_view(tf.io.read_file(str(file)), data).numpy()
+    except tf.errors.OpError as error:
+        raise config.Refused(
+            f"--images: {file} cannot be decoded; mend it or take it away"
+        ) from error
