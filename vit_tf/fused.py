@@ -54,8 +54,14 @@ def encoder_of(network: vit.VisionTransformer) -> Callable[[tf.Tensor], tf.Tenso
 
 def _block_of(block: encoder.EncoderBlock, dtype: str):
     attend = _attention_of(block.attention, dtype)
-    norm_1, norm_2 = _norm_of(block.attention_norm, dtype), _norm_of(block.mlp_norm, dtype)
-    grow, shrink = _linear_of(block.mlp.grow, dtype), _linear_of(block.mlp.shrink, dtype)
+    norm_1, norm_2 = (
+        _norm_of(block.attention_norm, dtype),
+        _norm_of(block.mlp_norm, dtype),
+    )
+    grow, shrink = (
+        _linear_of(block.mlp.grow, dtype),
+        _linear_of(block.mlp.shrink, dtype),
+    )
 
     def call(x: tf.Tensor, length: int) -> tf.Tensor:
         x = attend(norm_1(x), length) + x
@@ -68,7 +74,9 @@ def _block_of(block: encoder.EncoderBlock, dtype: str):
 def _attention_of(attention: encoder.Attention, dtype: str):
     width, heads = attention.width, attention.num_heads
     depth = width // heads
-    kernels, biases = zip(*(_matrix(getattr(attention, n)) for n in ("query", "key", "value")))
+    kernels, biases = zip(
+        *(_matrix(getattr(attention, n)) for n in ("query", "key", "value"))
+    )
     scale = np.array([depth**-0.5, 1, 1], np.float32)
     kernel = np.concatenate([k * s for k, s in zip(kernels, scale)], axis=1)
     bias = np.concatenate([b * s for b, s in zip(biases, scale)])

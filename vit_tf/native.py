@@ -148,7 +148,9 @@ class Model:
         """
         options = config_pb2.RunOptions(trace_level=config_pb2.RunOptions.FULL_TRACE)
         options = options.SerializeToString()
-        asked = _call("TF_NewBufferFromString", c.POINTER(_Buffer), options, len(options))
+        asked = _call(
+            "TF_NewBufferFromString", c.POINTER(_Buffer), options, len(options)
+        )
         told = _call("TF_NewBuffer", c.POINTER(_Buffer))
         try:
             self._run(signature, inputs, asked, told)
@@ -212,6 +214,15 @@ class Model:
             )
             place.index = int(index)
         return places
+
+
+def is_available() -> bool:
+    """Whether the installed package has the libraries, as on Linux."""
+    try:
+        _library()
+    except (config.Refused, OSError):
+        return False
+    return True
 
 
 def _library() -> c.CDLL:
