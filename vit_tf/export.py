@@ -54,7 +54,7 @@ class Request:
     checkpoint: str
     to: str
     name: str | None = None
-    options: served.Options = served.Options()
+    options: served.Options = dataclasses.field(default_factory=served.Options)
     eval_crop: config.EvalCrop | None = None
     scores: served.Scores | None = None
     variant: str | None = None
@@ -182,7 +182,7 @@ def _write(this: Prepared, folder: str, version: int) -> Exported:
         version=version,
         opened=this.opened,
         options=this.options,
-        result=_result(this.request.checkpoint),
+        result=result_of(this.request.checkpoint),
         class_names=this.class_names,
         license=this.request.license,
         differences=differences,
@@ -271,7 +271,7 @@ def _scores_of(opened: opening.Opened) -> served.Scores:
     return served.Scores.SIGMOID if sigmoid else served.Scores.SOFTMAX
 
 
-def _result(checkpoint: str) -> dict | None:
+def result_of(checkpoint: str) -> dict | None:
     """What the run left; None of an .npz."""
     folder = checkpoint
     if os.path.basename(folder) == "weights.npz":

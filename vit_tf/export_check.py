@@ -63,10 +63,8 @@ def expected(
     pixels = tf.stack([images.evaluation_view(file, data) for file in files])
     record: dict[str, Any] = {}
     logits = reference.network(pixels, training=False, record=record)
-    squash = {
-        served.Scores.SOFTMAX: tf.nn.softmax,
-        served.Scores.SIGMOID: tf.nn.sigmoid,
-    }[options.scores]
+    sigmoid = options.scores is served.Scores.SIGMOID
+    squash = tf.nn.sigmoid if sigmoid else tf.nn.softmax
     found = {
         "images": pixels.numpy(),
         "logits": np.asarray(logits),

@@ -64,18 +64,30 @@ def facts(
 def text(found: Mapping[str, Any]) -> str:
     """The facts as Markdown."""
     options, run = found["options"], found["run"]
-    parts = [
-        f"# {found['name']}, version {found['version']}",
-        f"{found['model']} with {found['parameters']:,} parameters, made from "
-        f"`{found['checkpoint']}`. License: {found['license'] or UNSTATED}.",
-        "## What it takes and gives",
+    takes = (
         f"Image files (JPEG, PNG, WebP, GIF's first frame, BMP) of at most "
         f"{options['max_pixels']:,} pixels, {options['max_batch_size']} in a request, or "
         f"float32 images ({found['image_size']}, {found['image_size']}, 3) in [-1, 1]. "
         f"Files are decoded without their EXIF rotation and shown as in evaluation, view "
-        f"`{options['eval_crop']}`. Signatures: {', '.join(found['signatures'])}.",
+        f"`{options['eval_crop']}`. Signatures: {', '.join(found['signatures'])}."
+    )
+    gives = (
         f"{found['num_classes']} classes; probabilities by {options['scores']}; computed "
-        f"in {options['precision']}, weights as {options['weights']}.",
+        f"in {options['precision']}, weights as {options['weights']}."
+    )
+    made = (
+        f"{found['model']} with {found['parameters']:,} parameters, made from "
+        f"`{found['checkpoint']}`. License: {found['license'] or UNSTATED}."
+    )
+    versions = ", ".join(
+        f"{k} {v}" for k, v in found["exported_with"]["versions"].items()
+    )
+    parts = [
+        f"# {found['name']}, version {found['version']}",
+        made,
+        "## What it takes and gives",
+        takes,
+        gives,
         "## How it was trained",
         *(
             _of_run(run)
@@ -88,8 +100,7 @@ def text(found: Mapping[str, Any]) -> str:
             for d in found["differences"]
         ),
         "## Made with",
-        ", ".join(f"{k} {v}" for k, v in found["exported_with"]["versions"].items())
-        + f"; vit_tf at commit {found['exported_with']['commit']}.",
+        f"{versions}; vit_tf at commit {found['exported_with']['commit']}.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -98,18 +109,17 @@ def _of_run(run: Mapping[str, Any]) -> list[str]:
     settings = run["config"]
     optim, objective = settings["optim"], settings["objective"]
     start = settings.get("start_from")
-    lines = [
+    source = f"from {start}" if start else "from scratch"
+    how = (
         f"On {run['dataset']}, {run['steps']:,} steps, {run['examples_seen']:,} images "
-        f"seen, batch {settings['data']['batch_size']}, "
-        f"{'from ' + str(start) if start else 'from scratch'}: {optim['rule']}, learning "
-        f"rate {optim['lr']:g} ({optim['schedule']}), weight decay "
+        f"seen, batch {settings['data']['batch_size']}, {source}: {optim['rule']}, "
+        f"learning rate {optim['lr']:g} ({optim['schedule']}), weight decay "
         f"{optim['weight_decay']:g}, {objective['loss']} loss, dropout "
         f"{settings['model']['dropout']:g}. Commit {run['commit']}, config "
-        f"{run['fingerprint']}.",
-    ]
+        f"{run['fingerprint']}."
+    )
     rows = "\n".join(
         f"| {m['split']} | {m['name']} | {m['value']:.4f} | {m['count']:,} |"
         for m in run["metrics"]
     )
-    lines.append("| split | measure | value | images |\n|---|---|---|---|\n" + rows)
-    return lines
+    return [how, f"| split | measure | value | images |\n|---|---|---|---|\n{rows}"]

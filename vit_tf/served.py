@@ -79,6 +79,7 @@ class Served:
         opened: the model, made with the dtype policy of `options.precision`.
         options: see there.
         labels: a file with the name of a class on each line, in the order of labels.
+        fuses: in the forms of `fused.py`, where the model fits them.
 
     Attributes:
         as_constants: whether the weights are in the graph.
@@ -89,7 +90,14 @@ class Served:
         config.Refused: the model has no such answer.
     """
 
-    def __init__(self, opened: opening.Opened, options: Options, labels: str):
+    def __init__(
+        self,
+        opened: opening.Opened,
+        options: Options,
+        labels: str,
+        *,
+        fuses: bool = True,
+    ):
         self.model, self.options = opened.network, options
         if not self.model.pools:
             raise config.Refused(
@@ -108,7 +116,7 @@ class Served:
                 (v, tf.cast(tf.constant(v.numpy()), dtypes[id(v)]))
                 for v in self.model.variables
             ]
-            if fused.fits(self.model):
+            if fuses and fused.fits(self.model):
                 self._encode = fused.encoder_of(self.model)
         self.table = _table(labels) if self.num_classes else None
 
@@ -134,8 +142,7 @@ class Served:
     def classes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The best classes of images (batch, size, size, 3) in [-1, 1]."""
         logits = self._compute(images)[1]
-        squash = {Scores.SOFTMAX: tf.nn.softmax, Scores.SIGMOID: tf.nn.sigmoid}
-        probabilities = squash[self.options.scores](logits)
+        probabilities = self.squash(logits)
         count = min(self.options.top_k, self.num_classes)
         scores, labels = tf.math.top_k(probabilities, count)
         return {
@@ -143,6 +150,11 @@ class Served:
             "scores": scores,
             "probabilities": probabilities,
         }
+
+    def squash(self, logits: tf.Tensor) -> tf.Tensor:
+        """Logits to probabilities."""
+        how = {Scores.SOFTMAX: tf.nn.softmax, Scores.SIGMOID: tf.nn.sigmoid}
+        return how[self.options.scores](logits)
 
     def features(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the last layer reads: float32 (batch, width)."""
