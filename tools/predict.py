@@ -26,7 +26,10 @@ _TO = flags.DEFINE_string(
     "to", None, "The table: FILE.csv or FILE.jsonl.", required=True
 )
 _TOP = flags.DEFINE_integer(
-    "top", None, "Classes of a row. Default: 5, or all where they are fewer.", lower_bound=1
+    "top",
+    None,
+    "Classes of a row. Default: 5, or all where they are fewer.",
+    lower_bound=1,
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
 _IMAGE_SIZE = flags.DEFINE_integer(

@@ -46,7 +46,10 @@ _TOP = flags.DEFINE_integer(
     "top", None, "Classes of a row. Default: as many as the server says.", lower_bound=1
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 16, "Images of a request; no more than the server takes.", lower_bound=1
+    "batch_size",
+    16,
+    "Images of a request; no more than the server takes.",
+    lower_bound=1,
 )
 _IN_FLIGHT = flags.DEFINE_integer(
     "in_flight", 4, "Requests at a time.", lower_bound=1, upper_bound=64

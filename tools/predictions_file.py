@@ -43,7 +43,8 @@ class Table:
         self.columns.append("error")
         self._is_csv = path.endswith(".csv")
         try:
-            self._file = open(path, "ab+")  # noqa: SIM115, closed by __exit__
+            # Unbuffered, so that what a full disk refused is not tried again by close.
+            self._file = open(path, "ab+", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise config.Refused(f"--to={path}: {error.strerror}") from None
         try:
@@ -66,8 +67,9 @@ class Table:
         """
         lines = b"".join(self._line(self._cells(name, said)) for name, said in rows)
         try:
-            self._file.write(lines)
-            self._file.flush()
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise config.Refused(
                 f"cannot write {self.path}: {error.strerror}; free some space or mend "
@@ -169,5 +171,6 @@ def check_name(path: str) -> None:
 def _csv_line(cells: Iterable[str | float]) -> bytes:
     """A row; names that are not UTF-8 as the bytes that they are."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes these two
+    line = text.getvalue().removesuffix("\r\n") + "\n"
+    return line.encode("utf-8", "surrogateescape")
