@@ -13,7 +13,6 @@ import json
 import pathlib
 import re
 import threading
-import time
 from concurrent import futures
 
 import grpc
@@ -46,6 +45,9 @@ _PATH = re.compile(
 )
 
 
+RETRY_AFTER = None  # a header of failures
+
+
 class Failed(Exception):
     """What a call ends with."""
 
@@ -69,9 +71,9 @@ class Server:
         self.versions = {int(p.name): p for p in pathlib.Path(folder).iterdir()}
         self.loaded = {v: tf.saved_model.load(str(p)) for v, p in self.versions.items()}
         self.labels = {"stable": min(self.versions)}
-        self.failing, self.delay_seconds = [], 0.0
-        self.sizes, self.together, self._now = [], 0, 0
-        self._lock = threading.Lock()
+        self._lock, self._awake = threading.Lock(), threading.Event()
+        self._now = 0
+        self.reset()
         self._grpc = grpc.server(futures.ThreadPoolExecutor(8))
         answers = _Grpc(self)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
@@ -79,15 +81,23 @@ class Server:
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(answers, self._grpc)
         self.grpc = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Rest)
-        self._http.daemon_threads, self._http.owner = True, self
+        self._http = _Http(("127.0.0.1", 0), _Rest)
+        self._http.owner = self
         self.rest = f"127.0.0.1:{self._http.server_port}"
+
+    def reset(self):
+        """Forgets what was told and counted, and ends all delays."""
+        self._awake.set()
+        self._awake = threading.Event()
+        self.failing, self.delay_seconds = [], 0.0
+        self.sizes, self.together = [], 0
 
     def start(self):
         self._grpc.start()
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def stop(self):
+        self.reset()
         self._grpc.stop(None)
         self._http.shutdown()
         self._http.server_close()
@@ -105,7 +115,7 @@ class Server:
             self._now += 1
             self.together = max(self.together, self._now)
         try:
-            time.sleep(self.delay_seconds)
+            self._awake.wait(self.delay_seconds)
             if code is not None:
                 raise Failed(code, "told to fail")
             return self._run(version, signature, inputs)
@@ -207,6 +217,13 @@ def _aborting(context):
         context.abort(failure.code, failure.details)
 
 
+class _Http(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass  # a client that went away
+
+
 class _Rest(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections
 
@@ -236,6 +253,8 @@ class _Rest(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
+        if status != 200 and RETRY_AFTER:
+            self.send_header("Retry-After", RETRY_AFTER)
         self.end_headers()
         self.wfile.write(text)
 
@@ -256,7 +275,7 @@ class _Rest(http.server.BaseHTTPRequestHandler):
             raise Failed(CODE.INVALID_ARGUMENT, f"Malformed request: {self.path}")
         by_row = "instances" in body
         inputs = _by_name(body["instances"]) if by_row else body["inputs"]
-        tensors = {name: np.array(_plain(v)) for name, v in inputs.items()}
+        tensors = {name: _plain(v) for name, v in inputs.items()}
         found = owner.predict(version, body.get("signature_name"), tensors)
         columns = {name: _listed(value) for name, value in found.items()}
         if not by_row:
@@ -276,8 +295,7 @@ def _plain(value):
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, dict):
-        # An object keeps the bytes as they are: NumPy's own cut zeros off.
-        return np.array(base64.b64decode(value["b64"]), object)
+        return base64.b64decode(value["b64"])
     return value
 
 

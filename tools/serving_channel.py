@@ -201,18 +201,17 @@ class Rest:
 
     def signatures(self, seconds: float) -> dict[str, Signature]:
         content = self._call("GET", f"{self._url}/metadata", None, seconds)
-        try:
+        try:  # what is empty may be absent
             found = content["metadata"]["signature_def"]["signature_def"]
             return {
                 name: Signature(
-                    _last_sizes(signature["inputs"]), _last_sizes(signature["outputs"])
+                    _last_sizes(signature.get("inputs", {})),
+                    _last_sizes(signature.get("outputs", {})),
                 )
                 for name, signature in found.items()
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _refusal(
-                self.address, "metadata of another form", missing=True
-            ) from error
+            raise _refusal(self.address, "metadata of another form") from error
 
     def predict(self, encoded: Sequence[bytes], seconds: float) -> list[answers.Answer]:
         images = [{"b64": base64.b64encode(image).decode()} for image in encoded]
@@ -299,7 +298,7 @@ def _last_dims(tensors) -> dict[str, int | None]:
 def _last_sizes(tensors) -> dict[str, int | None]:
     """The same of their JSON."""
     dims = {
-        name: [int(d["size"]) for d in t["tensor_shape"].get("dim", [])]
+        name: [int(d.get("size", 0)) for d in t.get("tensor_shape", {}).get("dim", [])]
         for name, t in tensors.items()
     }
     return {name: _known(sizes) for name, sizes in dims.items()}
