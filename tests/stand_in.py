@@ -72,6 +72,14 @@ def png(color, size=8) -> bytes:
     return file.getvalue()
 
 
+def drawn(kind) -> bytes:
+    """A picture that is not of one colour, in a format of Pillow's."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
 def answer(color) -> list[tuple[str, float]]:
     """What the stand-in says of `png(color)`: names and scores, best first."""
     logits = 5.0 * (np.float32(color) / 127.5 - 1.0)

@@ -136,10 +136,6 @@ class _Stored:
         self.names = np.array(opened.class_names or tuple(numbers), object)
         self.shape = (data.image_size, data.image_size, 3)
 
-        @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
-        def view(encoded):
-            return images.evaluation_view(encoded, data)
-
         @tf.function(input_signature=[tf.TensorSpec((None, *self.shape), tf.float32)])
         def judge(pixels):
             logits = network(tf.cast(pixels, network.compute_dtype), training=False)
@@ -147,27 +143,42 @@ class _Stored:
             shares = tf.sigmoid(logits) if sigmoid else tf.nn.softmax(logits)
             return tf.math.top_k(shares, top)
 
-        self.view, self.judge = view, judge
+        self.data, self.judge = data, judge
         self.decoders = futures.ThreadPoolExecutor(_THREADS)
 
     def __call__(self, encoded: Sequence[bytes]) -> list[answers.Answer]:
         """Encoded images -> what the model says of each, in their order."""
-        seen = list(self.decoders.map(self._decode, encoded))
-        pixels = np.zeros((len(seen), *self.shape), np.float32)
-        for row, (image, _) in zip(pixels, seen):
-            if image is not None:
-                row[:] = image
+        pixels, errors = self.see(encoded)
         scores, labels = self.judge(pixels)
-        errors = [error for _, error in seen]
         return answers.of_arrays(self.names[labels.numpy()], scores.numpy(), errors)
 
-    def _decode(self, encoded: bytes) -> tuple[np.ndarray | None, str]:
+    def see(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
+        """What the model is shown.
+
+        Returns:
+            float32 (n, size, size, 3) in [-1, 1], zeros where an image cannot be read,
+            and n times an empty text or why it cannot.
+        """
+        pixels = np.zeros((len(encoded), *self.shape), np.float32)
+        errors = []
+        for row, (image, error) in zip(
+            pixels, self.decoders.map(self._decode, encoded), strict=True
+        ):
+            if image is not None:
+                row[:] = image
+            errors.append(error)
+        return pixels, errors
+
+    def _decode(self, encoded: bytes) -> tuple[tf.Tensor | None, str]:
         """The view of an image, or why there is none."""
         error = explain_size(encoded)
         if error:
             return None, error
         try:
-            return self.view(encoded).numpy(), ""
+            # Op by op on the CPU, as tf.data runs them: Grappler, which rewrites a
+            # tf.function, multiplies where evaluation divides, and a GPU rounds its way.
+            with tf.device("CPU:0"):
+                return images.evaluation_view(tf.constant(encoded), self.data), ""
         except tf.errors.OpError:
             return None, explain(encoded)
 
