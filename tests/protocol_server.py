@@ -12,13 +12,15 @@ import http.server
 import json
 import pathlib
 import re
+import signal
+import sys
 import threading
 from concurrent import futures
 
 import grpc
 import numpy as np
 import tensorflow as tf
-from google.protobuf import json_format
+from google.protobuf import json_format, text_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -27,6 +29,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 CODE = grpc.StatusCode
 # As http_server.cc of TensorFlow Serving maps them.
@@ -66,7 +69,7 @@ class Server:
         together: the most Predict calls that were under way at once.
     """
 
-    def __init__(self, folder, name, max_batch):
+    def __init__(self, folder, name, max_batch, *, grpc_port=0, rest_port=0):
         self.name, self.max_batch = name, max_batch
         self.versions = {int(p.name): p for p in pathlib.Path(folder).iterdir()}
         self.loaded = {v: tf.saved_model.load(str(p)) for v, p in self.versions.items()}
@@ -80,8 +83,10 @@ class Server:
             answers, self._grpc
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(answers, self._grpc)
-        self.grpc = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
-        self._http = _Http(("127.0.0.1", 0), _Rest)
+        self.grpc = (
+            f"127.0.0.1:{self._grpc.add_insecure_port(f'127.0.0.1:{grpc_port}')}"
+        )
+        self._http = _Http(("127.0.0.1", rest_port), _Rest)
         self._http.owner = self
         self.rest = f"127.0.0.1:{self._http.server_port}"
 
@@ -307,3 +312,24 @@ def _listed(value):
 
 def _as_dict(message):
     return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def main(arguments):
+    """Heeds as many flags of tensorflow_model_server as the checking script needs."""
+    given = dict(a.removeprefix("--").split("=", 1) for a in arguments)
+    text = pathlib.Path(given["model_config_file"]).read_text()
+    models = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (model,) = models.model_config_list.config
+    server = Server(
+        model.base_path,
+        model.name,
+        16,
+        grpc_port=int(given["port"]),
+        rest_port=int(given["rest_api_port"]),
+    )
+    server.start()
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
