@@ -135,15 +135,18 @@ def test_bad_images_have_reasons_and_leave_the_others_alone(evaluated, encoded):
     bomb[16:24] = (12000).to_bytes(4, "big") * 2  # width and height, by the header
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     bad = [b"", b"text", good[0][:60], bytes(bomb), b"GIF89a", b"\xff\xd8\xff\xe0"]
+    bad.append(stand_in.drawn("WEBP")[:40])
     said = ask([good[0], *bad, good[1]])
     assert [said[0], said[-1]] == ask(good)
     reasons = [answer.error for answer in said[1:-1]]
     assert reasons[0] == "empty file" and reasons[1].startswith("not a JPEG, PNG")
     assert reasons[2] == "damaged or cut off"
     assert reasons[3] == "12000x12000 pixels: more than 134,217,728"
-    assert reasons[4] == reasons[5] == "damaged or cut off"
+    assert reasons[4:] == ["damaged or cut off"] * 3
     assert all(a.classes == a.scores == () for a in said[1:-1])
     assert ask([]) == []
+    whole = [stand_in.drawn(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP")]
+    assert [answer.error for answer in ask(whole)] == [""] * 5
 
 
 @pytest.fixture(scope="module")

@@ -200,11 +200,11 @@ def explain_size(encoded: bytes) -> str:
 
 def explain(encoded: bytes) -> str:
     """Why bytes that TensorFlow could not decode are no image."""
-    if encoded.startswith((b"GIF8", b"BM")):
+    if encoded.startswith((b"GIF8", b"BM")) or encoded[8:12] == b"WEBP":
         return "damaged or cut off"
     if encoded.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or not encoded:
         return folders.explain(encoded)
-    return "not a JPEG, PNG, GIF or BMP image"
+    return "not a JPEG, PNG, GIF, BMP or WebP image"
 
 
 def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
