@@ -15,6 +15,7 @@ FLOORS = [
     ["vit_tf/transfer_recipes.py"],
     [
         "vit_tf/files.py",
+        "vit_tf/answers.py",
         "vit_tf/cluster.py",
         "vit_tf/hosts.py",
         "vit_tf/runtime.py",
@@ -35,6 +36,7 @@ FLOORS = [
         "vit_tf/checkpoint.py",
         "vit_tf/opening.py",
         "vit_tf/evaluation.py",
+        "vit_tf/prediction.py",
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
         "vit_tf/inspection.py",
