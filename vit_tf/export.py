@@ -28,7 +28,8 @@ from vit_tf import (
 )
 
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
-_WARM_UP_BATCHES = (1, 8)
+# What tools/serving/batching.config allows: each is traced and laid out once.
+_WARM_UP_BATCHES = (1, 2, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
             writer.write(log.SerializeToString())
-    sizes = " and ".join(map(str, _WARM_UP_BATCHES))
+    sizes = ", ".join(map(str, _WARM_UP_BATCHES))
     return f"warm-up requests of {sizes} images for {signature}"
 
 

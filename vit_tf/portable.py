@@ -28,7 +28,7 @@ class Format(enum.StrEnum):
     TFLITE = "tflite"
 
 
-_NEEDED = {
+NEEDED = {
     Format.ONNX: ("tf2onnx", "onnxruntime"),
     Format.TFLITE: ("ai_edge_litert",),
 }
@@ -82,7 +82,7 @@ def write(request: export.Request, kind: Format) -> export.Exported:
 
 def _check(request: export.Request, kind: Format) -> None:
     """Says what is missing before a model is opened."""
-    for name in _NEEDED[kind]:
+    for name in NEEDED[kind]:
         try:
             importlib.import_module(name)
         except ImportError:

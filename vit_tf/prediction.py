@@ -4,27 +4,18 @@ A run or an .npz sees images as `evaluation` shows them, pixel for pixel; an exp
 decodes by itself.
 """
 
-import io
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
-from concurrent import futures
 
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
 from vit_tf import answers, checkpoint, config, opening
-from vit_tf.data import folders, images
+from vit_tf.data import untrusted
 
 TOP = 5  # classes that are named where nobody asks for another number
 SIGNATURE, INPUT = "serving_default", "image_bytes"
-
-# More, and an image is refused by its header: decoded it would take 400 MB.
-MAX_PIXELS = 2**27
-
-_THREADS = 4  # that decode, beside TensorFlow's own
 # Encoded images of a batch -> their answers.
 Ask = Callable[[Sequence[bytes]], list[answers.Answer]]
 
@@ -144,7 +135,6 @@ class _Stored:
             return tf.math.top_k(shares, top)
 
         self.data, self.judge = data, judge
-        self.decoders = futures.ThreadPoolExecutor(_THREADS)
 
     def __call__(self, encoded: Sequence[bytes]) -> list[answers.Answer]:
         """Encoded images -> what the model says of each, in their order."""
@@ -159,52 +149,14 @@ class _Stored:
             float32 (n, size, size, 3) in [-1, 1], zeros where an image cannot be read,
             and n times an empty text or why it cannot.
         """
-        pixels = np.zeros((len(encoded), *self.shape), np.float32)
-        errors = []
-        for row, (image, error) in zip(
-            pixels, self.decoders.map(self._decode, encoded), strict=True
-        ):
-            if image is not None:
-                row[:] = image
-            errors.append(error)
-        return pixels, errors
-
-    def _decode(self, encoded: bytes) -> tuple[tf.Tensor | None, str]:
-        """The view of an image, or why there is none."""
-        error = explain_size(encoded)
-        if error:
-            return None, error
-        try:
-            # Op by op on the CPU, as tf.data runs them: Grappler, which rewrites a
-            # tf.function, multiplies where evaluation divides, and a GPU rounds its way.
-            with tf.device("CPU:0"):
-                return images.evaluation_view(tf.constant(encoded), self.data), ""
-        except tf.errors.OpError:
-            return None, explain(encoded)
-
-
-def explain_size(encoded: bytes) -> str:
-    """Why an image is too large to decode, by its header; empty if it is not."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            width, height = PIL.Image.open(io.BytesIO(encoded)).size
-    except PIL.Image.DecompressionBombError as error:
-        return str(error)
-    except (OSError, ValueError, EOFError, SyntaxError):  # the decoder says what it is
-        return ""
-    if width * height > MAX_PIXELS:
-        return f"{width}x{height} pixels: more than {MAX_PIXELS:,}"
-    return ""
-
-
-def explain(encoded: bytes) -> str:
-    """Why bytes that TensorFlow could not decode are no image."""
-    if encoded.startswith((b"GIF8", b"BM")) or encoded[8:12] == b"WEBP":
-        return "damaged or cut off"
-    if encoded.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or not encoded:
-        return folders.explain(encoded)
-    return "not a JPEG, PNG, GIF, BMP or WebP image"
+        # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
+        with tf.device("CPU:0"):
+            pixels, errors = untrusted.views(
+                tf.constant(list(encoded), tf.string),
+                self.data,
+                max_pixels=untrusted.MAX_PIXELS,
+            )
+        return pixels.numpy(), [error.decode() for error in errors.numpy()]
 
 
 def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:

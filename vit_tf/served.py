@@ -49,8 +49,7 @@ class Options:
         top_k: classes that an answer names; fewer where the model has fewer.
         attention: adds the signature `attention`, of a ViT or a hybrid.
         weights: see `Weights`.
-        max_pixels: of one file, all frames of an animation included. A phone's
-            photograph has 12 to 50 million.
+        max_pixels: of one file, all frames of an animation included.
         max_batch_size: images of one request.
     """
 
@@ -60,7 +59,7 @@ class Options:
     top_k: int = 5
     attention: bool = False
     weights: Weights = Weights.AUTO
-    max_pixels: int = 100_000_000
+    max_pixels: int = untrusted.MAX_PIXELS
     max_batch_size: int = 256
 
 
@@ -116,8 +115,14 @@ class Served:
                 (v, tf.cast(tf.constant(v.numpy()), dtypes[id(v)]))
                 for v in self.model.variables
             ]
-            if fuses and fused.fits(self.model):
-                self._encode = fused.encoder_of(self.model)
+        self._outside = self._mapping
+        if self.as_constants and fuses and fused.fits(self.model):
+            self._encode = fused.encoder_of(self.model)
+            # A scope stores all that it is given, read or not.
+            inside = {id(v) for block in self.model.blocks for v in block.variables}
+            self._outside = [
+                pair for pair in self._mapping if id(pair[0]) not in inside
+            ]
         self.table = _table(labels) if self.num_classes else None
 
     def signatures(self) -> dict[str, Signature]:
@@ -171,7 +176,7 @@ class Served:
         the last to the first, which needs no product of matrices.
         """
         record = {}
-        with self._weights():
+        with _scope(self._mapping):
             self.model(self._cast(images), training=False, record=record)
         tokens, side = self.model.num_tokens, self.model.grid
         first = tokens - side * side
@@ -186,7 +191,7 @@ class Served:
     def _compute(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Features and logits; without classes the features twice."""
         model, record = self.model, {}
-        with self._weights():
+        with _scope(self._outside):
             tokens = model.embed(self._cast(images))
             if self._encode is None:
                 pooled = model.pool(model.encode(tokens))
@@ -198,15 +203,6 @@ class Served:
                 pooled = model.pool(model.encoder_norm(self._encode(tokens)))
             logits = model.head(pooled, record=record)
         return record.get(network.PRE_LOGITS, pooled), logits
-
-    @contextlib.contextmanager
-    def _weights(self) -> Iterator[None]:
-        """In here the model's variables are constants, if they are to be."""
-        if not self._mapping:
-            yield
-            return
-        with keras.StatelessScope(state_mapping=self._mapping):
-            yield
 
     def _cast(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(images, self.model.compute_dtype)
@@ -242,6 +238,16 @@ class Served:
             most,
             message=f"too many images in one request: at most {most}; send several",
         )
+
+
+@contextlib.contextmanager
+def _scope(mapping: list[tuple[keras.Variable, tf.Tensor]]) -> Iterator[None]:
+    """In here these variables are those constants; with none, they are variables."""
+    if not mapping:
+        yield
+        return
+    with keras.StatelessScope(state_mapping=mapping):
+        yield
 
 
 def _blanked(answers: tf.Tensor, good: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,9 @@ import tensorflow as tf
 from vit_tf import config
 from vit_tf.data import headers, images
 
+# Decoded this takes 300 MB; a phone's photograph has 12 to 50 million pixels.
+MAX_PIXELS = 100_000_000
+
 # Reasons, as the caller of a server reads them.
 EMPTY = "empty: no bytes"
 UNKNOWN = "not a JPEG, PNG, WebP, GIF or BMP file"
