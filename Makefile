@@ -14,13 +14,13 @@ ADDONS_READY := $(ADDONS)/.ready
 TPU_CHECK := .venv-tpu
 TPU_CHECK_READY := $(TPU_CHECK)/.ready
 
-.PHONY: demo test test-all lint libtpu addons-reference tpu-check
+.PHONY: demo test test-all lint libtpu serving addons-reference tpu-check
 
 # The whole story on embedded data; open runs/demo/report.html afterwards.
 demo: $(READY)
 	$(RUN) -m tools.demo --workdir=runs/demo
 
-# What CI runs, after `make libtpu`: everything but the tests marked slow.
+# What CI runs, after `make libtpu serving`: everything but the tests marked slow.
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist worksteal -q -m "not slow" tests
 
@@ -33,6 +33,9 @@ lint: $(READY)
 
 # Adds libtpu to .venv, so that `make test` compiles the training step for a TPU too.
 libtpu: $(VENV)/.libtpu
+
+# Adds what asking a server and exporting to other formats need to .venv.
+serving: $(VENV)/.serving
 
 # Rebuilds the arrays of tests/golden/ from tensorflow-addons; says what changed.
 addons-reference: $(ADDONS_READY)
@@ -63,4 +66,8 @@ $(READY): requirements.txt
 
 $(VENV)/.libtpu: $(READY) requirements-tpu-check.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-tpu-check.txt
+	touch $@
+
+$(VENV)/.serving: $(READY) requirements-serving.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-serving.txt
 	touch $@

@@ -5,6 +5,7 @@ python -m tools.benchmark --variant=ViT-S/16 --batch_size=16
 python -m tools.benchmark --what=input --folder=PHOTOS
 python -m tools.benchmark --what=loader --folder=PHOTOS --torch_python=PYTHON
 python -m tools.benchmark --what=loop --variant=ViT-S/16 --batch_size=16
+python -m tools.benchmark --what=serving --variant=ViT-B/16 --torch_python=PYTHON
 """
 
 import itertools
@@ -18,13 +19,14 @@ from vit_tf import config
 _WHAT = flags.DEFINE_enum(
     "what",
     "model",
-    ["model", "input", "loader", "loop"],
+    ["model", "input", "loader", "loop", "serving"],
     "model: inference and training step, float32 and bfloat16, XLA off and on. "
     "input: the training stream of --dataset, or crops of JPEGs in --folder. "
     "loader: the whole stream of the images in --folder, plain and with RandAugment "
     "and mixup, and PyTorch's loader beside it. "
     "loop: what the loop costs over the bare compiled step; memory with and without "
-    "accumulation and remat, sums over replicas, seconds to the first step.",
+    "accumulation and remat, sums over replicas, seconds to the first step. "
+    "serving: exports in TensorFlow's C++ runtime at batch 1 and 16, and PyTorch.",
 )
 _LIST = flags.DEFINE_boolean(
     "list",
@@ -41,7 +43,8 @@ _FOLDER = flags.DEFINE_string("folder", None, "JPEG files, for --what=input.")
 _TORCH = flags.DEFINE_string(
     "torch_python",
     None,
-    "For --what=loader: the interpreter of an environment with torch and torchvision.",
+    "The interpreter of an environment with torch, and torchvision for --what=loader "
+    "or timm for --what=serving.",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
 
@@ -64,7 +67,13 @@ def main() -> None:
     from vit_tf import runtime
 
     machine = runtime.start(cfg.train, strategy=runtime.Strategy.ONE)
-    works = {"model": _model, "input": _input, "loader": _loader, "loop": _loop}
+    works = {
+        "model": _model,
+        "input": _input,
+        "loader": _loader,
+        "loop": _loop,
+        "serving": _serving,
+    }
     rates = works[_WHAT.value](cfg, machine)
     width = max(map(len, rates))
     print(f"{'images/s':<{width}}  {'median':>9} {'slowest':>9} {'fastest':>9}")
@@ -166,6 +175,27 @@ def _loop(cfg, machine):
     return speed.loop_overhead(
         cfg, machine=machine, data_dir=_DATA_DIR.value, turns=_ROUNDS.value, steps=6
     )
+
+
+def _serving(cfg, machine):
+    from vit_tf import serving_speed
+
+    with command.quiet_stderr():  # the runtime tells what it loads
+        found = serving_speed.compare(
+            cfg,
+            batches=(1, 16),
+            rounds=_ROUNDS.value,
+            torch_python=_TORCH.value,
+            torch_script=str(pathlib.Path(__file__).parent / "torch_vit.py"),
+        )
+    for name, gap in found.agreement.items():
+        print(f"{name}: probabilities within {gap:.2g} of the float32 export's")
+    total = sum(found.seconds_by_op.values())
+    print("\nwhere the time of the bfloat16 export goes, batch 16")
+    for name, seconds in list(found.seconds_by_op.items())[:8]:
+        print(f"{name:<28} {1000 * seconds:8.1f} ms  {100 * seconds / total:5.1f} %")
+    print()
+    return found.rates
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import math
 import keras
 from keras import ops
 
-_LAYER_NORM_EPSILON = 1e-6  # Keras would take 1e-3
+LAYER_NORM_EPSILON = 1e-6  # Keras would take 1e-3
 
 # Places in one encoder block where something is drawn, and their number.
 WEIGHTS, ATTENDED, HIDDEN, MLP_OUT, ATTENTION_BRANCH, MLP_BRANCH, SITES = range(7)
@@ -164,7 +164,7 @@ class LayerNorm(keras.layers.Layer):
     def call(self, x):
         if self.compute_dtype in ("float32", "float64"):
             return ops.layer_normalization(
-                x, self.scale, self.bias, epsilon=_LAYER_NORM_EPSILON
+                x, self.scale, self.bias, epsilon=LAYER_NORM_EPSILON
             )
         # Mean and variance from one reading of x, as the authors' code has it: a TPU
         # reads 38 MB less per norm of ViT-B/16 (batch 128). What the difference of
@@ -172,7 +172,7 @@ class LayerNorm(keras.layers.Layer):
         y = ops.cast(x, "float32")
         mean = ops.mean(y, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(y), axis=-1, keepdims=True) - ops.square(mean)
-        inverse = ops.rsqrt(ops.maximum(variance, 0.0) + _LAYER_NORM_EPSILON)
+        inverse = ops.rsqrt(ops.maximum(variance, 0.0) + LAYER_NORM_EPSILON)
         scale = inverse * self.scale
         return ops.cast(y * scale + (self.bias - mean * scale), x.dtype)
 

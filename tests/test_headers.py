@@ -1,0 +1,55 @@
+"""Sizes by the first bytes: what PIL says, for every format and any size."""
+
+import pictures
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vit_tf.data import headers
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _traced(encoded):
+    return headers.pixels(encoded)
+
+
+def _pixels(encoded):
+    return tuple(int(n) for n in _traced(tf.constant(encoded)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_every_format_says_its_size(width, height):
+    for name, encoded in pictures.readable(width, height).items():
+        frames = 4 if name == "animated gif" else 1
+        found = _pixels(encoded)
+        assert found[:2] == (height, width), name
+        # An animation may store less than whole frames, where little changes.
+        assert width * height <= found[2] <= frames * width * height, name
+
+
+def test_a_gif_is_as_large_as_its_frames():
+    """Not as its header says; all of them are unpacked."""
+    side, frames = 65_535, 3
+    found = _pixels(pictures.gif_bomb(side, frames))
+    assert found == (side, side, frames * side**2)
+
+
+def test_a_bmp_may_be_upside_down():
+    encoded = bytearray(pictures.encoded(pictures.picture(7, 5), "BMP"))
+    encoded[22:26] = (-5).to_bytes(4, "little", signed=True)
+    assert _pixels(bytes(encoded)) == (5, 7, 35)
+
+
+@pytest.mark.parametrize("encoded", [b"", b"GIF7", b"text", b"\0" * 100, b"RIFF"])
+def test_what_is_no_image_has_no_size(encoded):
+    assert _pixels(encoded) == (headers.NONE, headers.NONE, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_cut_gif_ends_the_walk(data):
+    whole = pictures.readable()["animated gif"]
+    cut = whole[: data.draw(st.integers(6, len(whole)))]
+    assert _pixels(cut)[2] <= _pixels(whole)[2]

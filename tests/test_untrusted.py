@@ -1,0 +1,120 @@
+"""Files from anybody: a view as in evaluation, or a line on why not; never a failure."""
+
+import numpy as np
+import pictures
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vit_tf import config
+from vit_tf.data import images, untrusted
+
+DATA = config.Data(image_size=8)
+MAX_PIXELS = 100_000
+
+
+@tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+def _views(encoded):
+    return untrusted.views(encoded, DATA, max_pixels=MAX_PIXELS)
+
+
+def _see(files):
+    pixels, problems = _views(tf.constant(list(files), tf.string))
+    return pixels.numpy(), [problem.decode() for problem in problems.numpy()]
+
+
+@pytest.mark.parametrize("crop", list(config.EvalCrop))
+def test_good_files_are_shown_as_evaluation_shows_them(crop):
+    """Pixel for pixel, in a graph; out of it see tests/test_predict.py."""
+    data = config.Data(image_size=24, eval_crop=crop)
+    files = list(pictures.readable().values())
+    stream = tf.data.Dataset.from_tensor_slices(files)
+    stream = stream.map(lambda file: images.evaluation_view(file, data))
+    wanted = np.stack(list(stream.as_numpy_iterator()))
+
+    @tf.function
+    def see(encoded):
+        return untrusted.views(encoded, data, max_pixels=MAX_PIXELS)
+
+    pixels, problems = see(tf.constant(files))
+    np.testing.assert_array_equal(pixels, wanted)
+    assert set(problems.numpy()) == {b""}
+
+
+BROKEN = {
+    "empty": (b"", untrusted.EMPTY),
+    "text": (b"an image, honestly", untrusted.UNKNOWN),
+    "cut jpeg": (pictures.readable()["jpeg"][:300], untrusted.DAMAGED),
+    "cut png": (pictures.readable()["png"][:300], untrusted.DAMAGED),
+    "cut webp": (pictures.readable()["webp"][:60], untrusted.DAMAGED),
+    "head of a jpeg": (b"\xff\xd8\xff", untrusted.DAMAGED),
+    "head of a png": (b"\x89PNG\r\n\x1a\n", untrusted.DAMAGED),
+    "head of a gif": (b"GIF89a", untrusted.DAMAGED),
+    "png bomb": (pictures.png_bomb(), "too large: 60000 x 60000 pixels, 3600000000"),
+    "gif bomb": (pictures.gif_bomb(), "too large: 65535 x 65535 pixels"),
+    "many frames": (pictures.gif_bomb(300, 2), "too large: 300 x 300 pixels, 180000"),
+}
+
+
+def test_each_broken_file_gets_its_reason_and_leaves_the_others_alone():
+    good = pictures.readable()["jpeg"]
+    files = [good]
+    for file, _ in BROKEN.values():
+        files += [file, good]
+    pixels, problems = _see(files)
+    (alone,), _ = _see([good])
+    for i in range(0, len(files), 2):
+        np.testing.assert_array_equal(pixels[i], alone)
+        assert problems[i] == ""
+    for i, (name, (_, reason)) in enumerate(BROKEN.items()):
+        assert problems[2 * i + 1].startswith(reason), name
+        assert not pixels[2 * i + 1].any()
+
+
+def test_no_files_give_no_views():
+    pixels, problems = _see([])
+    assert pixels.shape == (0, 8, 8, 3) and problems == []
+
+
+def _mutated(draw, files):
+    """A file with bytes changed, cut out, repeated, or of another put in."""
+    file = bytearray(files[draw.integers(len(files))])
+    for _ in range(draw.integers(1, 6)):
+        at = int(draw.integers(max(len(file), 1)))
+        length = int(draw.integers(1, 40))
+        what = draw.integers(4)
+        if what == 0:
+            file[at : at + length] = draw.bytes(min(length, len(file) - at))
+        elif what == 1:
+            del file[at : at + length]
+        elif what == 2:
+            file[at:at] = file[at : at + length] * int(draw.integers(1, 20))
+        else:
+            other = files[draw.integers(len(files))]
+            file[at:at] = other[: int(draw.integers(len(other)))]
+    return bytes(file)
+
+
+@pytest.mark.parametrize(
+    "count", [300, pytest.param(5000, marks=pytest.mark.slow)], ids=str
+)
+def test_mutated_files_give_views_or_reasons(count):
+    draw = np.random.default_rng(count)
+    files = list(pictures.readable().values())
+    seen = reasons = 0
+    for _ in range(0, count, 50):
+        pixels, problems = _see([_mutated(draw, files) for _ in range(50)])
+        assert np.isfinite(pixels).all() and np.abs(pixels).max() <= 1
+        bad = np.array([problem != "" for problem in problems])
+        assert not pixels[bad].any()
+        seen, reasons = seen + (~bad).sum(), reasons + bad.sum()
+    print(f"{count} mutated files: {seen} seen, {reasons} with a reason")
+    assert seen > count / 20 and reasons > count / 20  # both happen
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_reason_or_a_view(data):
+    pixels, problems = _see([data, b"\x89PNG\r\n\x1a\n" + data, b"GIF89a" + data])
+    assert pixels.shape == (3, 8, 8, 3) and len(problems) == 3

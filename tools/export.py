@@ -1,0 +1,133 @@
+"""Exports a checkpoint: a SavedModel for TensorFlow Serving, or ONNX, or TFLite.
+
+python -m tools.export --checkpoint=runs/photos --to=exports
+python -m tools.export --checkpoint=B_16-i1k-384.npz --to=exports --precision=bfloat16 \
+    --labels=imagenet_classes.txt --attention
+python -m tools.export --checkpoint=runs/photos --to=exports --format=onnx
+
+Writes exports/photos/1, the next time exports/photos/2, each with its class names,
+warm-up requests and a model card. Nothing is written unless it answers as the
+checkpoint does. docs/serving.md goes on from here.
+"""
+
+import pathlib
+
+from absl import flags
+
+from tools import command
+from vit_tf import config
+
+_PRECISIONS = {
+    "float32": config.Precision.FLOAT32,
+    "bfloat16": config.Precision.MIXED_BFLOAT16,
+    "float16": config.Precision.MIXED_FLOAT16,
+}
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A finished run's folder, or an .npz.", required=True
+)
+_TO = flags.DEFINE_string("to", None, "Folder of all exported models.", required=True)
+_NAME = flags.DEFINE_string("name", None, "Of the model. Default: the checkpoint's.")
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    "saved_model",
+    ["saved_model", "onnx", "tflite"],
+    "onnx and tflite take images, not files of them.",
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    list(_PRECISIONS),
+    "Of weights and products; norms' sums and the last layer stay float32. bfloat16 is "
+    "fast on CPUs with AMX, float16 on GPUs.",
+)
+_WEIGHTS = flags.DEFINE_enum(
+    "weights",
+    "auto",
+    ["auto", "constants", "variables"],
+    "Constants of the graph are faster on CPUs; above 1.5 GiB they do not fit.",
+)
+_ATTENTION = flags.DEFINE_boolean(
+    "attention", False, "Adds a signature that gives the attention rollout."
+)
+_TOP_K = flags.DEFINE_integer("top_k", 5, "Classes in an answer.", lower_bound=1)
+_SCORES = flags.DEFINE_enum(
+    "scores",
+    None,
+    ["softmax", "sigmoid"],
+    "Default: as the run was trained; of an .npz softmax. The released ImageNet-21k "
+    "weights were trained with sigmoid.",
+)
+_EVAL_CROP = flags.DEFINE_enum(
+    "eval_crop",
+    None,
+    [str(crop) for crop in config.EvalCrop],
+    "The view of an image file. Default: the run's own; of an .npz resize.",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Pixels; position embeddings are resized. Default: as trained."
+)
+_VARIANT = flags.DEFINE_string(
+    "variant", None, "The model of an .npz whose arrays do not tell it."
+)
+_LABELS = flags.DEFINE_string(
+    "labels", None, "A file with a class name on each line. Default: the run's names."
+)
+_LICENSE = flags.DEFINE_string("license", None, "What the model card says of it.")
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels", 100_000_000, "Of one file that is decoded.", lower_bound=1
+)
+_MAX_BATCH = flags.DEFINE_integer(
+    "max_batch_size", 256, "Images in one request.", lower_bound=1
+)
+_IMAGES = flags.DEFINE_list(
+    "images",
+    [],
+    "Files to compare export and checkpoint on. Default: eight drawn pictures.",
+)
+
+
+def main() -> None:
+    samples = tuple(_bytes_of(name) for name in _IMAGES.value)
+    command.load_tensorflow()
+    from vit_tf import export, portable, served
+
+    request = export.Request(
+        checkpoint=_CHECKPOINT.value,
+        to=_TO.value,
+        name=_NAME.value,
+        options=served.Options(
+            precision=_PRECISIONS[_PRECISION.value],
+            top_k=_TOP_K.value,
+            attention=_ATTENTION.value,
+            weights=served.Weights(_WEIGHTS.value),
+            max_pixels=_MAX_PIXELS.value,
+            max_batch_size=_MAX_BATCH.value,
+        ),
+        eval_crop=_EVAL_CROP.value and config.EvalCrop(_EVAL_CROP.value),
+        scores=_SCORES.value and served.Scores(_SCORES.value),
+        variant=_VARIANT.value,
+        image_size=_IMAGE_SIZE.value,
+        labels=_LABELS.value,
+        license=_LICENSE.value,
+        samples=samples,
+    )
+    with command.quiet_stderr():  # the runtimes tell what they load
+        if _FORMAT.value == "saved_model":
+            exported = export.saved_model(request)
+        else:
+            exported = portable.write(request, portable.Format(_FORMAT.value))
+    for line in exported.lines:
+        print(line)
+    print(f"wrote {exported.path}")
+
+
+def _bytes_of(name: str) -> bytes:
+    try:
+        return pathlib.Path(name).read_bytes()
+    except OSError as error:
+        raise config.Refused(f"--images={name}: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,52 @@
+"""What is said of one image: its likeliest classes, or why it could not be read."""
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says of one image.
+
+    Attributes:
+        classes: the k likeliest, best first; empty where there is an error.
+        scores: (k,) their probabilities, in [0, 1]; empty where there is an error.
+        error: one line why the image could not be read; empty if it could.
+    """
+
+    classes: tuple[str, ...]
+    scores: tuple[float, ...]
+    error: str = ""
+
+
+def refuse(error: str) -> Answer:
+    """The answer for an image that could not be read, with the reason as one line."""
+    return Answer((), (), " ".join(error.split()) or "cannot be read")
+
+
+def first(answer: Answer, top: int) -> Answer:
+    """The answer with no more than so many classes."""
+    return Answer(answer.classes[:top], answer.scores[:top], answer.error)
+
+
+def of_arrays(
+    classes: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[float]],
+    errors: Sequence[str],
+) -> list[Answer]:
+    """Answers of a batch from the outputs of the signature `serving_default`.
+
+    Args:
+        classes: (batch, k) names, best first.
+        scores: (batch, k) probabilities.
+        errors: (batch,) empty where the image was readable.
+
+    Raises:
+        ValueError: batches of different sizes.
+    """
+    return [
+        refuse(error)
+        if error
+        else Answer(tuple(names), tuple(float(score) for score in row))
+        for names, row, error in zip(classes, scores, errors, strict=True)
+    ]

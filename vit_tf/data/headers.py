@@ -1,0 +1,148 @@
+"""The size of an image by the first bytes of its file, before anything is decoded.
+
+Formats that `images.decode` knows: JPEG, PNG, WebP, GIF, BMP. Ops of TensorFlow only,
+so that a server asks them too.
+"""
+
+import tensorflow as tf
+
+_HEAD = 32  # bytes in which all but JPEG and GIF say their size
+_GIF_FIRST_BLOCK = 13  # bytes before the global table of colours
+
+NONE = -1  # height and width of what is no image
+
+
+def pixels(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Height, width, and the pixels that decoding writes.
+
+    Args:
+        encoded: a scalar string, the whole file.
+
+    Returns:
+        int64 scalars; height and width are `NONE` for an unknown format. The pixels
+        are their product, and more in an animated GIF, all of whose frames are
+        unpacked.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a JPEG whose header is damaged.
+    """
+    padded = tf.strings.join([tf.strings.substr(encoded, 0, _HEAD), "\0" * _HEAD])
+    head = tf.cast(
+        tf.io.decode_raw(tf.strings.substr(padded, 0, _HEAD), tf.uint8), tf.int64
+    )
+
+    def begins(text: bytes, at: int = 0) -> tf.Tensor:
+        return tf.strings.substr(padded, at, len(text)) == text
+
+    def one(shape: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        height, width = shape
+        return height, width, height * width
+
+    def of_jpeg() -> tuple[tf.Tensor, ...]:
+        shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
+        return one((shape[0], shape[1]))
+
+    def unknown() -> tuple[tf.Tensor, ...]:
+        return tuple(tf.constant(number, tf.int64) for number in (NONE, NONE, 0))
+
+    riff = tf.logical_and(begins(b"RIFF"), begins(b"WEBP", 8))
+    return tf.case(
+        [
+            (begins(b"\xff\xd8\xff"), of_jpeg),
+            (
+                begins(b"\x89PNG\r\n\x1a\n"),
+                lambda: one((_big(head, 20, 4), _big(head, 16, 4))),
+            ),
+            (tf.logical_and(riff, begins(b"VP8 ", 12)), lambda: one(_lossy_webp(head))),
+            (tf.logical_and(riff, begins(b"VP8L", 12)), lambda: one(_plain_webp(head))),
+            (tf.logical_and(riff, begins(b"VP8X", 12)), lambda: one(_large_webp(head))),
+            (begins(b"GIF8"), lambda: _gif(encoded, head)),
+            (begins(b"BM"), lambda: one(_bmp(head))),
+        ],
+        default=unknown,
+    )
+
+
+def _big(head: tf.Tensor, at: int, count: int) -> tf.Tensor:
+    """The number in `count` bytes, most significant first."""
+    return tf.reduce_sum(head[at : at + count] * [256**i for i in range(count)][::-1])
+
+
+def _little(head: tf.Tensor, at: int, count: int) -> tf.Tensor:
+    return tf.reduce_sum(head[at : at + count] * [256**i for i in range(count)])
+
+
+def _lossy_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """RFC 6386, section 9.1: 14 bits each, then 2 of scaling."""
+    return _little(head, 28, 2) % 2**14, _little(head, 26, 2) % 2**14
+
+
+def _plain_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """RFC 9649, section 3.4: one less than each, 14 bits, after a signature byte."""
+    bits = _little(head, 21, 4)
+    return bits // 2**14 % 2**14 + 1, bits % 2**14 + 1
+
+
+def _large_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """RFC 9649, section 2.7: one less than each, 24 bits."""
+    return _little(head, 27, 3) + 1, _little(head, 24, 3) + 1
+
+
+def _bmp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """32 bits with a sign; a negative height means from top to bottom."""
+
+    def signed(at: int) -> tf.Tensor:
+        number = _little(head, at, 4)
+        return tf.abs(tf.where(number < 2**31, number, number - 2**32))
+
+    return signed(22), signed(18)
+
+
+def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Walks from block to block, because frames may be larger than the header says.
+
+    The decoder unpacks all frames even where only the first is wanted.
+    """
+    file = tf.io.decode_raw(encoded, tf.uint8)
+    size = tf.size(file, tf.int64)
+
+    def byte(at: tf.Tensor) -> tf.Tensor:
+        """The byte at a place; 0, which ends everything, behind the end."""
+        inside = tf.minimum(at, size - 1)
+        return tf.where(at < size, tf.cast(file[inside], tf.int64), 0)
+
+    def two(at: tf.Tensor) -> tf.Tensor:
+        return byte(at) + 256 * byte(at + 1)
+
+    def table(flags: tf.Tensor) -> tf.Tensor:
+        """Bytes of a table of colours that such flags announce."""
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), tf.zeros_like(flags))
+
+    def step(at, within, height, width, total):
+        kind = byte(at)
+        is_frame = tf.logical_and(~within, kind == 0x2C)
+        rows, columns = two(at + 7), two(at + 5)
+        height = tf.where(is_frame, tf.maximum(height, rows), height)
+        width = tf.where(is_frame, tf.maximum(width, columns), width)
+        total += tf.where(is_frame, rows * columns, tf.zeros_like(rows))
+        forward = tf.case(
+            [
+                (within, lambda: kind + 1),  # a piece of data and its length
+                # An image: 10 bytes, its colours, and the width of its codes.
+                (is_frame, lambda: 11 + table(byte(at + 9))),
+            ],
+            default=lambda: tf.constant(2, tf.int64),  # an extension and its label
+        )
+        # Data end with a piece of length 0.
+        return at + forward, tf.where(within, kind > 0, True), height, width, total
+
+    def goes_on(at, within, *_):
+        kind = byte(at)
+        opens = tf.logical_or(kind == 0x2C, kind == 0x21)
+        return tf.logical_and(at < size, tf.logical_or(within, opens))
+
+    zero = tf.zeros((), tf.int64)
+    start = _GIF_FIRST_BLOCK + table(head[10])
+    state = (start, tf.constant(False), _little(head, 8, 2), _little(head, 6, 2), zero)
+    _, _, height, width, total = tf.while_loop(goes_on, step, state)
+    return height, width, tf.maximum(total, height * width)

@@ -1,0 +1,86 @@
+"""Image files that nobody has checked: each becomes a view, or a line on why not.
+
+What a server is sent. Sizes are read from the header before anything is decoded, so
+that a small file cannot ask for gigabytes; one bad file leaves the others alone. Ops
+of TensorFlow's C++ runtime only, so that it can be exported.
+"""
+
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import headers, images
+
+# Decoded this takes 300 MB; a phone's photograph has 12 to 50 million pixels.
+MAX_PIXELS = 100_000_000
+
+# Reasons, as the caller of a server reads them.
+EMPTY = "empty: no bytes"
+UNKNOWN = "not a JPEG, PNG, WebP, GIF or BMP file"
+DAMAGED = "damaged: cannot be decoded"
+TOO_LARGE = "too large"  # and by how much
+
+
+def views(
+    encoded: tf.Tensor, data: config.Data, *, max_pixels: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Evaluation views of image files.
+
+    Args:
+        encoded: string (n,), whole files; n may be 0.
+        data: says size and evaluation view.
+        max_pixels: of a file, over all frames of an animation, that are decoded.
+
+    Returns:
+        float32 (n, image_size, image_size, 3) in [-1, 1], zeros where a file could
+        not be read, and string (n,), empty or why it could not.
+    """
+    n, size = tf.size(encoded, tf.int64), data.image_size
+    nothing = tf.zeros((size, size, 3))
+
+    def view(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        problem = _problem(encoded[i], max_pixels)
+        image = tf.cond(
+            problem == "",
+            lambda: images.evaluation_view(encoded[i], data),
+            lambda: nothing,
+        )
+        return i, image, problem
+
+    # What fails is left out here and missed below. The row behind the last one is
+    # there because an empty set has no batch.
+    rows = tf.data.Dataset.range(n).map(
+        view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    last = tf.data.Dataset.from_tensors((n, nothing, tf.constant("")))
+    rows = rows.ignore_errors().concatenate(last)
+    found, pixels, problems = rows.batch(n + 1).get_single_element()
+    shape = tf.stack([n + 1, size, size, 3])
+    pixels = tf.scatter_nd(found[:, None], pixels, shape)[:-1]
+    damaged = tf.fill([n + 1], DAMAGED)
+    problems = tf.tensor_scatter_nd_update(damaged, found[:, None], problems)[:-1]
+    return tf.ensure_shape(pixels, (None, size, size, 3)), problems
+
+
+def _problem(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Why a file is not decoded, by its first bytes; or an empty string."""
+    height, width, pixels = headers.pixels(encoded)
+    numbers = [tf.strings.as_string(number) for number in (width, height, pixels)]
+    too_large = tf.strings.join(
+        [
+            f"{TOO_LARGE}: ",
+            numbers[0],
+            " x ",
+            numbers[1],
+            " pixels, ",
+            numbers[2],
+            f" over all frames; at most {max_pixels} are decoded",
+        ]
+    )
+    return tf.case(
+        [
+            (tf.strings.length(encoded) == 0, lambda: tf.constant(EMPTY)),
+            (width == headers.NONE, lambda: tf.constant(UNKNOWN)),
+            (pixels > max_pixels, lambda: too_large),
+        ],
+        default=lambda: tf.constant(""),
+    )

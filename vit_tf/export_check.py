@@ -1,0 +1,125 @@
+"""Whether an export answers as the checkpoint does, on the same image files."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config, inspection, opening, served
+from vit_tf.data import images
+from vit_tf.models import network
+
+# What may differ, as a share: of an array's norm, or of probability 1. Rounding to 8
+# bits of mantissa in every layer costs features of ViT-B/16 about 1 %; a wrong crop,
+# order or weight costs far more than these.
+LIMITS = {
+    config.Precision.FLOAT32: 1e-4,
+    config.Precision.MIXED_FLOAT16: 0.02,
+    config.Precision.MIXED_BFLOAT16: 0.06,
+}
+
+# (signature, inputs) -> outputs, of a loaded export.
+Run = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One output of one signature.
+
+    Attributes:
+        name: signature and output, such as 'features/features'.
+        size: norm of the difference over that of the checkpoint's array; of
+            probabilities the largest difference.
+        limit: what it may be.
+    """
+
+    name: str
+    size: float
+    limit: float
+
+
+def sample_files(count: int = 8) -> list[bytes]:
+    """Image files with soft shapes and noise: JPEG and PNG, upright and wide, fixed."""
+    draw = np.random.default_rng(0)
+    files = []
+    for i in range(count):
+        height, width = (int(n) for n in draw.integers(180, 420, 2))
+        coarse = draw.uniform(0, 255, (1, 6, 8, 3))
+        picture = tf.image.resize(coarse, (height, width), method="bicubic")[0]
+        picture += draw.normal(0, 12, (height, width, 3))
+        pixels = tf.cast(tf.clip_by_value(picture, 0, 255), tf.uint8)
+        encode = tf.io.encode_jpeg if i % 2 else tf.io.encode_png
+        files.append(encode(pixels).numpy())
+    return files
+
+
+def expected(
+    reference: opening.Opened, options: served.Options, files: Sequence[bytes]
+) -> dict[str, np.ndarray]:
+    """What the checkpoint gives in float32, by name of output."""
+    data = config.Data(image_size=reference.image_size, eval_crop=options.eval_crop)
+    pixels = tf.stack([images.evaluation_view(file, data) for file in files])
+    record: dict[str, Any] = {}
+    logits = reference.network(pixels, training=False, record=record)
+    sigmoid = options.scores is served.Scores.SIGMOID
+    squash = tf.nn.sigmoid if sigmoid else tf.nn.softmax
+    found = {
+        "images": pixels.numpy(),
+        "logits": np.asarray(logits),
+        "features": np.asarray(record.get(network.PRE_LOGITS, record[network.POOLED])),
+        "probabilities": squash(logits).numpy(),
+    }
+    if options.attention:
+        weights = inspection.attention_weights(reference.network, pixels)
+        found["rollout"] = inspection.rollout_map(inspection.attention_rollout(weights))
+    return found
+
+
+def compare(
+    run: Run,
+    signatures: Sequence[str],
+    wanted: Mapping[str, np.ndarray],
+    files: Sequence[bytes],
+    precision: config.Precision,
+) -> list[Difference]:
+    """Every signature against what the checkpoint gave.
+
+    Raises:
+        config.Refused: an output differs by more than its limit, naming it.
+    """
+    found = []
+    for name in signatures:
+        inputs = {"image_bytes": np.array(list(files), object)}
+        if name == "serving_tensor":
+            inputs = {"images": wanted["images"]}
+        outputs = run(name, inputs)
+        for output in ("features", "probabilities", "rollout", "logits"):
+            if output in outputs:
+                size = difference(outputs[output], wanted[output], output)
+                found.append(Difference(f"{name}/{output}", size, LIMITS[precision]))
+    refuse_large(found)
+    return found
+
+
+def difference(given: np.ndarray, wanted: np.ndarray, output: str) -> float:
+    """See `Difference.size`; not a number where anything is not finite."""
+    given, wanted = np.asarray(given, np.float64), np.asarray(wanted, np.float64)
+    if given.shape != wanted.shape:
+        return float("nan")
+    gap = np.abs(given - wanted)
+    if output == "probabilities":
+        return float(gap.max())
+    return float(np.linalg.norm(gap) / max(np.linalg.norm(wanted), 1e-12))
+
+
+def refuse_large(differences: Sequence[Difference]) -> None:
+    """Raises config.Refused if one of them is above its limit, or not a number."""
+    for d in differences:
+        if not d.size <= d.limit:
+            raise config.Refused(
+                f"the export does not agree with the checkpoint: {d.name} differs by "
+                f"{d.size:.3g}, allowed is {d.limit:g}; nothing was written. Export in "
+                "float32, or report it with the checkpoint"
+            )
