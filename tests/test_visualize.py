@@ -36,9 +36,25 @@ def test_both_streams_are_drawn(tmp_path, data_dir):
         assert str(tmp_path / name) in done.stdout
 
 
+def test_a_runs_masked_patches_are_drawn(tmp_path, masked, data_dir):
+    done = _run(
+        "--what=masked_patches",
+        f"--checkpoint={masked}",
+        f"--data_dir={data_dir}",
+        f"--to={tmp_path}",
+        "--number=3",
+    )
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "masked_patches.png"
+    assert matplotlib.image.imread(path).shape[0] > 300
+    assert str(path) in done.stdout
+
+
 def test_mistakes_are_one_line(data_dir):
     done = _run("--config=tests/tiny_config.py", "--what=date")
     assert done.returncode == 2 and done.stderr.strip().count("\n") == 0
+    done = _run("--what=masked_patches")
+    assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
     done = _run(
         "--config=tests/tiny_config.py",
         "--config.data.batch_size=7",

@@ -1,7 +1,8 @@
-"""Draws what goes into a model: a training batch as augmented, an evaluation batch.
+"""Draws what goes into a model, and what one makes of masked patches.
 
 python -m tools.visualize --what=data --config=experiments/quickstart.py:pretrain \
     --to=figures
+python -m tools.visualize --what=masked_patches --checkpoint=runs/masked --to=figures
 """
 
 import pathlib
@@ -15,8 +16,12 @@ _CONFIG = command.define_config()
 _WHAT = flags.DEFINE_enum(
     "what",
     "data",
-    ["data"],
-    "data: contact sheets of the training and of the evaluation stream.",
+    ["data", "masked_patches"],
+    "data: contact sheets of the training and of the evaluation stream. masked_patches: "
+    "images, their corrupted patches, what a run predicts of them, and what is right.",
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A finished run's folder, for --what=masked_patches."
 )
 _TO = flags.DEFINE_string("to", "figures", "Folder for the pictures.")
 _NUMBER = flags.DEFINE_integer(
@@ -33,6 +38,24 @@ _DATA_DIR = flags.DEFINE_string(
 
 
 def main() -> None:
+    if _WHAT.value == "masked_patches":
+        _draw_masked_patches()
+    else:
+        _draw_data()
+
+
+def _draw_masked_patches() -> None:
+    command.load_tensorflow()
+    from tools import masked_figure
+
+    path = masked_figure.draw(
+        _CHECKPOINT.value, _TO.value, number=_NUMBER.value, data_dir=_DATA_DIR.value
+    )
+    print(path)
+
+
+def _draw_data() -> None:
+    """A training batch as augmented, and an evaluation batch."""
     cfg = _CONFIG()
     command.load_tensorflow()
     from tools import figures

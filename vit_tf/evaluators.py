@@ -29,6 +29,9 @@ class Metric:
     value: float
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.split} {self.name} {self.value:.4f} (n={self.count})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:

@@ -16,7 +16,7 @@ from vit_tf import (
     record,
     runtime,
 )
-from vit_tf.data import datasets
+from vit_tf.data import mixture
 
 NUMBER = 8  # images that a run draws
 
@@ -59,7 +59,7 @@ def of_run(
             f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
             "and a split in evals.splits; name a run that was"
         )
-    source = datasets.open_source(cfg.data.name.partition("*")[0], data_dir)
+    source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
     with machine.strategy.scope():
         model = opening.open_model(path, dtype=str(cfg.train.precision)).network
         objective = masked_patches.MaskedPatches(cfg.objective, model=model)

@@ -83,15 +83,9 @@ def train(
             for line in loaded:
                 progress.say(line)
             while True:
-                if done == total or _divides(cfg.evals.every_steps, done):
-                    with clock.paused(), averaged(trainee):
-                        metrics = trainee.evaluate(cfg)
-                    for metric in metrics:
-                        run.write({"step": done, **dataclasses.asdict(metric)})
-                        progress.say(_sentence(done, metric))
-                if pictures.due(cfg, done, total=total):
-                    with clock.paused(), averaged(trainee):
-                        pictures.draw(cfg, run, trainee, step=done)
+                for metric in _look(cfg, trainee, run, clock, done):
+                    run.write({"step": done, **dataclasses.asdict(metric)})
+                    progress.say(f"step {done}: {metric}")
                 if done == total:
                     break
 
@@ -150,6 +144,22 @@ def _resume_or_start(
         lines = trainee.start_from(cfg.start_from)
     trainee.optimizer.start_average()
     return 0, lines
+
+
+def _look(
+    cfg: config.Config, trainee: "Trainee", run: record.Run, clock, done: int
+) -> list[evaluators.Metric]:
+    """Evaluates and draws where it is time to, with the averaged weights."""
+    total = trainee.total_steps
+    evaluates = done == total or _divides(cfg.evals.every_steps, done)
+    draws = pictures.due(cfg, done, total=total)
+    if not (evaluates or draws):
+        return []
+    with clock.paused(), averaged(trainee):
+        metrics = trainee.evaluate(cfg) if evaluates else []
+        if draws:
+            pictures.draw(cfg, run, trainee, step=done)
+    return metrics
 
 
 def _last(values: dict[str, list[float]]) -> dict[str, float]:
@@ -363,13 +373,6 @@ def _until_next_stop(cfg: config.Config, *, done: int, total: int) -> int:
 
 def _divides(every: int | None, done: int) -> bool:
     return every is not None and done > 0 and done % every == 0
-
-
-def _sentence(done: int, metric: evaluators.Metric) -> str:
-    return (
-        f"step {done}: {metric.split} {metric.name} {metric.value:.4f} "
-        f"(n={metric.count})"
-    )
 
 
 def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
