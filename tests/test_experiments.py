@@ -35,8 +35,9 @@ def test_cells_build(module, argument):
     assert config.from_json(config.to_json(cfg)) == cfg
     model = build.outline(cfg.model, num_classes=10, image_size=cfg.data.image_size)
     assert model.weights
+    examples = 1_281_167 if cfg.data.name == "imagenet2012" else 50_000
     steps = pace.num_steps(
-        cfg.train, batch_size=cfg.data.batch_size, num_examples=50_000
+        cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
     )
     optim.build(cfg.optim, total_steps=steps, variables=[keras.Variable(0.0)])
 

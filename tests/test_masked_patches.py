@@ -437,7 +437,10 @@ def test_its_weights_are_those_of_a_plain_vit(masked, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model__variant": "R50x1"}, "R50x1 has no patch embeddings"),
+        (
+            {"model__variant": "R50x1", "data__image_size": 32},
+            "R50x1 has no patch embeddings",
+        ),
         ({"model__pool": "map"}, "would not learn"),
         ({"model__pre_logits": True}, "would not learn"),
         ({"objective__loss": "sigmoid"}, "has no labels"),
