@@ -252,8 +252,14 @@ _HARD = {"model__remat": True, "model__dropout": 0.1, "train__accumulation": 2}
     ("changes", "jit_compile"),
     [
         (_HARD, False),
-        ({"model__variant": "Axial-ViT-mu/4"}, False),
-        ({"model__variant": "R+ViT-mu/16", "data__image_size": 64}, False),
+        pytest.param(
+            {"model__variant": "Axial-ViT-mu/4"}, False, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"model__variant": "R+ViT-mu/16", "data__image_size": 64},
+            False,
+            marks=pytest.mark.slow,
+        ),
         pytest.param(_HARD, True, marks=pytest.mark.slow),
     ],
     ids=["remat", "axial", "hybrid", "compiled"],
