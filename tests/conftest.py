@@ -65,3 +65,18 @@ def evaluated(once, data_dir):
         train.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
 
     return once("evaluated", run)
+
+
+@pytest.fixture(scope="session")
+def masked(once, data_dir):
+    """The folder of a finished run of `tiny.MASKED`, for reading."""
+
+    def run(folder):
+        import tiny
+
+        from vit_tf import train
+
+        cfg = tiny.make(**tiny.MASKED)
+        train.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
+
+    return once("masked", run)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vit_tf import config, overrides
+from vit_tf import config, overrides, pace
 
 
 @given(
@@ -143,13 +143,13 @@ def test_unknown_fields_in_python_are_refused():
 )
 def test_number_of_steps(length, unit, steps):
     train = config.Train(length=length, unit=unit)
-    got = config.num_steps(train, batch_size=4096, num_examples=14_197_122)
+    got = pace.num_steps(train, batch_size=4096, num_examples=14_197_122)
     assert got == steps
 
 
 def test_imagenet_300_epochs_are_the_papers_steps():
     train = config.Train(length=300, unit="epochs")
-    steps = config.num_steps(train, batch_size=4096, num_examples=1_281_167)
+    steps = pace.num_steps(train, batch_size=4096, num_examples=1_281_167)
     assert steps == 93_835
 
 

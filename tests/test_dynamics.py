@@ -16,7 +16,7 @@ import pytest
 import reference_vit
 import tensorflow as tf
 
-from vit_tf import config, objectives, optim, recipes, step
+from vit_tf import config, objectives, optim, pace, recipes, step
 from vit_tf.models import build, weights
 
 STEPS, WARMUP, BATCH, SIZE, CLASSES = 20, 5, 8, 16, 10
@@ -168,7 +168,7 @@ def _run(cfg, network, batches):
     """What the run's own step reports of the same batches; trains the network."""
     optimizer = optim.build(
         cfg.optim,
-        total_steps=config.num_steps(cfg.train, batch_size=BATCH, num_examples=0),
+        total_steps=pace.num_steps(cfg.train, batch_size=BATCH, num_examples=0),
         variables=network.trainable_variables,
     )
     steps = step.build(

@@ -15,7 +15,7 @@ from vit_tf.data import datasets, folders, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.models import build, weights
 
-MEASURES = tuple(str(measure) for measure in config.Measure)
+MEASURES = tuple(map(str, evaluation.MEASURES))
 SHOTS = config.FewShot(shots=(2, 5), num_seeds=2)
 
 

@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from experiments import (
+    appendix_b12_masked_patch,
     cifar10_small,
     cifar10_transfer,
     finetune,
@@ -12,7 +13,7 @@ from experiments import (
     table,
     vtab,
 )
-from vit_tf import config, optim, recipes, vtab_protocol
+from vit_tf import config, optim, pace, recipes, vtab_protocol
 from vit_tf.models import build
 
 CELLS = [
@@ -21,6 +22,11 @@ CELLS = [
     for cell in module.CELLS
     for scale in (table.Scale.SMOKE, table.Scale.SMALL)
 ] + [(vtab, f"svhn,{scale}") for scale in table.Scale]
+CELLS += [
+    (appendix_b12_masked_patch, f"{cell},{scale}")
+    for cell in appendix_b12_masked_patch.CELLS
+    for scale in table.Scale
+]
 
 
 @pytest.mark.parametrize(("module", "argument"), CELLS)
@@ -29,8 +35,9 @@ def test_cells_build(module, argument):
     assert config.from_json(config.to_json(cfg)) == cfg
     model = build.outline(cfg.model, num_classes=10, image_size=cfg.data.image_size)
     assert model.weights
-    steps = config.num_steps(
-        cfg.train, batch_size=cfg.data.batch_size, num_examples=50_000
+    examples = 1_281_167 if cfg.data.name == "imagenet2012" else 50_000
+    steps = pace.num_steps(
+        cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
     )
     optim.build(cfg.optim, total_steps=steps, variables=[keras.Variable(0.0)])
 

@@ -5,8 +5,8 @@ import json
 import os
 import pathlib
 
+import image_files
 import numpy as np
-import pictures
 import pytest
 import tensorflow as tf
 import tiny
@@ -95,7 +95,7 @@ def test_every_signature_agrees_with_the_checkpoint(loaded, opened, data_dir):
 
 
 def test_one_bad_file_is_reported_and_the_others_are_answered(loaded):
-    good = pictures.readable()["png"]
+    good = image_files.readable()["png"]
     files = np.array([good, b"no image", good], object)
     found = loaded("serving_default", {"image_bytes": files})
     assert [bool(e) for e in found["error"]] == [False, True, False]
@@ -109,7 +109,7 @@ def test_one_bad_file_is_reported_and_the_others_are_answered(loaded):
 
 
 def test_batches_of_any_size_have_the_same_answers(loaded):
-    files = list(pictures.readable().values())
+    files = list(image_files.readable().values())
     whole = loaded("serving_default", {"image_bytes": np.array(files, object)})
     for i, file in enumerate(files):
         one = loaded("serving_default", {"image_bytes": np.array([file], object)})

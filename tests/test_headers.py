@@ -1,6 +1,6 @@
 """Sizes by the first bytes: what PIL says, for every format and any size."""
 
-import pictures
+import image_files
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ def _pixels(encoded):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_every_format_says_its_size(width, height):
-    for name, encoded in pictures.readable(width, height).items():
+    for name, encoded in image_files.readable(width, height).items():
         frames = 4 if name == "animated gif" else 1
         found = _pixels(encoded)
         assert found[:2] == (height, width), name
@@ -32,12 +32,12 @@ def test_every_format_says_its_size(width, height):
 def test_a_gif_is_as_large_as_its_frames():
     """Not as its header says; all of them are unpacked."""
     side, frames = 65_535, 3
-    found = _pixels(pictures.gif_bomb(side, frames))
+    found = _pixels(image_files.gif_bomb(side, frames))
     assert found == (side, side, frames * side**2)
 
 
 def test_a_bmp_may_be_upside_down():
-    encoded = bytearray(pictures.encoded(pictures.picture(7, 5), "BMP"))
+    encoded = bytearray(image_files.encoded(image_files.picture(7, 5), "BMP"))
     encoded[22:26] = (-5).to_bytes(4, "little", signed=True)
     assert _pixels(bytes(encoded)) == (5, 7, 35)
 
@@ -50,6 +50,6 @@ def test_what_is_no_image_has_no_size(encoded):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_cut_gif_ends_the_walk(data):
-    whole = pictures.readable()["animated gif"]
+    whole = image_files.readable()["animated gif"]
     cut = whole[: data.draw(st.integers(6, len(whole)))]
     assert _pixels(cut)[2] <= _pixels(whole)[2]

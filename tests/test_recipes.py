@@ -120,3 +120,26 @@ def test_what_augreg_does_not_have_is_refused():
         recipes.augreg("ViT-B/16", "imagenet21k", level="medium")
     with pytest.raises(config.Refused, match="no AugReg recipe for 'jft300m'"):
         recipes.augreg("ViT-B/16", "jft300m", level="none")
+
+
+def test_masked_patches_are_learned_as_b12_says():
+    cfg = recipes.masked_patch()
+    assert (cfg.model.variant, cfg.data.name) == ("ViT-B/16", "jft300m")
+    optim, train = cfg.optim, cfg.train
+    assert (optim.rule, optim.lr, optim.warmup_steps) == ("adam", 2e-4, 10_000)
+    assert (optim.schedule, optim.weight_decay, optim.clip_norm) == (
+        "cosine",
+        0.1,
+        None,
+    )
+    assert (train.length, train.unit, cfg.data.batch_size) == (1e6, "steps", 4096)
+    assert not cfg.model.pre_logits and cfg.model.dropout == 0
+    task = cfg.objective
+    assert (task.task, task.target, task.corruption) == (
+        "masked_patch",
+        "mean_color",
+        0.5,
+    )
+    cfg = recipes.masked_patch(target=config.Target.PIXELS, corruption=0.15)
+    assert (cfg.objective.target, cfg.objective.corruption) == ("pixels", 0.15)
+    assert cfg.evals.measures == ("pixel_error", "loss")

@@ -1,7 +1,7 @@
 """Files from anybody: a view as in evaluation, or a line on why not; never a failure."""
 
+import image_files
 import numpy as np
-import pictures
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -28,7 +28,7 @@ def _see(files):
 def test_good_files_are_shown_as_evaluation_shows_them(crop):
     """Pixel for pixel, in a graph; out of it see tests/test_predict.py."""
     data = config.Data(image_size=24, eval_crop=crop)
-    files = list(pictures.readable().values())
+    files = list(image_files.readable().values())
     stream = tf.data.Dataset.from_tensor_slices(files)
     stream = stream.map(lambda file: images.evaluation_view(file, data))
     wanted = np.stack(list(stream.as_numpy_iterator()))
@@ -45,20 +45,23 @@ def test_good_files_are_shown_as_evaluation_shows_them(crop):
 BROKEN = {
     "empty": (b"", untrusted.EMPTY),
     "text": (b"an image, honestly", untrusted.UNKNOWN),
-    "cut jpeg": (pictures.readable()["jpeg"][:300], untrusted.DAMAGED),
-    "cut png": (pictures.readable()["png"][:300], untrusted.DAMAGED),
-    "cut webp": (pictures.readable()["webp"][:60], untrusted.DAMAGED),
+    "cut jpeg": (image_files.readable()["jpeg"][:300], untrusted.DAMAGED),
+    "cut png": (image_files.readable()["png"][:300], untrusted.DAMAGED),
+    "cut webp": (image_files.readable()["webp"][:60], untrusted.DAMAGED),
     "head of a jpeg": (b"\xff\xd8\xff", untrusted.DAMAGED),
     "head of a png": (b"\x89PNG\r\n\x1a\n", untrusted.DAMAGED),
     "head of a gif": (b"GIF89a", untrusted.DAMAGED),
-    "png bomb": (pictures.png_bomb(), "too large: 60000 x 60000 pixels, 3600000000"),
-    "gif bomb": (pictures.gif_bomb(), "too large: 65535 x 65535 pixels"),
-    "many frames": (pictures.gif_bomb(300, 2), "too large: 300 x 300 pixels, 180000"),
+    "png bomb": (image_files.png_bomb(), "too large: 60000 x 60000 pixels, 3600000000"),
+    "gif bomb": (image_files.gif_bomb(), "too large: 65535 x 65535 pixels"),
+    "many frames": (
+        image_files.gif_bomb(300, 2),
+        "too large: 300 x 300 pixels, 180000",
+    ),
 }
 
 
 def test_each_broken_file_gets_its_reason_and_leaves_the_others_alone():
-    good = pictures.readable()["jpeg"]
+    good = image_files.readable()["jpeg"]
     files = [good]
     for file, _ in BROKEN.values():
         files += [file, good]
@@ -101,7 +104,7 @@ def _mutated(draw, files):
 )
 def test_mutated_files_give_views_or_reasons(count):
     draw = np.random.default_rng(count)
-    files = list(pictures.readable().values())
+    files = list(image_files.readable().values())
     seen = reasons = 0
     for _ in range(0, count, 50):
         pixels, problems = _see([_mutated(draw, files) for _ in range(50)])

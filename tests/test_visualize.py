@@ -68,12 +68,28 @@ def test_what_is_left_out_is_said(tmp_path, evaluated):
     assert done.returncode == 2 and "rollout: needs images" in done.stderr
 
 
+def test_a_runs_masked_patches_are_drawn(tmp_path, masked, data_dir):
+    done = _run(
+        "--what=masked_patches",
+        f"--checkpoint={masked}",
+        f"--data_dir={data_dir}",
+        f"--to={tmp_path}",
+        "--number=3",
+    )
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "masked_patches.png"
+    assert matplotlib.image.imread(path).shape[0] > 300
+    assert str(path) in done.stdout
+
+
 def test_mistakes_are_one_line(data_dir):
     done = _run("--what=position")
     assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
     done = _run("--config=tests/tiny_config.py", "--what=date")
     assert done.returncode == 2 and "did you mean data?" in done.stderr
     assert done.stderr.strip().count("\n") == 0
+    done = _run("--what=masked_patches")
+    assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
     done = _run(
         "--config=tests/tiny_config.py",
         "--config.data.batch_size=7",

@@ -26,6 +26,17 @@ EVALUATED = {
     "optim__polyak": 0.5,
 }
 
+# A run of masked patches with all that a resume has to get right; the fixture `masked`.
+MASKED = {
+    "objective__task": "masked_patch",
+    "optim__polyak": 0.9,
+    "model__dropout": 0.1,
+    "train__accumulation": 2,
+    "train__length": 8,
+    "evals__every_steps": 4,
+    "evals__draw_every_steps": 3,
+}
+
 
 def one_device() -> runtime.Runtime:
     return runtime.Runtime(tf.distribute.get_strategy(), False, "1 CPU")

@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 
 from tools import command, devices
-from vit_tf import config, transfer_recipes
+from vit_tf import config, pace, transfer_recipes
 
 _START_FROM = flags.DEFINE_string(
     "start_from",
@@ -138,7 +138,7 @@ def _print_plan(target, candidates, source) -> None:
     train, choose = target.development
     runs = (len(candidates) if len(candidates) > 1 else 0) + _SEEDS.value
     images = sum(
-        config.num_steps(
+        pace.num_steps(
             cfg.train, batch_size=cfg.data.batch_size, num_examples=target.examples
         )
         * cfg.data.batch_size

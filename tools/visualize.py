@@ -6,6 +6,7 @@ python -m tools.visualize --checkpoint=ViT-L_16.npz --what=all --images=photos \
     --to=figures
 python -m tools.visualize --checkpoint=runs/photos --what=distance,rollout \
     --images=photos --max_images=128 --to=figures
+python -m tools.visualize --what=masked_patches --checkpoint=runs/masked --to=figures
 
 Each figure of a model is written as .png, as .svg and, its numbers, as .npz.
 """
@@ -36,7 +37,8 @@ _WHAT = flags.DEFINE_list(
     "some of: filters, the principal components of its RGB filters; position, "
     "similarity of position embeddings; distance, mean attention distance of each "
     "head; entropy of attention; rollout, attention from output to input; layers, how "
-    "alike they are; probes, what a linear classifier reads out of each; or all.",
+    "alike they are; probes, what a linear classifier reads out of each; or all of these. masked_patches: "
+    "images, their corrupted patches, what a run predicts of them, and what is right.",
 )
 _TO = flags.DEFINE_string("to", "figures", "Folder for the pictures.")
 _NUMBER = flags.DEFINE_integer(
@@ -55,7 +57,10 @@ _MAX_IMAGES = flags.DEFINE_integer(
 
 
 def main() -> None:
-    draws = {"data": _draw_data} | dict.fromkeys(("all", *MODEL_FIGURES), _draw_model)
+    draws = {
+        "data": _draw_data,
+        "masked_patches": _draw_masked_patches,
+    } | dict.fromkeys(("all", *MODEL_FIGURES), _draw_model)
     for name in _WHAT.value:
         if name not in draws:
             raise config.Refused(
@@ -71,7 +76,7 @@ def _draw_model() -> None:
     command.load_tensorflow()
     from vit_tf import inspection_figures
 
-    asked = [name for name in _WHAT.value if name != "data"]
+    asked = [name for name in _WHAT.value if name in ("all", *MODEL_FIGURES)]
     every = "all" in asked
     seen = inspected.open_subject(max_images=_MAX_IMAGES.value, shown=_NUMBER.value)
     for found in inspection_figures.draw_all(seen, MODEL_FIGURES if every else asked):
@@ -81,6 +86,21 @@ def _draw_model() -> None:
             print(f"left out: {found}")
         else:
             raise found
+
+
+def _draw_masked_patches() -> None:
+    """What a run of masked patches predicts."""
+    inspected.check()
+    command.load_tensorflow()
+    from tools import masked_figure
+
+    path = masked_figure.draw(
+        inspected.CHECKPOINT.value,
+        _TO.value,
+        number=_NUMBER.value,
+        data_dir=inspected.DATA_DIR.value,
+    )
+    print(path)
 
 
 def _draw_data() -> None:

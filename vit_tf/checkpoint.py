@@ -21,10 +21,14 @@ from vit_tf.models import build, weights
 _NAME = re.compile(r"^step_(\d{8})$")
 _LEFT = re.compile(r"^step_\d{8}(\.unfinished)?$")  # whole or not
 _MARK = "complete.json"
+_PARTS = ("model/", "objective/", "optimizer/")
+
+# In a run's folder, beside weights.npz: what the objective learned for itself.
+OBJECTIVE = "objective.npz"
 
 
 class Keeper:
-    """Saves and restores model and optimizer; keeps a few.
+    """Saves and restores model, objective and optimizer; keeps a few.
 
     A checkpoint is copied to host memory at once and written beside the steps that
     follow: the copy is exact, and a run that dies before it is whole goes on from the
@@ -32,6 +36,7 @@ class Keeper:
 
     Args:
         folder: where the checkpoints of one run lie; any path of tf.io.gfile.
+        owned: variables of the objective.
         keep: how many of the newest stay.
         every: checkpoints of multiples of it stay as well; None: none does.
         best: which of the steps it is given stays as the best; None: none does.
@@ -44,6 +49,7 @@ class Keeper:
         *,
         model,
         optimizer,
+        owned: Sequence = (),
         keep: int,
         every: int | None = None,
         best: Callable[[list[int]], int | None] | None = None,
@@ -56,6 +62,8 @@ class Keeper:
             "model": _named(model.variables),
             "optimizer": _named(optimizer.variables),
         }
+        if owned:
+            self._parts["objective"] = _named(owned)
         # A daemon would be cut off where the process ends; this one is waited for.
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: concurrent.futures.Future | None = None
@@ -166,7 +174,7 @@ class Keeper:
         saved = {
             name.removesuffix(end): tuple(shape)
             for name, shape in reader.get_variable_to_shape_map().items()
-            if name.startswith(("model/", "optimizer/")) and "save_counter" not in name
+            if name.startswith(_PARTS) and "save_counter" not in name
         }
         ours = {
             f"{part}/{name}": tuple(variable.shape)
@@ -228,6 +236,42 @@ def write_weights(path: str, arrays: dict[str, np.ndarray]) -> None:
                 raise
 
 
+def save_objective(objective, workdir: str) -> None:
+    """Writes what the objective owns, if it owns anything, into a run's folder."""
+    if arrays := {v.path: v.numpy() for v in objective.variables}:
+        write_weights(os.path.join(workdir, OBJECTIVE), arrays)
+
+
+def load_objective(objective, workdir: str) -> None:
+    """Gives an objective what `save_objective` wrote of one like it.
+
+    Raises:
+        config.Refused: another one's.
+    """
+    arrays = _objective_arrays(workdir)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if shapes != {v.path: tuple(v.shape) for v in objective.variables}:
+        raise config.Refused(
+            f"{os.path.join(workdir, OBJECTIVE)}: holds {_listed(arrays) or 'nothing'}, "
+            "which is not what this objective learns; finish that run again"
+        )
+    for variable in objective.variables:
+        variable.assign(arrays[variable.path])
+
+
+def _objective_arrays(workdir: str) -> dict[str, np.ndarray]:
+    """What the objective of a finished run owned; empty: nothing."""
+    path = os.path.join(workdir, OBJECTIVE)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with local_copy(path) as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _listed(arrays: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+
+
 def load_run(workdir: str):
     """The final model of a finished run, with its config and its result.
 
@@ -287,7 +331,7 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
     The head is replaced by the model's zero-initialised one (paper.md 3.1), unless
     the run had these very classes and head layers. A file does not say which
     classes it knows, so its head is always replaced. Position embeddings are
-    resized to the model's grid (3.4).
+    resized to the model's grid (3.4). What a run's objective owned stays behind.
 
     Returns:
         Lines that say what was loaded, resized and left out.
@@ -296,12 +340,16 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
         file, head = weights_file(path), weights.Head.RESET
     except config.Refused as refusal:
         raise config.Refused(f"start_from={refusal}") from None
+    left: list[str] = []
     if file != path:
         cfg, result = read_run(path)
         same_layers = cfg.model.pre_logits == model.has_pre_logits
         if same_layers and result["class_names"] == list(class_names):
             head = weights.Head.KEEP
-    return load_weights(model, file, head=head)
+        if owned := _objective_arrays(path):
+            task = cfg.objective.task
+            left = [f"left behind, the objective {task}'s own: {_listed(owned)}"]
+    return load_weights(model, file, head=head) + left
 
 
 def read_run(workdir: str) -> tuple[config.Config, dict]:

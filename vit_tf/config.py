@@ -10,7 +10,6 @@ import difflib
 import enum
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -82,6 +81,21 @@ class EvalCrop(enum.StrEnum):
     SQUARE_CENTRAL = "square_central"  # resize to round(size * 256 / 224), centre crop
 
 
+class Task(enum.StrEnum):
+    """What training minimises."""
+
+    CLASSIFICATION = "classification"
+    MASKED_PATCH = "masked_patch"  # without labels (B.1.2; masked_patches.py)
+
+
+class Target(enum.StrEnum):
+    """What masked patch prediction predicts of a patch."""
+
+    MEAN_COLOR = "mean_color"  # its mean 3-bit colour, one of 512
+    SHRUNK_COLORS = "shrunk_colors"  # the 3-bit colours of its 4 x 4 cells
+    PIXELS = "pixels"  # all of it, by squared error
+
+
 class Loss(enum.StrEnum):
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"  # summed over classes, as the authors do
@@ -131,6 +145,7 @@ class Measure(enum.StrEnum):
     LOSS = "loss"  # what training minimises, without smoothing
     NLL = "nll"  # -log of the labels' soft-max probability, in nats
     ECE = "ece"  # expected calibration error
+    PIXEL_ERROR = "pixel_error"  # root of the mean square, of masked patches
 
 
 class Precision(enum.StrEnum):
@@ -229,8 +244,11 @@ class Data:
 
 @_typed
 class Objective:
+    task: Task = Task.CLASSIFICATION
     loss: Loss = Loss.SOFTMAX
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    target: Target = Target.MEAN_COLOR  # of masked patches
+    corruption: float = Field(default=0.5, gt=0, le=1)  # share of masked patches
 
 
 @_typed
@@ -301,7 +319,7 @@ class Evals:
     measures: tuple[Measure, ...] = (Measure.ACCURACY, Measure.LOSS)
     few_shot: FewShot = Field(default_factory=FewShot)
     every_steps: int | None = Field(default=None, gt=0)  # None: only at the end
-    draw_every_steps: int | None = Field(default=None, gt=0)  # training_figures.py
+    draw_every_steps: int | None = Field(default=None, gt=0)  # figures of the model
     batch_size: int = Field(default=256, gt=0)  # global
 
 
@@ -315,25 +333,7 @@ class Config:
     optim: Optim = Field(default_factory=Optim)
     train: Train = Field(default_factory=Train)
     evals: Evals = Field(default_factory=Evals)
-    # A finished run's folder or a released .npz. None: from random weights.
-    start_from: str | None = None
-
-
-def num_steps(train: Train, *, batch_size: int, num_examples: int) -> int:
-    """Training steps of a run; a part of a step counts as none.
-
-    Args:
-        train: holds the length and its unit.
-        batch_size: global batch size.
-        num_examples: examples in one epoch of the training split.
-    """
-    examples = {
-        Unit.STEPS: train.length * batch_size,
-        Unit.EPOCHS: train.length * num_examples,
-        Unit.EXAMPLES: train.length,
-    }[train.unit]
-    # The tiny term forgives lengths such as 0.7 epochs that floats round down.
-    return max(1, math.floor(examples / batch_size + 1e-9))
+    start_from: str | None = None  # a finished run's folder or a released .npz
 
 
 def to_json(config: Config) -> str:

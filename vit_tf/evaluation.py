@@ -25,7 +25,8 @@ from vit_tf.data import datasets, prepared
 from vit_tf.models import build, weights
 
 FEW_SHOT, RESOLUTION = "fewshot", "resolution"
-EVALUATORS = (*(str(name) for name in config.Measure), FEW_SHOT, RESOLUTION)
+MEASURES = objectives.Classification.measures
+EVALUATORS = (*map(str, MEASURES), FEW_SHOT, RESOLUTION)
 USUAL = ("accuracy", "top5_accuracy", "nll", "ece")
 
 
@@ -62,7 +63,7 @@ class Request:
     @property
     def measures(self) -> list[config.Measure]:
         """What is taken of logits; at other sizes too, at least the accuracy."""
-        found = [m for m in config.Measure if m.value in self.asked]
+        found = [m for m in MEASURES if m.value in self.asked]
         return found or ([config.Measure.ACCURACY] if self.resolutions else [])
 
 
@@ -262,7 +263,7 @@ def _few_shot(request: Request, opened, machine) -> fewshot.FewShot:
 def _measure(model: _Model, opened, sets, crop):
     """The measures at every size: rows, and the accuracies of classes by set."""
     request, rows, classes_of = model.request, [], {}
-    own = [opened.image_size] if {*request.asked} & {*config.Measure} else []
+    own = [opened.image_size] if {*request.asked} & {*MEASURES} else []
     sizes = dict.fromkeys([*own, *request.resolutions] if request.measures else [])
     for size in sizes:
         now = opened if size == opened.image_size else model.at(size)

@@ -29,6 +29,9 @@ class Metric:
     value: float
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.split} {self.name} {self.value:.4f} (n={self.count})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -93,12 +96,7 @@ class Classification:
         rows = self._pass.over(
             source, data, split, batch_size=batch_size, on_progress=on_progress
         )
-        loss = float(np.mean(rows["loss"], dtype=np.float64))
-        if not math.isfinite(loss):
-            raise config.Refused(
-                f"evaluating {split!r}: the loss is {loss}; the weights have "
-                "grown too large, train with a lower optim.lr"
-            )
+        _check_finite(rows["loss"], split)
         for name in ("hit", "top5", "labelled"):
             rows[name] = rows[name].astype(bool)
         return Predictions(**rows)
@@ -115,6 +113,66 @@ class Classification:
         """The measures of every example of `split`; see `predict` and `measure`."""
         found = self.predict(source, data, split, batch_size=batch_size)
         return [measure(found, name, split) for name in measures]
+
+
+class MaskedPatches:
+    """How well the corrupted patches of a split's images are predicted.
+
+    Which are corrupted, and how, is fixed for each image. Compiled once.
+    """
+
+    def __init__(
+        self,
+        *,
+        model,
+        objective,
+        strategy: tf.distribute.Strategy,
+        among: hosts.Hosts,
+    ):
+        self._objective = objective
+        self._pass = passes.Pass(model, objective.judge, strategy=strategy, among=among)
+        self._shown = passes.Pass(model, objective.show, strategy=strategy, among=among)
+
+    def evaluate(
+        self,
+        source: prepared.Source,
+        data: config.Data,
+        split: str,
+        *,
+        measures: Iterable[config.Measure],
+        batch_size: int,
+    ) -> list[Metric]:
+        """The measures of `split`, each a mean over its corrupted patches.
+
+        'accuracy' is the share of colours that are told right; 'pixel_error' the root
+        of the mean squared error of pixels in [0, 1]; their count is that of the
+        patches.
+
+        Raises:
+            config.Refused: a damaged record; a loss that is not finite.
+        """
+        rows = self._pass.over(source, data, split, batch_size=batch_size)
+        _check_finite(rows["loss"], split)
+        count = self._objective.count * len(rows["loss"])
+        values = {
+            config.Measure.LOSS: _mean(rows["loss"]),
+            config.Measure.ACCURACY: _mean(rows["score"]),
+            config.Measure.PIXEL_ERROR: math.sqrt(_mean(rows["score"])),
+        }
+        return [Metric(split, str(name), values[name], count) for name in measures]
+
+    def pictures(
+        self, source: prepared.Source, data: config.Data, split: str, *, number: int
+    ) -> dict[str, np.ndarray]:
+        """What `masked_patches.MaskedPatches.show` gives of the split's first images."""
+        first = np.arange(min(number, source.num_examples(split)))
+        return self._shown.over(source, data, split, batch_size=len(first), keep=first)
+
+
+KINDS = {
+    config.Task.CLASSIFICATION: Classification,
+    config.Task.MASKED_PATCH: MaskedPatches,
+}
 
 
 def judge(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -200,6 +258,15 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     gap = hit.astype(np.float64) - confidence
     return float(np.abs(np.bincount(bins, gap, _BINS)).sum() / len(hit))
+
+
+def _check_finite(losses: np.ndarray, split: str) -> None:
+    loss = float(np.mean(losses, dtype=np.float64))
+    if not math.isfinite(loss):
+        raise config.Refused(
+            f"evaluating {split!r}: the loss is {loss}; the weights have "
+            "grown too large, train with a lower optim.lr"
+        )
 
 
 def _mean(values) -> float:

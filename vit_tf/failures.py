@@ -22,7 +22,8 @@ class Watch:
     Args:
         cfg: the run.
         sources: its data, to name what was in a batch.
-        model: its weights are checked before they are saved.
+        model: its weights are checked before they are saved, as are those that the
+            objective owns.
         optimizer: its `iterations` say how far the run is.
         keeper: what was saved, and saves before bad data stop the run.
         among: the processes of the run.
@@ -34,12 +35,14 @@ class Watch:
         sources: mixture.Mixture,
         *,
         model,
+        objective,
         optimizer,
         keeper: checkpoint.Keeper,
         among: hosts.Hosts,
     ):
         self.cfg, self.sources, self.keeper = cfg, sources, keeper
-        self.model, self.optimizer, self.hosts = model, optimizer, among
+        self.optimizer, self.hosts = optimizer, among
+        self._weights = [*model.variables, *objective.variables]
 
     def check_steps(self, values: dict[str, list[float]], *, done: int) -> list[str]:
         """Stops before anything is saved when a step's numbers are not finite.
@@ -73,7 +76,7 @@ class Watch:
 
     def check_weights(self, *, done: int) -> None:
         """Stops before weights are saved that the last update made non-finite."""
-        for variable in (*self.model.variables, *self.optimizer.averages):
+        for variable in (*self._weights, *self.optimizer.averages):
             if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
                 self._stop(f"step {done}: {variable.path} is not finite")
 

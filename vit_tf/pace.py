@@ -1,8 +1,28 @@
-"""How long a run has trained and how fast it goes, without its pauses."""
+"""How long a run trains, has trained without its pauses, and how fast it goes."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
+
+from vit_tf import config
+
+
+def num_steps(train: config.Train, *, batch_size: int, num_examples: int) -> int:
+    """Training steps of a run; a part of a step counts as none.
+
+    Args:
+        train: holds the length and its unit.
+        batch_size: global batch size.
+        num_examples: examples in one epoch of the training split.
+    """
+    examples = {
+        config.Unit.STEPS: train.length * batch_size,
+        config.Unit.EPOCHS: train.length * num_examples,
+        config.Unit.EXAMPLES: train.length,
+    }[train.unit]
+    # The tiny term forgives lengths such as 0.7 epochs that floats round down.
+    return max(1, math.floor(examples / batch_size + 1e-9))
 
 
 class Pace:

@@ -6,6 +6,8 @@ metrics.jsonl     a row per logged step and per evaluated number
 checkpoints/      see checkpoint.py
 tensorboard/      the same rows as curves
 weights.npz       the final weights in the released layout
+objective.npz     what a self-supervised objective learned besides, see checkpoint.py
+pictures/         masked patches for TensorBoard, the last as masked_patches.png
 result.json       written last: its presence says that the run is finished
 """
 

@@ -42,6 +42,7 @@ def build(
     """
     replicas = strategy.num_replicas_in_sync
     share(cfg, replicas=replicas)  # refuses what does not divide
+    variables = trained(model, objective)
     gradients_of = tf.function(
         _gradients(cfg, model=model, objective=objective),
         jit_compile=jit_compile,
@@ -57,7 +58,6 @@ def build(
         if cfg.optim.sum_dtype == config.GradientDtype.BFLOAT16:
             gradients = [_shortened(g) for g in gradients]
         loss, *gradients = _summed([loss, *gradients])
-        variables = model.trainable_variables
         gradients = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables)]
         if optimizer.scales:
             gradients = [g / scale for g in gradients]
@@ -121,6 +121,11 @@ def _row(optimizer, loss, norm, rate, scale) -> list[tf.Tensor]:
     return [*row, scale] if optimizer.scales else row
 
 
+def trained(model, objective) -> list:
+    """The variables that a step changes: the model's, then the objective's own."""
+    return [*model.trainable_variables, *objective.variables]
+
+
 def share(cfg: config.Config, *, replicas: int) -> int:
     """Examples per replica and micro-batch; refuses a batch that does not divide."""
     batch, parts = cfg.data.batch_size, replicas * cfg.train.accumulation
@@ -152,7 +157,7 @@ def _gradients(cfg: config.Config, *, model, objective) -> Callable:
 
     The gradients, not the loss, are multiplied by `scale`, unless it is None.
     """
-    variables = model.trainable_variables
+    variables = trained(model, objective)
     parts = cfg.train.accumulation
 
     def micro(batch, seed, scale):

@@ -15,8 +15,10 @@ import tensorflow as tf
 from vit_tf import (
     config,
     cost,
+    masked_patches,
     objectives,
     optim,
+    pace,
     runtime,
     step,
     tpu_compiler,
@@ -33,12 +35,14 @@ class _Trainee:
     """What a step changes, and the step."""
 
     model: keras.Model
+    objective: objectives.Classification | masked_patches.MaskedPatches
     optimizer: optim.SummedGradients
     steps: tf.types.experimental.PolymorphicFunction
 
     @property
     def variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self.optimizer.variables]
+        own = self.objective.variables
+        return [*self.model.variables, *own, *self.optimizer.variables]
 
 
 def fit(
@@ -168,29 +172,31 @@ def _num_classes(cfg: config.Config) -> int:
 
 
 def _make(cfg: config.Config, strategy, *, num_classes: int) -> _Trainee:
-    total = config.num_steps(
+    total = pace.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=_ANY_LENGTH
     )
+    labelled = cfg.objective.task is config.Task.CLASSIFICATION
     runtime.seed(cfg.train.seed)
     with strategy.scope():
         model = build.build(
             cfg.model,
-            num_classes=num_classes,
+            num_classes=num_classes if labelled else 0,
             image_size=cfg.data.image_size,
             dtype=str(cfg.train.precision),
         )
+        objective = objectives.build(cfg, model=model, num_classes=num_classes)
         optimizer = optim.build(
-            cfg.optim, total_steps=total, variables=model.trainable_variables
+            cfg.optim, total_steps=total, variables=step.trained(model, objective)
         )
     steps = step.build(
         cfg,
         model=model,
-        objective=objectives.Classification(cfg.objective, num_classes=num_classes),
+        objective=objective,
         optimizer=optimizer,
         strategy=strategy,
         jit_compile=False,  # on a TPU all of the replica's step is compiled
     )
-    return _Trainee(model, optimizer, steps)
+    return _Trainee(model, objective, optimizer, steps)
 
 
 def _program(cfg, strategy: tpu_trace.TraceOnly, trainee) -> tpu_trace.Program:

@@ -22,9 +22,11 @@ from vit_tf import (
     failures,
     fewshot,
     hosts,
+    masked_patches,
     objectives,
     optim,
     pace,
+    pictures,
     record,
     runtime,
     step,
@@ -82,15 +84,9 @@ def train(
             for line in loaded:
                 progress.say(line)
             while True:
-                if done == total or _divides(cfg.evals.every_steps, done):
-                    with clock.paused(), averaged(trainee):
-                        metrics = trainee.evaluate(cfg)
-                    for metric in metrics:
-                        run.write({"step": done, **dataclasses.asdict(metric)})
-                        progress.say(_sentence(done, metric))
-                if training_figures.due(cfg, done):
-                    with clock.paused(), averaged(trainee):
-                        training_figures.draw(cfg, run, trainee, step=done)
+                for metric in _look(cfg, trainee, run, clock, done):
+                    run.write({"step": done, **dataclasses.asdict(metric)})
+                    progress.say(f"step {done}: {metric}")
                 if done == total:
                     break
 
@@ -121,6 +117,7 @@ def train(
         if among.chief:
             with averaged(trainee):
                 checkpoint.save_weights(trainee.model, run.path("weights.npz"))
+                checkpoint.save_objective(trainee.objective, run.workdir)
             run.finish(_result(cfg, run, trainee, machine))
         among.wait()
         return run.result()
@@ -147,6 +144,24 @@ def _resume_or_start(
     return 0, lines
 
 
+def _look(
+    cfg: config.Config, trainee: "Trainee", run: record.Run, clock, done: int
+) -> list[evaluators.Metric]:
+    """Evaluates and draws where it is time to, with the averaged weights."""
+    total = trainee.total_steps
+    evaluates = done == total or _divides(cfg.evals.every_steps, done)
+    draws = [pictures.draw] if pictures.due(cfg, done, total=total) else []
+    if training_figures.due(cfg, done):
+        draws.append(training_figures.draw)
+    if not (evaluates or draws):
+        return []
+    with clock.paused(), averaged(trainee):
+        metrics = trainee.evaluate(cfg) if evaluates else []
+        for draw in draws:
+            draw(cfg, run, trainee, step=done)
+    return metrics
+
+
 def _last(values: dict[str, list[float]]) -> dict[str, float]:
     """The last step's numbers for a row, without those of a skipped step."""
     last = {name: v[-1] for name, v in values.items() if math.isfinite(v[-1])}
@@ -158,10 +173,11 @@ class Trainee:
     """What a run trains; its variables live in the strategy's scope."""
 
     sources: mixture.Mixture
+    class_names: list[str]  # that the model tells
     model: Any
-    objective: objectives.Classification
+    objective: objectives.Classification | masked_patches.MaskedPatches
     optimizer: optim.SummedGradients
-    evaluator: evaluators.Classification
+    evaluator: evaluators.Classification | evaluators.MaskedPatches
     few_shot: fewshot.FewShot
     total_steps: int
 
@@ -206,6 +222,7 @@ class Trainee:
             run.path("checkpoints"),
             model=self.model,
             optimizer=self.optimizer,
+            owned=self.objective.variables,
             keep=cfg.train.keep_checkpoints,
             every=cfg.train.keep_every_steps,
             best=best,
@@ -218,6 +235,7 @@ class Trainee:
             cfg,
             self.sources,
             model=self.model,
+            objective=self.objective,
             optimizer=self.optimizer,
             keeper=keeper,
             among=among,
@@ -234,12 +252,12 @@ class Trainee:
         return {
             "dataset": self.dataset,
             "training_examples": _count(self.sources, cfg.data),
-            "class_names": list(self.source.class_names),
+            "class_names": self.class_names,
         }
 
     def start_from(self, path: str) -> list[str]:
         """Loads other weights; the lines that say what was done."""
-        names = self.source.class_names
+        names = self.class_names
         return checkpoint.start_from(self.model, path, class_names=names)
 
     def evaluate(self, cfg: config.Config) -> list[evaluators.Metric]:
@@ -262,21 +280,12 @@ def prepare(
     """Opens the data and builds model, objective, optimizer and evaluators."""
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     source = sources.sources[0]
-    if source.multi_label and cfg.objective.loss == config.Loss.SOFTMAX:
-        raise config.Refused(
-            f"data.name={cfg.data.name}: has several labels for an image, softmax "
-            "takes one; use objective.loss=sigmoid"
-        )
-    protocol = source.row.protocol
-    if protocol is not None and cfg.data.flip and not protocol.flip:
-        raise config.Refused(
-            f"data.flip=True: mirroring changes the labels of {source.name}; use "
-            "data.flip=false, or experiments/vtab.py"
-        )
     training_figures.check(cfg)
+    objectives.check_data(cfg, source)
+    class_names = objectives.class_names(cfg.objective, source)
     for split in cfg.evals.splits:
         source.num_examples(split)  # refuses an unknown split before training
-    total = config.num_steps(
+    total = pace.num_steps(
         cfg.train,
         batch_size=cfg.data.batch_size,
         num_examples=_count(sources, cfg.data),
@@ -285,7 +294,7 @@ def prepare(
     with machine.strategy.scope():
         model = build.build(
             cfg.model,
-            num_classes=source.num_classes,
+            num_classes=len(class_names),
             image_size=cfg.data.image_size,
             dtype=str(cfg.train.precision),
         )
@@ -294,22 +303,24 @@ def prepare(
                 f"model.pool={cfg.model.pool}: gives logits for every token, training "
                 "needs one vector per image; use token, gap or map"
             )
+        objective = objectives.build(cfg, model=model, num_classes=source.num_classes)
         optimizer = optim.build(
             cfg.optim,
             total_steps=total,
-            variables=model.trainable_variables,
+            variables=step.trained(model, objective),
             skips=cfg.train.skip_bad_steps > 0,
             scales=cfg.train.precision == config.Precision.MIXED_FLOAT16,
         )
-    objective = objectives.Classification(cfg.objective, num_classes=source.num_classes)
-    evaluator = evaluators.Classification(
+    evaluator = evaluators.KINDS[cfg.objective.task](
         model=model,
         objective=objective,
         strategy=machine.strategy,
         among=machine.among,
     )
     few_shot = fewshot.prepare(cfg, model, machine, data_dir=data_dir)
-    return Trainee(sources, model, objective, optimizer, evaluator, few_shot, total)
+    return Trainee(
+        sources, class_names, model, objective, optimizer, evaluator, few_shot, total
+    )
 
 
 def _count(sources: mixture.Mixture, data: config.Data) -> int:
@@ -342,7 +353,8 @@ def stream(
 @contextlib.contextmanager
 def averaged(trainee: Trainee) -> Iterator[None]:
     """Puts the Polyak average, if there is one, in the place of the weights."""
-    pairs = list(zip(trainee.model.trainable_variables, trainee.optimizer.averages))
+    trained = step.trained(trainee.model, trainee.objective)
+    pairs = list(zip(trained, trainee.optimizer.averages))
     kept = [variable.numpy() for variable, _ in pairs]
     try:
         for variable, average in pairs:
@@ -364,13 +376,6 @@ def _divides(every: int | None, done: int) -> bool:
     return every is not None and done > 0 and done % every == 0
 
 
-def _sentence(done: int, metric: evaluators.Metric) -> str:
-    return (
-        f"step {done}: {metric.split} {metric.name} {metric.value:.4f} "
-        f"(n={metric.count})"
-    )
-
-
 def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
     total = trainee.total_steps
     metrics = [
@@ -384,7 +389,7 @@ def _result(cfg, run: record.Run, trainee: Trainee, machine) -> dict[str, Any]:
             device=machine.device,
             dataset=trainee.dataset,
         ),
-        "class_names": trainee.source.class_names,
+        "class_names": trainee.class_names,
         "parameters": trainee.model.count_params(),
         "steps": total,
         "examples_seen": total * cfg.data.batch_size,

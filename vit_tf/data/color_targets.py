@@ -54,5 +54,7 @@ def shrunk_colors(images: tf.Tensor, patch_size: int, *, side: int = 4) -> tf.Te
     # floor(8 * mean / 255), in whole numbers: exact at the borders of the bins.
     bins = tf.minimum(8 * sums // (255 * cell * cell), 7)
     classes = tf.reduce_sum(bins * tf.constant([64, 8, 1]), axis=-1)
-    classes = tf.transpose(classes, (0, 1, 3, 2, 4))
-    return tf.reshape(classes, (-1, rows * columns, side * side))
+    # As floats, which hold them exactly: oneDNN prints a line over whole numbers.
+    classes = tf.transpose(tf.cast(classes, tf.float32), (0, 1, 3, 2, 4))
+    classes = tf.reshape(classes, (-1, rows * columns, side * side))
+    return tf.cast(classes, tf.int32)

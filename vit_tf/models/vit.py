@@ -213,13 +213,21 @@ class VisionTransformer(network.Network):
 
     def embed(self, images, *, training=False, seed=None, record=None):
         """Images (batch, size, size, 3) to tokens (batch, T, width) with positions."""
+        patches = self.embed_patches(images, training=training, record=record)
+        return self.place(patches, training=training, seed=seed, record=record)
+
+    def embed_patches(self, images, *, training=False, record=None):
+        """Images to patch embeddings (batch, patches, width): equation 1's E x."""
         self.check_images(images)
-        keys = self._keys(training, seed)
         x = images
         if self.stem is not None:
             run = network.checkpointed(self._run_stem, self.remat and training)
             x = network.note(record, STEM, run(ops.cast(x, self.compute_dtype)))
-        x = network.note(record, PATCHES, self.embedding(x))
+        return network.note(record, PATCHES, self.embedding(x))
+
+    def place(self, x, *, training=False, seed=None, record=None):
+        """Patch embeddings to tokens (batch, T, width): class token and positions."""
+        keys = self._keys(training, seed)
         if self.has_class_token:
             cls = ops.cast(self.cls, x.dtype)
             cls = ops.broadcast_to(cls, (ops.shape(x)[0], 1, self.width))

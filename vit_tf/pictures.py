@@ -1,0 +1,127 @@
+"""Pictures of masked patches: for TensorBoard, and as masked_patches.png in a run."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import (
+    checkpoint,
+    config,
+    evaluators,
+    files,
+    masked_patches,
+    opening,
+    record,
+    runtime,
+)
+from vit_tf.data import mixture
+
+NUMBER = 8  # images that a run draws
+
+FILE = "masked_patches.png"
+# A folder of TensorBoard's own, which a resumed run does not empty as it does its
+# curves: rows can be drawn again, pictures cannot.
+FOLDER = "pictures"
+
+_GAP, _SIDE = 2, 96  # pixels between pictures; a small one is enlarged to this
+
+
+def of_run(
+    path: str,
+    *,
+    number: int,
+    machine: runtime.Runtime,
+    data_dir: str | None = None,
+) -> dict[str, np.ndarray]:
+    """The pictures of a finished run's masked patches.
+
+    Args:
+        path: its folder.
+        number: of the first images of the split that it evaluates first.
+        machine: devices and strategy.
+        data_dir: where prepared data sets lie.
+
+    Returns:
+        What `masked_patches.MaskedPatches.show` gives, uint8 (number, size, size, 3).
+
+    Raises:
+        config.Refused: no such run, or one that predicted no patches.
+    """
+    if checkpoint.weights_file(path) == path:
+        raise config.Refused(
+            f"{path}: an .npz holds no prediction of patches; name a run's folder"
+        )
+    cfg = checkpoint.read_run(path)[0]
+    if cfg.objective.task is not config.Task.MASKED_PATCH or not cfg.evals.splits:
+        raise config.Refused(
+            f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
+            "and a split in evals.splits; name a run that was"
+        )
+    source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
+    with machine.strategy.scope():
+        model = opening.open_model(path, dtype=str(cfg.train.precision)).network
+        objective = masked_patches.MaskedPatches(cfg.objective, model=model)
+    checkpoint.load_objective(objective, path)
+    evaluator = evaluators.MaskedPatches(
+        model=model,
+        objective=objective,
+        strategy=machine.strategy,
+        among=machine.among,
+    )
+    split = cfg.evals.splits[0]
+    return evaluator.pictures(source, cfg.data, split, number=number)
+
+
+def due(cfg: config.Config, done: int, *, total: int) -> bool:
+    """Whether a run draws after `done` steps: as often as it says, and at the end."""
+    masked = cfg.objective.task is config.Task.MASKED_PATCH and cfg.evals.splits
+    every = cfg.evals.draw_every_steps
+    return bool(masked) and (done == total or bool(every and done and not done % every))
+
+
+def draw(cfg: config.Config, run: record.Run, trainee, *, step: int) -> None:
+    """Draws the first images that the run evaluates; all its processes have to.
+
+    Args:
+        trainee: has the `evaluator` and its data's `source`.
+    """
+    split = cfg.evals.splits[0]
+    panels = trainee.evaluator.pictures(trainee.source, cfg.data, split, number=NUMBER)
+    if run.writes:
+        write(run.workdir, panels, step=step)
+
+
+def write(workdir: str, panels: Mapping[str, np.ndarray], *, step: int) -> None:
+    """Adds the pictures of a step to TensorBoard, and replaces the run's PNG.
+
+    Raises:
+        config.Refused: the disk is full or cannot be written.
+    """
+    picture = side_by_side(panels)
+    path = os.path.join(workdir, FILE)
+    with files.refusing(path):
+        writer = tf.summary.create_file_writer(os.path.join(workdir, FOLDER))
+        with writer.as_default(step=step):
+            tf.summary.image(f"masked patches: {', '.join(panels)}", picture[None])
+        writer.close()
+        with tf.io.gfile.GFile(f"{path}.unfinished", "wb") as file:
+            file.write(tf.io.encode_png(picture).numpy())
+        tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+
+
+def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A row for each image with all its panels: uint8 (height, width, 3).
+
+    Args:
+        panels: uint8 (number, size, size, 3) each.
+    """
+    columns = []
+    for pictures in panels.values():
+        times = max(1, _SIDE // pictures.shape[1])
+        large = pictures.repeat(times, axis=1).repeat(times, axis=2)
+        edges = ((0, 0), (_GAP, _GAP), (_GAP, _GAP), (0, 0))
+        framed = np.pad(large, edges, constant_values=255)
+        columns.append(framed.reshape(-1, *framed.shape[2:]))
+    return np.concatenate(columns, axis=1)
