@@ -182,7 +182,7 @@ SLOW = pytest.mark.slow
     ("precision", "stored"),
     [
         ("mixed_bfloat16", "constants"),
-        ("float32", "variables"),
+        pytest.param("float32", "variables", marks=SLOW),
         pytest.param("float32", "constants", marks=SLOW),
         pytest.param("mixed_float16", "constants", marks=SLOW),
         pytest.param("mixed_float16", "variables", marks=SLOW),
@@ -211,7 +211,7 @@ def test_every_precision_and_place_of_weights(evaluated, tmp_path, precision, st
 @pytest.mark.parametrize(
     "kind",
     [
-        "token",
+        pytest.param("token", marks=SLOW),
         "resnet",
         pytest.param("gap+sincos2d", marks=SLOW),
         pytest.param("hybrid", marks=SLOW),

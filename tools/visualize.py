@@ -37,8 +37,9 @@ _WHAT = flags.DEFINE_list(
     "some of: filters, the principal components of its RGB filters; position, "
     "similarity of position embeddings; distance, mean attention distance of each "
     "head; entropy of attention; rollout, attention from output to input; layers, how "
-    "alike they are; probes, what a linear classifier reads out of each; or all of these. masked_patches: "
-    "images, their corrupted patches, what a run predicts of them, and what is right.",
+    "alike they are; probes, what a linear classifier reads out of each; or all of "
+    "these. masked_patches: images, their corrupted patches, what a run predicts of "
+    "them, and what is right.",
 )
 _TO = flags.DEFINE_string("to", "figures", "Folder for the pictures.")
 _NUMBER = flags.DEFINE_integer(
