@@ -65,3 +65,22 @@ def png_bomb(side=60_000) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(1000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data)
+
+
+def mutated(draw: np.random.Generator, files: list[bytes]) -> bytes:
+    """A file with bytes changed, cut out, repeated, or of another put in."""
+    file = bytearray(files[draw.integers(len(files))])
+    for _ in range(draw.integers(1, 6)):
+        at = int(draw.integers(max(len(file), 1)))
+        length = int(draw.integers(1, 40))
+        what = draw.integers(4)
+        if what == 0:
+            file[at : at + length] = draw.bytes(min(length, len(file) - at))
+        elif what == 1:
+            del file[at : at + length]
+        elif what == 2:
+            file[at:at] = file[at : at + length] * int(draw.integers(1, 20))
+        else:
+            other = files[draw.integers(len(files))]
+            file[at:at] = other[: int(draw.integers(len(other)))]
+    return bytes(file)

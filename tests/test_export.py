@@ -30,6 +30,8 @@ pytestmark = pytest.mark.skipif(
     not native.is_available(), reason="TensorFlow's C++ loader is known on Linux only"
 )
 
+SLOW = pytest.mark.slow
+
 ATTENTIVE = served.Options(attention=True, top_k=3)
 
 
@@ -130,6 +132,22 @@ def test_too_large_a_batch_is_refused_and_the_next_one_answered(loaded):
     loaded("serving_default", {"image_bytes": files[:256]})
 
 
+@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=SLOW)], ids=str)
+def test_mutated_files_never_stop_the_server(loaded, count):
+    """In the C++ runtime, where a crash would end this process."""
+    draw = np.random.default_rng(count + 1)
+    files, reasons = list(image_files.readable().values()), 0
+    for _ in range(0, count, 50):
+        batch = [image_files.mutated(draw, files) for _ in range(50)]
+        found = loaded("serving_default", {"image_bytes": np.array(batch, object)})
+        assert np.isfinite(found["probabilities"]).all()
+        bad = np.array([bool(error) for error in found["error"]])
+        assert not found["scores"][bad].any() and found["scores"][~bad].all()
+        reasons += bad.sum()
+    print(f"{count} mutated files: {count - reasons} answered, {reasons} with a reason")
+    assert count / 20 < reasons < count * 19 / 20
+
+
 def test_a_folder_has_what_a_server_and_a_reader_need(exported, evaluated):
     folder = exported / "1"
     assert (folder / "assets" / "labels.txt").read_text().split() == list("0123456789")
@@ -173,9 +191,6 @@ def _stored_bytes(folder) -> dict[str, int]:
             tensor = node.attr["value"].tensor
             sizes[tf.as_dtype(tensor.dtype).name] += len(tensor.tensor_content)
     return sizes
-
-
-SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

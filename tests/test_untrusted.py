@@ -80,25 +80,6 @@ def test_no_files_give_no_views():
     assert pixels.shape == (0, 8, 8, 3) and problems == []
 
 
-def _mutated(draw, files):
-    """A file with bytes changed, cut out, repeated, or of another put in."""
-    file = bytearray(files[draw.integers(len(files))])
-    for _ in range(draw.integers(1, 6)):
-        at = int(draw.integers(max(len(file), 1)))
-        length = int(draw.integers(1, 40))
-        what = draw.integers(4)
-        if what == 0:
-            file[at : at + length] = draw.bytes(min(length, len(file) - at))
-        elif what == 1:
-            del file[at : at + length]
-        elif what == 2:
-            file[at:at] = file[at : at + length] * int(draw.integers(1, 20))
-        else:
-            other = files[draw.integers(len(files))]
-            file[at:at] = other[: int(draw.integers(len(other)))]
-    return bytes(file)
-
-
 @pytest.mark.parametrize(
     "count", [300, pytest.param(5000, marks=pytest.mark.slow)], ids=str
 )
@@ -107,7 +88,7 @@ def test_mutated_files_give_views_or_reasons(count):
     files = list(image_files.readable().values())
     seen = reasons = 0
     for _ in range(0, count, 50):
-        pixels, problems = _see([_mutated(draw, files) for _ in range(50)])
+        pixels, problems = _see([image_files.mutated(draw, files) for _ in range(50)])
         assert np.isfinite(pixels).all() and np.abs(pixels).max() <= 1
         bad = np.array([problem != "" for problem in problems])
         assert not pixels[bad].any()
