@@ -67,6 +67,17 @@ def png_bomb(side=60_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data)
 
 
+def gif_of_blocks(count: int) -> bytes:
+    """A comment of `count` pieces of one byte."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+    return head + b"!\xfe" + b"\x01x" * count + b"\x00;"
+
+
+def animated_webp() -> bytes:
+    frames = [picture(seed=seed) for seed in (1, 2)]
+    return encoded(picture(), "WEBP", save_all=True, append_images=frames)
+
+
 def mutated(draw: np.random.Generator, files: list[bytes]) -> bytes:
     """A file with bytes changed, cut out, repeated, or of another put in."""
     file = bytearray(files[draw.integers(len(files))])

@@ -264,7 +264,7 @@ def _prepared(model, folder, options):
         reference=known,
         opened=known,
         class_names=tuple("abcde"),
-        samples=tuple(files),
+        samples=tuple((str(i), file) for i, file in enumerate(files)),
         wanted=export_check.expected(known, options, files),
     )
 
@@ -283,10 +283,12 @@ def test_an_export_that_disagrees_is_not_written(evaluated, tmp_path, monkeypatc
     assert os.listdir(tmp_path / "tiny") == []
 
 
-def test_versions_count_up_and_an_unfinished_one_is_replaced(tmp_path):
-    for name in ("1", "7", "version-8.unfinished", "notes"):
+def test_versions_count_up_past_those_that_were_withdrawn(tmp_path):
+    for name in ("1", "7", "version-20.abc.unfinished", "notes"):
         (tmp_path / name).mkdir()
     assert export.next_version(str(tmp_path)) == 8
+    (tmp_path / "9.withdrawn").mkdir()
+    assert export.next_version(str(tmp_path)) == 10
 
 
 @pytest.mark.parametrize(
@@ -305,12 +307,52 @@ def test_what_cannot_be_exported_is_refused(evaluated, tmp_path, changes, words)
     assert not (tmp_path / "to").exists()
 
 
-def test_labels_of_another_number_are_refused(evaluated, tmp_path):
-    (tmp_path / "names.txt").write_text("one\ntwo\n")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"one\ntwo\n", "2 lines, and the model has 10 classes"),
+        (b"a\nb\n\nd\ne\nf\ng\nh\ni\nj\n", "class 2 is called ''"),
+        (b"caf\xe9\n" * 10, "is not UTF-8"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(evaluated, tmp_path, text, words):
+    (tmp_path / "names.txt").write_bytes(text)
     request = export.Request(
         str(evaluated), str(tmp_path), labels=str(tmp_path / "names.txt")
     )
-    with pytest.raises(config.Refused, match="2 lines, and the model has 10 classes"):
+    with pytest.raises(config.Refused, match=words):
+        export.saved_model(request)
+
+
+def test_names_of_all_kinds_and_the_smallest_batch(evaluated, tmp_path):
+    names = ["é", "a b", " padded ", "0", "二", "x,y", '"q"', "#", "\\n", "tab\tin"]
+    (tmp_path / "names.txt").write_text("\r\n".join(names) + "\r\n", newline="")
+    options = served.Options(max_batch_size=1, top_k=10)
+    done = export.saved_model(
+        export.Request(
+            str(evaluated),
+            str(tmp_path),
+            name="named",
+            options=options,
+            labels=str(tmp_path / "names.txt"),
+        )
+    )
+    with native.Model(done.path) as model:
+        file = np.array([image_files.readable()["png"]], object)
+        found = model("serving_default", {"image_bytes": file})
+    order = np.argsort(-found["probabilities"][0])
+    assert [c.decode() for c in found["classes"][0]] == [names[i] for i in order]
+
+
+def test_samples_that_cannot_be_read_are_named(evaluated, tmp_path):
+    request = export.Request(
+        str(evaluated), str(tmp_path), samples=(("notes.txt", b"no image"),)
+    )
+    with pytest.raises(config.Refused, match=r"notes.txt: not a JPEG.*name other"):
+        export.saved_model(request)
+    small = served.Options(max_pixels=50_000)
+    request = export.Request(str(evaluated), str(tmp_path), options=small)
+    with pytest.raises(config.Refused, match="drawn picture .: too large.*raise --max"):
         export.saved_model(request)
 
 
@@ -322,6 +364,8 @@ def test_other_formats_agree_with_the_checkpoint(evaluated, tmp_path, kind):
     done = portable.write(request, kind)
     assert {d.name for d in done.differences} == {"logits", "probabilities"}
     assert all(d.size <= d.limit for d in done.differences)
+    card = (tmp_path / f"tiny.{kind}.md").read_text()
+    assert "`images`: float32 images" in card and "JPEG" not in card
     assert sorted(os.listdir(tmp_path)) == [
         f"tiny.{kind}{e}" for e in ("", ".json", ".md")
     ]
@@ -333,6 +377,14 @@ def test_other_formats_refuse_what_they_lack(evaluated, tmp_path):
     for kind in portable.Format:
         with pytest.raises(config.Refused, match="precision mixed_bfloat16; it has"):
             portable.write(request, kind)
+
+
+def test_other_formats_say_what_they_take(evaluated, tmp_path):
+    pytest.importorskip("tf2onnx", reason="no tf2onnx: make serving")
+    options = served.Options(top_k=3)
+    request = export.Request(str(evaluated), str(tmp_path), options=options)
+    with pytest.raises(config.Refused, match="format=onnx: has no top_k"):
+        portable.write(request, portable.Format.ONNX)
 
 
 def test_the_command_exports_and_answers(evaluated, tmp_path):

@@ -47,6 +47,12 @@ def test_what_is_no_image_has_no_size(encoded):
     assert _pixels(encoded) == (headers.NONE, headers.NONE, 0)
 
 
+@pytest.mark.parametrize("count", [1_000, 19_000, 21_000])
+def test_a_walk_of_too_many_blocks_ends(count):
+    pixels = _pixels(image_files.gif_of_blocks(count))[2]
+    assert pixels == (1 if count < headers.MAX_BLOCKS else headers.ENDLESS)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_cut_gif_ends_the_walk(data):

@@ -1,11 +1,11 @@
 """Exports a checkpoint: a SavedModel for TensorFlow Serving, or ONNX, or TFLite.
 
-python -m tools.export --checkpoint=runs/photos --to=exports
+python -m tools.export --checkpoint=runs/photos --to=exports --name=vit
 python -m tools.export --checkpoint=B_16-i1k-384.npz --to=exports --precision=bfloat16 \
     --labels=imagenet_classes.txt --attention
 python -m tools.export --checkpoint=runs/photos --to=exports --format=onnx
 
-Writes exports/photos/1, the next time exports/photos/2, each with its class names,
+Writes exports/vit/1, the next time exports/vit/2, each with its class names,
 warm-up requests and a model card. Nothing is written unless it answers as the
 checkpoint does. docs/serving.md goes on from here.
 """
@@ -75,7 +75,7 @@ _LABELS = flags.DEFINE_string(
 )
 _LICENSE = flags.DEFINE_string("license", None, "What the model card says of it.")
 _MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", 100_000_000, "Of one file that is decoded.", lower_bound=1
+    "max_pixels", 64_000_000, "Of one file that is decoded.", lower_bound=1
 )
 _MAX_BATCH = flags.DEFINE_integer(
     "max_batch_size", 256, "Images in one request.", lower_bound=1
@@ -88,7 +88,7 @@ _IMAGES = flags.DEFINE_list(
 
 
 def main() -> None:
-    samples = tuple(_bytes_of(name) for name in _IMAGES.value)
+    samples = tuple((name, _bytes_of(name)) for name in _IMAGES.value)
     command.load_tensorflow()
     from vit_tf import export, portable, served
 

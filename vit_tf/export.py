@@ -2,15 +2,18 @@
 
 DIR/NAME/VERSION/ has, beside the graph, `assets/labels.txt`, requests that warm a
 server up, `model_card.md` and `export.json`. A server that watches DIR/NAME loads a
-version when its folder appears, which happens in one step at the end.
+version when its folder appears, which happens in one step at the end. (On an object
+store, which copies a folder file by file, it does not: export to a disk, then copy.)
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Sequence
 
 import keras
@@ -26,10 +29,12 @@ from vit_tf import (
     opening,
     served,
 )
+from vit_tf.data import untrusted
 
+_VERSION = re.compile(r"([0-9]+)(\..*)?", re.ASCII)
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 # What tools/serving/batching.config allows: each is traced and laid out once.
-_WARM_UP_BATCHES = (1, 2, 4, 8, 16)
+_WARM_UP_BATCHES = (1, 2, 4, 8, 16)  # those that the export allows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Request:
         image_size: pixels; position embeddings are resized. None: as trained.
         labels: a file with a class name on each line; None: the run's own.
         license: what the card says of it.
-        samples: image files to compare the export with the checkpoint on; empty:
-            `export_check.sample_files`.
+        samples: name and bytes of image files to compare the export with the
+            checkpoint on; empty: `export_check.sample_files`.
     """
 
     checkpoint: str
@@ -62,7 +67,7 @@ class Request:
     image_size: int | None = None
     labels: str | None = None
     license: str | None = None
-    samples: tuple[bytes, ...] = ()
+    samples: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Prepared:
     reference: opening.Opened  # in float32
     opened: opening.Opened  # in the precision of the export
     class_names: tuple[str, ...]
-    samples: tuple[bytes, ...]
+    samples: tuple[tuple[str, bytes], ...]
     wanted: dict[str, np.ndarray]
 
 
@@ -109,11 +114,13 @@ def prepare(request: Request) -> Prepared:
         eval_crop=request.eval_crop or _crop_of(reference),
         scores=request.scores or _scores_of(reference),
     )
-    samples = request.samples or tuple(export_check.sample_files())
-    if not reference.network.pools:
-        wanted = {}  # refused by name in `served`
-    else:
-        wanted = export_check.expected(reference, options, samples)
+    drawn = enumerate(export_check.sample_files())
+    samples = request.samples or tuple((f"drawn picture {i}", d) for i, d in drawn)
+    wanted = {}
+    if reference.network.pools:  # others are refused by name in `served`
+        _check_samples(samples, reference.image_size, options)
+        encoded = [data for _, data in samples]
+        wanted = export_check.expected(reference, options, encoded)
     return Prepared(
         request,
         name,
@@ -124,6 +131,19 @@ def prepare(request: Request) -> Prepared:
         samples,
         wanted,
     )
+
+
+def _check_samples(samples, image_size: int, options: served.Options) -> None:
+    """Refuses a sample that the export would not read, with its name."""
+    data = config.Data(image_size=image_size, eval_crop=options.eval_crop)
+    encoded = tf.constant([data for _, data in samples])
+    _, problems = untrusted.views(encoded, data, max_pixels=options.max_pixels)
+    for (name, _), problem in zip(samples, problems.numpy()):
+        if problem:
+            raise config.Refused(
+                f"{name}: {problem.decode()}; the export is compared with the "
+                "checkpoint on it, so name other --images or raise --max_pixels"
+            )
 
 
 def saved_model(request: Request) -> Exported:
@@ -138,24 +158,46 @@ def saved_model(request: Request) -> Exported:
     with files.refusing(folder):
         tf.io.gfile.makedirs(folder)
         version = next_version(folder)
-        path = os.path.join(folder, str(version))
-        # Not a number: no server takes it for a version.
-        partial = os.path.join(folder, f"version-{version}.unfinished")
-        files.remove(partial)
-        try:
-            exported = _write(this, partial, version)
+    path = os.path.join(folder, str(version))
+    # Not a number: no server takes it for a version. Its own: nobody else writes it.
+    partial = os.path.join(folder, f"version-{version}.{uuid.uuid4().hex}.unfinished")
+    try:
+        exported = _write(this, partial, version)
+        with files.refusing(path):
             tf.io.gfile.rename(partial, path)
-        except BaseException:
-            with contextlib.suppress(tf.errors.OpError, OSError):
-                files.remove(partial)
-            raise
-    return dataclasses.replace(exported, path=path)
+    except BaseException:
+        with contextlib.suppress(tf.errors.OpError, OSError):
+            files.remove(partial)
+        raise
+    lines = (*exported.lines, *_compare_versions(folder, version))
+    return dataclasses.replace(exported, path=path, lines=lines)
+
+
+def _compare_versions(folder: str, version: int) -> list[str]:
+    """What a client will notice when this version takes the place of the last one."""
+    last = os.path.join(folder, str(version - 1), "export.json")
+    if not tf.io.gfile.exists(last):
+        return []
+    new = os.path.join(folder, str(version), "export.json")
+    old, new = (json.loads(files.read(path)) for path in (last, new))
+    keys = ("model", "class_names", "image_size", "signatures")
+    changed = [key for key in keys if old[key] != new[key]]
+    if not changed:
+        return []
+    line = (
+        f"WARNING: version {version} takes the place of version {version - 1} and has "
+        f"another {', '.join(changed)}: clients will see it; use --name for another model"
+    )
+    return [line]
 
 
 def next_version(folder: str) -> int:
-    """One more than the largest version in the folder of a model; 1 at first."""
-    found = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
-    return 1 + max((int(name) for name in found if name.isdigit()), default=0)
+    """One more than the largest version in the folder of a model; 1 at first.
+
+    A version that was moved away, as `2.withdrawn`, counts: its number was served.
+    """
+    found = [_VERSION.fullmatch(n.rstrip("/")) for n in tf.io.gfile.listdir(folder)]
+    return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
 def _write(this: Prepared, folder: str, version: int) -> Exported:
@@ -176,7 +218,7 @@ def _write(this: Prepared, folder: str, version: int) -> Exported:
         f"{d.name} agrees with the checkpoint: {d.size:.2g} (allowed {d.limit:g})"
         for d in differences
     ]
-    lines.append(_write_warm_up(this, folder, "serving_default"))
+    lines.append(_write_warm_up(this, folder, next(iter(signatures))))
     facts = model_card.facts(
         checkpoint=os.path.basename(os.path.normpath(this.request.checkpoint)),
         name=this.name,
@@ -188,7 +230,7 @@ def _write(this: Prepared, folder: str, version: int) -> Exported:
         license=this.request.license,
         differences=differences,
         signatures=list(signatures),
-        as_constants=graph.as_constants,
+        weights="constants" if graph.as_constants else "variables",
     )
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     files.write_whole(os.path.join(folder, "export.json"), text)
@@ -200,10 +242,17 @@ def _check(
     this: Prepared, folder: str, signatures: Sequence[str]
 ) -> list[export_check.Difference]:
     """Loads what was written as a server would, where its runtime is at hand."""
-    compare = (signatures, this.wanted, this.samples, this.options.precision)
+    compare = functools.partial(
+        export_check.compare,
+        signatures=signatures,
+        wanted=this.wanted,
+        files=[sample for _, sample in this.samples],
+        options=this.options,
+        class_names=this.class_names,
+    )
     if native.is_available() and "://" not in folder:
         with native.Model(folder) as model:
-            return export_check.compare(model, *compare)
+            return compare(model)
     loaded = tf.saved_model.load(folder)
 
     def run(signature, inputs):
@@ -211,7 +260,7 @@ def _check(
         tensors = {name: tf.constant(list(array)) for name, array in inputs.items()}
         return {k: v.numpy() for k, v in function(**tensors).items()}
 
-    return export_check.compare(run, *compare)
+    return compare(run)
 
 
 def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
@@ -223,36 +272,56 @@ def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
             "no warm-up requests: tensorflow-serving-api is not installed "
             "(pip install -r requirements-serving.txt)"
         )
+    most = this.options.max_batch_size
+    sizes = [count for count in _WARM_UP_BATCHES if count <= most]
     path = os.path.join(folder, _WARM_UP)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
-        for count in _WARM_UP_BATCHES:
+        for count in sizes:
             request = predict_pb2.PredictRequest()
             request.model_spec.name = this.name
             request.model_spec.signature_name = signature
-            batch = [this.samples[i % len(this.samples)] for i in range(count)]
+            batch = [this.samples[i % len(this.samples)][1] for i in range(count)]
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(batch))
             log = prediction_log_pb2.PredictionLog(
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
             writer.write(log.SerializeToString())
-    sizes = ", ".join(map(str, _WARM_UP_BATCHES))
-    return f"warm-up requests of {sizes} images for {signature}"
+    told = ", ".join(map(str, sizes))
+    return f"warm-up requests of {told} images for {signature}"
 
 
 def _class_names(request: Request, opened: opening.Opened) -> tuple[str, ...]:
     """By label: from the file, from the run, or the numbers."""
     count = opened.num_classes
-    if request.labels is None:
-        return opened.class_names or tuple(map(str, range(count)))
-    with files.reading(request.labels):
-        names = tuple(files.read(request.labels).splitlines())
+    names = opened.class_names or tuple(map(str, range(count)))
+    whose = request.checkpoint
+    if request.labels is not None:
+        names, whose = _read_names(request.labels), request.labels
     if len(names) != count:
         raise config.Refused(
-            f"{request.labels}: {len(names)} lines, and the model has {count} classes; "
-            "put one name on each line, in the order of the labels"
+            f"{whose}: {len(names)} lines, and the model has {count} classes; put one "
+            "name on each line, in the order of the labels"
         )
+    for label, name in enumerate(names):
+        # A server reads them from a file of lines.
+        if not name.strip() or "\n" in name or "\r" in name:
+            raise config.Refused(
+                f"{whose}: class {label} is called {name!r}; a name is one line of text: "
+                "give all names with --labels=FILE"
+            )
     return names
+
+
+def _read_names(path: str) -> tuple[str, ...]:
+    with files.reading(path):
+        try:
+            text = files.read(path)
+        except UnicodeDecodeError:
+            raise config.Refused(f"{path}: is not UTF-8 text; convert it") from None
+    return tuple(
+        line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")
+    )
 
 
 def _name_of(checkpoint: str) -> str:

@@ -82,25 +82,46 @@ def compare(
     signatures: Sequence[str],
     wanted: Mapping[str, np.ndarray],
     files: Sequence[bytes],
-    precision: config.Precision,
+    *,
+    options: served.Options,
+    class_names: Sequence[str],
 ) -> list[Difference]:
     """Every signature against what the checkpoint gave.
 
     Raises:
-        config.Refused: an output differs by more than its limit, naming it.
+        config.Refused: an output differs by more than its limit, naming it; a class
+            has another name.
     """
-    found = []
+    found, limit = [], LIMITS[options.precision]
     for name in signatures:
-        inputs = {"image_bytes": np.array(list(files), object)}
+        whole = {"image_bytes": np.array(list(files), object)}
         if name == "serving_tensor":
-            inputs = {"images": wanted["images"]}
-        outputs = run(name, inputs)
+            whole = {"images": wanted["images"]}
+        outputs = _in_slices(run, name, whole, options.max_batch_size)
         for output in ("features", "probabilities", "rollout", "logits"):
             if output in outputs:
                 size = difference(outputs[output], wanted[output], output)
-                found.append(Difference(f"{name}/{output}", size, LIMITS[precision]))
+                found.append(Difference(f"{name}/{output}", size, limit))
+        if "classes" in outputs:
+            best = outputs["probabilities"].argmax(axis=1)
+            told = [text.decode() for text in outputs["classes"][:, 0]]
+            if told != [class_names[label] for label in best]:
+                raise config.Refused(
+                    f"{name}/classes: the best are called {told}, which are not the "
+                    "names of these labels; nothing was written. Please report it"
+                )
     refuse_large(found)
     return found
+
+
+def _in_slices(run: Run, name: str, inputs, most: int) -> dict[str, np.ndarray]:
+    """Runs at most so many rows at once, as any client of this export has to."""
+    count = len(next(iter(inputs.values())))
+    parts = [
+        run(name, {key: array[i : i + most] for key, array in inputs.items()})
+        for i in range(0, count, most)
+    ]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def difference(given: np.ndarray, wanted: np.ndarray, output: str) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 from vit_tf import export_check, opening, record, served
 
-UNSTATED = "not stated: ask whoever trained the model and own the data"
+UNSTATED = "not stated: ask whoever trained the model and owns the data"
 
 
 def facts(
@@ -20,9 +20,15 @@ def facts(
     license: str | None,
     differences: Sequence[export_check.Difference],
     signatures: Sequence[str],
-    as_constants: bool,
+    weights: str | None,
 ) -> dict[str, Any]:
-    """Everything about an export, ready for JSON; unknown things are None."""
+    """Everything about an export, ready for JSON; unknown things are None.
+
+    Args:
+        signatures: of a SavedModel; ('images',) of a file for another runtime.
+        weights: where they are, of a SavedModel.
+        others: see `export.Request` and `export.Prepared`.
+    """
     how = record.circumstances("")
     run = None
     if result is not None:
@@ -51,7 +57,7 @@ def facts(
             "top_k": min(options.top_k, opened.num_classes),
             "max_pixels": options.max_pixels,
             "max_batch_size": options.max_batch_size,
-            "weights": "constants" if as_constants else "variables",
+            "weights": weights,
         },
         "differences": [
             {"name": d.name, "size": d.size, "limit": d.limit} for d in differences
@@ -63,18 +69,8 @@ def facts(
 
 def text(found: Mapping[str, Any]) -> str:
     """The facts as Markdown."""
-    options, run = found["options"], found["run"]
-    takes = (
-        f"Image files (JPEG, PNG, WebP, GIF's first frame, BMP) of at most "
-        f"{options['max_pixels']:,} pixels, {options['max_batch_size']} in a request, or "
-        f"float32 images ({found['image_size']}, {found['image_size']}, 3) in [-1, 1]. "
-        f"Files are decoded without their EXIF rotation and shown as in evaluation, view "
-        f"`{options['eval_crop']}`. Signatures: {', '.join(found['signatures'])}."
-    )
-    gives = (
-        f"{found['num_classes']} classes; probabilities by {options['scores']}; computed "
-        f"in {options['precision']}, weights as {options['weights']}."
-    )
+    run = found["run"]
+    takes, gives = _takes(found), _gives(found)
     made = (
         f"{found['model']} with {found['parameters']:,} parameters, made from "
         f"`{found['checkpoint']}`. License: {found['license'] or UNSTATED}."
@@ -103,6 +99,32 @@ def text(found: Mapping[str, Any]) -> str:
         f"{versions}; vit_tf at commit {found['exported_with']['commit']}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _takes(found: Mapping[str, Any]) -> str:
+    options, size = found["options"], found["image_size"]
+    floats = f"float32 images (n, {size}, {size}, 3) in [-1, 1]"
+    view = f"view `{options['eval_crop']}` of evaluation"
+    if "images" in found["signatures"]:
+        return f"`images`: {floats}, which the caller decodes and resizes, {view}."
+    also = f", or {floats}" if "serving_tensor" in found["signatures"] else ""
+    return (
+        "Image files (JPEG, PNG, still WebP, GIF's first frame, BMP) of at most "
+        f"{options['max_pixels']:,} pixels{also}; {options['max_batch_size']} in a "
+        f"request. Files are decoded without their EXIF rotation, {view}. Signatures: "
+        f"{', '.join(found['signatures'])}."
+    )
+
+
+def _gives(found: Mapping[str, Any]) -> str:
+    options = found["options"]
+    if not found["num_classes"]:
+        return f"Features, no classes; computed in {options['precision']}."
+    where = options["weights"]
+    return (
+        f"{found['num_classes']} classes; probabilities by {options['scores']}; computed "
+        f"in {options['precision']}" + (f", weights as {where}." if where else ".")
+    )
 
 
 def _of_run(run: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ those of the installed package, opened by ctypes.
 
 import collections
 import ctypes as c
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ class _String(c.Structure):
 
 class Model:
     """A loaded export; a context manager that frees what the library holds.
+
+    For one thread: its calls share the place that errors are written to.
 
     Args:
         folder: with saved_model.pb in it.
@@ -84,6 +87,9 @@ class Model:
             found = meta_graph_pb2.MetaGraphDef.FromString(
                 c.string_at(meta.contents.data, meta.contents.length)
             )
+        except BaseException:
+            self.close()
+            raise
         finally:
             _call("TF_DeleteSessionOptions", None, _Pointer(options))
             _call("TF_DeleteBuffer", None, meta)
@@ -169,12 +175,10 @@ class Model:
 
     def _run(self, signature, inputs, asked=None, told=None) -> dict[str, np.ndarray]:
         wanted = self.signatures[signature]
-        tensors = [
-            _to_tensor(np.asarray(inputs[name]), info.dtype)
-            for name, info in wanted.inputs.items()
-        ]
-        outputs = (_Pointer * len(wanted.outputs))()
+        tensors, outputs = [], (_Pointer * len(wanted.outputs))()
         try:
+            for name, info in wanted.inputs.items():
+                tensors.append(_to_tensor(np.asarray(inputs[name]), info.dtype))
             _call(
                 "TF_SessionRun",
                 None,
@@ -225,6 +229,7 @@ def is_available() -> bool:
     return True
 
 
+@functools.cache
 def _library() -> c.CDLL:
     """TensorFlow's C API, in the process that has imported TensorFlow already."""
     folder = pathlib.Path(tf.__file__).parent
@@ -259,7 +264,7 @@ def _to_tensor(array: np.ndarray, dtype: int) -> int:
         c.memmove(data, array.ctypes.data, array.nbytes)
         return tensor
     for i, text in enumerate(array.ravel()):
-        text = text.encode() if isinstance(text, str) else bytes(text)
+        text = text.encode() if isinstance(text, str) else memoryview(text).tobytes()
         place = _Pointer(data + i * c.sizeof(_String))
         _call("TF_StringInit", None, place)
         _call("TF_StringCopy", None, place, text, len(text))

@@ -69,7 +69,7 @@ def write(request: export.Request, kind: Format) -> export.Exported:
         license=request.license,
         differences=differences,
         signatures=["images"],
-        as_constants=True,
+        weights=None,
     )
     files.write_whole(path + ".json", json.dumps(facts, indent=2) + "\n")
     files.write_whole(path + ".md", model_card.text(facts))
@@ -96,8 +96,13 @@ def _check(request: export.Request, kind: Format) -> None:
     if precision not in allowed:
         names = " or ".join(sorted(map(str, allowed)))
         raise config.Refused(f"format={kind}: precision {precision}; it has {names}")
-    if request.options.attention:
-        raise config.Refused(f"format={kind}: has no attention; leave it out")
+    plain = dataclasses.replace(served.Options(), precision=precision)
+    for field in dataclasses.fields(plain):
+        if getattr(plain, field.name) != getattr(request.options, field.name):
+            raise config.Refused(
+                f"format={kind}: has no {field.name}; leave it out, or use "
+                "format=saved_model"
+            )
 
 
 def _graph(this: export.Prepared, kind: Format, scratch: str):

@@ -134,7 +134,11 @@ class _Stored:
             shares = tf.sigmoid(logits) if sigmoid else tf.nn.softmax(logits)
             return tf.math.top_k(shares, top)
 
-        self.data, self.judge = data, judge
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+        def views(encoded):
+            return untrusted.views(encoded, data, max_pixels=untrusted.MAX_PIXELS)
+
+        self.views, self.judge = views, judge
 
     def __call__(self, encoded: Sequence[bytes]) -> list[answers.Answer]:
         """Encoded images -> what the model says of each, in their order."""
@@ -151,11 +155,7 @@ class _Stored:
         """
         # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
         with tf.device("CPU:0"):
-            pixels, errors = untrusted.views(
-                tf.constant(list(encoded), tf.string),
-                self.data,
-                max_pixels=untrusted.MAX_PIXELS,
-            )
+            pixels, errors = self.views(tf.constant(list(encoded), tf.string))
         return pixels.numpy(), [error.decode() for error in errors.numpy()]
 
 
@@ -178,7 +178,14 @@ def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
 
     def ask(encoded: Sequence[bytes]) -> list[answers.Answer]:
         # `loaded` stays referenced, because its variables die with it.
-        found = loaded.signatures[SIGNATURE](**{INPUT: tf.constant(list(encoded))})
+        asked = tf.constant(list(encoded), tf.string)
+        try:
+            found = loaded.signatures[SIGNATURE](**{INPUT: asked})
+        except tf.errors.InvalidArgumentError as error:
+            reason = " ".join(error.message.split())
+            raise config.Refused(
+                f"--batch_size={len(encoded)}: {folder} does not take it: {reason}"
+            ) from None
         classes = [
             [name.decode("utf-8", "replace") for name in row[:top]]
             for row in found["classes"].numpy()

@@ -108,7 +108,8 @@ class Served:
         )
         self.num_classes = opened.num_classes
         dtypes = _dtypes(self.model)
-        self.as_constants = _as_constants(self.model, dtypes, options)
+        fuses = fuses and fused.fits(self.model)
+        self.as_constants = _as_constants(self.model, dtypes, options, fuses)
         self._mapping, self._encode = [], None
         if self.as_constants:
             self._mapping = [
@@ -116,7 +117,7 @@ class Served:
                 for v in self.model.variables
             ]
         self._outside = self._mapping
-        if self.as_constants and fuses and fused.fits(self.model):
+        if self.as_constants and fuses:
             self._encode = fused.encoder_of(self.model)
             # A scope stores all that it is given, read or not.
             inside = {id(v) for block in self.model.blocks for v in block.variables}
@@ -270,11 +271,17 @@ def _table(labels: str) -> tf.lookup.StaticHashTable:
     )
 
 
-def _as_constants(model: keras.Model, dtypes: dict[int, str], options: Options) -> bool:
-    size = sum(
-        v.shape.num_elements() * tf.as_dtype(dtypes[id(v)]).size
-        for v in model.variables
-    )
+def _as_constants(
+    model: keras.Model, dtypes: dict[int, str], options: Options, fuses: bool
+) -> bool:
+    def size_of(variables):
+        return sum(
+            v.shape.num_elements() * tf.as_dtype(dtypes[id(v)]).size for v in variables
+        )
+
+    size = size_of(model.variables)
+    if options.attention and fuses:  # which reads the model's own matrices beside
+        size += sum(size_of(block.variables) for block in model.blocks)
     fits = size <= MAX_CONSTANT_BYTES
     if options.weights is Weights.CONSTANTS and not fits:
         raise config.Refused(

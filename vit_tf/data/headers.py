@@ -10,6 +10,10 @@ _HEAD = 32  # bytes in which all but JPEG and GIF say their size
 _GIF_FIRST_BLOCK = 13  # bytes before the global table of colours
 
 NONE = -1  # height and width of what is no image
+ENDLESS = 2**62  # pixels of a GIF that nobody should unpack
+MAX_BLOCKS = 20_000  # of a GIF: 5 MB in pieces of 255 bytes, half a second of walking
+
+_FRAME, _EXTENSION = 0x2C, 0x21  # first bytes of a GIF's blocks
 
 
 def pixels(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -63,6 +67,15 @@ def pixels(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     )
 
 
+def is_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether the header says so (RFC 9649, section 2.7): the second bit of its flags."""
+    large = tf.strings.substr(tf.strings.join([encoded, "\0" * _HEAD]), 0, _HEAD)
+    parts = [tf.strings.substr(large, at, 4) for at in (0, 8, 12)]
+    is_large = tf.reduce_all(tf.stack(parts) == [b"RIFF", b"WEBP", b"VP8X"])
+    flags = tf.io.decode_raw(large, tf.uint8)[20]
+    return tf.logical_and(is_large, flags // 2 % 2 == 1)
+
+
 def _big(head: tf.Tensor, at: int, count: int) -> tf.Tensor:
     """The number in `count` bytes, most significant first."""
     return tf.reduce_sum(head[at : at + count] * [256**i for i in range(count)][::-1])
@@ -101,48 +114,68 @@ def _bmp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Walks from block to block, because frames may be larger than the header says.
 
-    The decoder unpacks all frames even where only the first is wanted.
+    The decoder unpacks all frames even where only the first is wanted. A walk of more
+    than `MAX_BLOCKS`, for which no decoder should be asked either, gives `ENDLESS`.
     """
-    file = tf.io.decode_raw(encoded, tf.uint8)
-    size = tf.size(file, tf.int64)
+    # Zeros behind the end, which end everything, as far as a step can go.
+    file = tf.strings.join([encoded, "\0" * 2048])
+    file = tf.io.decode_raw(file, tf.uint8)
+    size = tf.cast(tf.strings.length(encoded), tf.int32)
 
     def byte(at: tf.Tensor) -> tf.Tensor:
-        """The byte at a place; 0, which ends everything, behind the end."""
-        inside = tf.minimum(at, size - 1)
-        return tf.where(at < size, tf.cast(file[inside], tf.int64), 0)
+        return tf.cast(file[at], tf.int32)
 
     def two(at: tf.Tensor) -> tf.Tensor:
         return byte(at) + 256 * byte(at + 1)
 
-    def table(flags: tf.Tensor) -> tf.Tensor:
-        """Bytes of a table of colours that such flags announce."""
-        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), tf.zeros_like(flags))
+    def data_end(at, blocks):
+        """Behind the pieces of data at a place, each with its length before it."""
+        return tf.while_loop(
+            lambda at, length, blocks: tf.logical_and(length > 0, at < size),
+            lambda at, length, blocks: (
+                at + length + 1,
+                byte(at + length + 1),
+                blocks + 1,
+            ),
+            (at, byte(at), blocks),
+            maximum_iterations=MAX_BLOCKS,
+        )
 
-    def step(at, within, height, width, total):
-        kind = byte(at)
-        is_frame = tf.logical_and(~within, kind == 0x2C)
+    def step(at, height, width, total, blocks):
+        is_frame = byte(at) == _FRAME
         rows, columns = two(at + 7), two(at + 5)
+        pixels = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
         height = tf.where(is_frame, tf.maximum(height, rows), height)
         width = tf.where(is_frame, tf.maximum(width, columns), width)
-        total += tf.where(is_frame, rows * columns, tf.zeros_like(rows))
-        forward = tf.case(
-            [
-                (within, lambda: kind + 1),  # a piece of data and its length
-                # An image: 10 bytes, its colours, and the width of its codes.
-                (is_frame, lambda: 11 + table(byte(at + 9))),
-            ],
-            default=lambda: tf.constant(2, tf.int64),  # an extension and its label
-        )
-        # Data end with a piece of length 0.
-        return at + forward, tf.where(within, kind > 0, True), height, width, total
+        total += tf.where(is_frame, pixels, tf.zeros_like(pixels))
+        # A frame: 10 bytes, its colours, the width of its codes; else a label.
+        forward = tf.where(is_frame, 11 + _table(byte(at + 9)), 2)
+        at, _, blocks = data_end(at + forward, blocks)
+        return at + 1, height, width, total, blocks + 1
 
-    def goes_on(at, within, *_):
-        kind = byte(at)
-        opens = tf.logical_or(kind == 0x2C, kind == 0x21)
-        return tf.logical_and(at < size, tf.logical_or(within, opens))
+    def goes_on(at, height, width, total, blocks):
+        kind = byte(tf.minimum(at, size))
+        opens = tf.logical_or(kind == _FRAME, kind == _EXTENSION)
+        return tf.logical_and(opens, blocks < MAX_BLOCKS)
 
-    zero = tf.zeros((), tf.int64)
-    start = _GIF_FIRST_BLOCK + table(head[10])
-    state = (start, tf.constant(False), _little(head, 8, 2), _little(head, 6, 2), zero)
-    _, _, height, width, total = tf.while_loop(goes_on, step, state)
-    return height, width, tf.maximum(total, height * width)
+    start = _GIF_FIRST_BLOCK + _table(tf.cast(head[10], tf.int32))
+    height, width = (
+        tf.cast(_little(head, 8, 2), tf.int32),
+        tf.cast(_little(head, 6, 2), tf.int32),
+    )
+    state = (
+        tf.minimum(start, size),
+        height,
+        width,
+        tf.zeros((), tf.int64),
+        tf.constant(0),
+    )
+    _, height, width, total, blocks = tf.while_loop(goes_on, step, state)
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+    pixels = tf.maximum(total, height * width)
+    return height, width, tf.where(blocks < MAX_BLOCKS, pixels, ENDLESS)
+
+
+def _table(flags: tf.Tensor) -> tf.Tensor:
+    """Bytes of a table of colours that such flags announce."""
+    return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), tf.zeros_like(flags))

@@ -72,23 +72,27 @@ def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.
 def evaluation_view(encoded: tf.Tensor, data: config.Data) -> tf.Tensor:
     """One evaluation image, float32 (image_size, image_size, 3) in [-1, 1]."""
     image, size = decode(encoded), data.image_size
-    margin = round(size * 256 / 224)  # where the crop is taken from
-    view = {
-        config.EvalCrop.RESIZE: lambda: resize(image, size),
-        config.EvalCrop.CENTRAL: lambda: central_crop(
-            resize_small(image, margin), size
-        ),
-        config.EvalCrop.CENTRAL_448: lambda: central_crop(
-            resize_small(image, enlarged(size)), size
-        ),
-        config.EvalCrop.CENTRAL_512: lambda: central_crop(
-            resize_small(image, round(size * 512 / 480)), size
-        ),
-        config.EvalCrop.SQUARE_CENTRAL: lambda: central_crop(
-            resize(image, margin), size
-        ),
-    }[data.eval_crop]()
+    margin = central_margin(data)
+    if margin is not None:
+        view = central_crop(resize_small(image, margin), size)
+    elif data.eval_crop is config.EvalCrop.SQUARE_CENTRAL:
+        view = central_crop(resize(image, round(size * 256 / 224)), size)
+    else:
+        view = resize(image, size)
     return to_model_range(view)
+
+
+def central_margin(data: config.Data) -> int | None:
+    """What the shorter side is resized to in evaluation; None: the whole is squeezed.
+
+    The longer side follows, so that a narrow image becomes a large one.
+    """
+    size = data.image_size
+    return {
+        config.EvalCrop.CENTRAL: round(size * 256 / 224),
+        config.EvalCrop.CENTRAL_448: enlarged(size),
+        config.EvalCrop.CENTRAL_512: round(size * 512 / 480),
+    }.get(data.eval_crop)
 
 
 def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
