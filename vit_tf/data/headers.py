@@ -128,19 +128,6 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
     def two(at: tf.Tensor) -> tf.Tensor:
         return byte(at) + 256 * byte(at + 1)
 
-    def data_end(at, blocks):
-        """Behind the pieces of data at a place, each with its length before it."""
-        return tf.while_loop(
-            lambda at, length, blocks: tf.logical_and(length > 0, at < size),
-            lambda at, length, blocks: (
-                at + length + 1,
-                byte(at + length + 1),
-                blocks + 1,
-            ),
-            (at, byte(at), blocks),
-            maximum_iterations=MAX_BLOCKS,
-        )
-
     def step(at, height, width, total, blocks):
         is_frame = byte(at) == _FRAME
         rows, columns = two(at + 7), two(at + 5)
@@ -150,7 +137,7 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
         total += tf.where(is_frame, pixels, tf.zeros_like(pixels))
         # A frame: 10 bytes, its colours, the width of its codes; else a label.
         forward = tf.where(is_frame, 11 + _table(byte(at + 9)), 2)
-        at, _, blocks = data_end(at + forward, blocks)
+        at, blocks = _data_end(byte, size, at + forward, blocks)
         return at + 1, height, width, total, blocks + 1
 
     def goes_on(at, height, width, total, blocks):
@@ -159,10 +146,7 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tf.logical_and(opens, blocks < MAX_BLOCKS)
 
     start = _GIF_FIRST_BLOCK + _table(tf.cast(head[10], tf.int32))
-    height, width = (
-        tf.cast(_little(head, 8, 2), tf.int32),
-        tf.cast(_little(head, 6, 2), tf.int32),
-    )
+    height, width = (tf.cast(_little(head, at, 2), tf.int32) for at in (8, 6))
     state = (
         tf.minimum(start, size),
         height,
@@ -174,6 +158,22 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
     height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
     pixels = tf.maximum(total, height * width)
     return height, width, tf.where(blocks < MAX_BLOCKS, pixels, ENDLESS)
+
+
+def _data_end(byte, size, at, blocks) -> tuple[tf.Tensor, tf.Tensor]:
+    """The place behind pieces of data, each with its length before it, and their count."""
+
+    def step(at, length, blocks):
+        at += length + 1
+        return at, byte(at), blocks + 1
+
+    at, _, blocks = tf.while_loop(
+        lambda at, length, _: tf.logical_and(length > 0, at < size),
+        step,
+        (at, byte(at), blocks),
+        maximum_iterations=MAX_BLOCKS,
+    )
+    return at, blocks
 
 
 def _table(flags: tf.Tensor) -> tf.Tensor:
