@@ -26,6 +26,7 @@ from vit_tf.data import gallery
 # What "pixels of the canvas" a script needs to see whether the picture changed.
 PAINTED = "document.getElementById('stage').toDataURL()"
 READOUT = "document.getElementById('readout').textContent"
+LIVE = "document.getElementById('readout').getAttribute('aria-live')"
 
 
 def _subject(name="hybrid", number=3, names=None, **settings):
@@ -151,6 +152,16 @@ def test_models_without_attention_are_refused(tmp_path):
         _write(nothing, tmp_path)
 
 
+def test_answers_that_are_not_finite_are_refused(tmp_path):
+    for part in ("embedding", "head"):
+        seen = _subject()
+        (kernel,) = [v for v in seen.network.weights if f"{part}/kernel" in v.path]
+        kernel.assign(np.full(kernel.shape, np.nan))
+        with pytest.raises(config.Refused, match="answers are not finite numbers"):
+            _write(seen, tmp_path)
+    assert not (tmp_path / "index.html").exists()
+
+
 # In a browser --------------------------------------------------------------------
 
 
@@ -224,6 +235,7 @@ def test_what_is_read_out_is_the_models_attention(chromium, page):
         assert float(share) == pytest.approx(100 * row[0], rel=0.1, abs=0.6)
     told = chromium.value("document.querySelector('#prediction li').innerText")
     assert told.split()[0] == seen.class_name(int(seen.probabilities[0].argmax()))
+    chromium.value("document.getElementById('stage').focus()")
     chromium.press("r")
     assert "over all layers" in chromium.value(READOUT)
     chromium.press("o")
@@ -235,7 +247,7 @@ def test_what_is_read_out_is_the_models_attention(chromium, page):
 
 
 def test_the_keyboard_reaches_everything(chromium, page):
-    _open(chromium, page)
+    stage = _open(chromium, page)
     chromium.value("document.getElementById('stage').focus()")
     painted = [chromium.value(PAINTED)]
     for key, said in (
@@ -258,12 +270,52 @@ def test_the_keyboard_reaches_everything(chromium, page):
     chromium.press("p")
     chromium.press("p")
     chromium.wait(f"{which} == 'photo 2'")
+    assert chromium.value(LIVE) == "polite", "what keys choose is read aloud"
+    chromium.mouse("mouseMoved", *_over(stage, 0, 0))
+    assert chromium.value(LIVE) == "off", "what a mouse passes is not"
     # Arrows inside a row of tiles choose among them, and the chosen one has the focus.
     chromium.value("document.querySelector('#layers [aria-checked=true]').focus()")
     chromium.press("ArrowRight")
     chosen = "document.querySelector('#layers [aria-checked=true]')"
     assert chromium.value(f"{chosen} === document.activeElement")
     assert "in layer 2" in chromium.value(READOUT)
+    _clean(chromium)
+
+
+def test_keys_meant_for_others_are_left_alone(chromium, page):
+    _open(chromium, page)
+    before = chromium.value(READOUT)
+    chromium.value(
+        "window.left = 0, addEventListener('keydown', event => { left += !event.defaultPrevented; }), 0"
+    )
+    for focus, keys in (
+        ("document.activeElement.blur()", ("ArrowDown", "ArrowUp", "l", "r")),
+        ("document.querySelector('#keys summary').focus()", ("ArrowDown", "ArrowLeft")),
+    ):
+        chromium.value(focus)
+        for key in keys:
+            chromium.press(key)
+    assert chromium.value("left") == 6 and chromium.value(READOUT) == before
+    chromium.press("r")
+    assert "over all layers" in chromium.value(READOUT), "letters anywhere in main"
+    _clean(chromium)
+
+
+def test_an_image_that_cannot_be_unpacked_is_said(chromium, page):
+    _open(chromium, page)
+    chromium.value("document.getElementById('stage').focus()")
+    for image, harm in ((1, "text.slice(0, 400)"), (2, "'H4sI' + text.slice(9)")):
+        node = f"document.getElementById('packed-{image}')"
+        chromium.value(
+            f"(text => {{ {node}.textContent = {harm}; }})({node}.textContent.trim())"
+        )
+        chromium.press("n")
+        said = "document.getElementById('waiting')"
+        chromium.wait(f"{said}.textContent.includes('cannot be unpacked')")
+        assert not chromium.value(f"{said}.hidden") and not chromium.value(READOUT)
+    chromium.press("n")  # the first again, which is whole
+    chromium.wait(f"{READOUT} != ''")
+    assert chromium.value(f"{said}.hidden")
     _clean(chromium)
 
 
