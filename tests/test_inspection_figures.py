@@ -70,8 +70,7 @@ def test_a_reference_line_is_uniform_attention():
 def test_a_rollout_says_whose_attention_it_is(name, reader):
     seen = _subject(name, number=1)
     assert inspection.rollout_reader(seen.network) == reader
-    drawing = inspection_figures.draw(seen, "rollout").drawing
-    title = drawing.get_suptitle()
+    title = inspection_figures.draw(seen, "rollout").drawing.axes[0].get_title()
     assert f"{name}: attention from {reader} to the input" in title
 
 

@@ -145,10 +145,12 @@ def _is_meant(file: pathlib.Path, folder: pathlib.Path) -> bool:
 
 def _views(chosen: list[pathlib.Path], data: config.Data) -> np.ndarray:
     """Views of image files that nobody has checked, (number, size, size, 3)."""
-    found, view = [], _viewer(data)
+    found, view = [], _viewer(data.image_size, data.eval_crop)
     for first in range(0, len(chosen), _BATCH):
         part = chosen[first : first + _BATCH]
-        pixels, problems = view(tf.constant([_read(file) for file in part]))
+        # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
+        with tf.device("CPU:0"):
+            pixels, problems = view(tf.constant([_read(file) for file in part]))
         for file, problem in zip(part, problems.numpy()):
             if problem:
                 _refuse(file, problem.decode())
@@ -157,12 +159,15 @@ def _views(chosen: list[pathlib.Path], data: config.Data) -> np.ndarray:
 
 
 @functools.cache
-def _viewer(data: config.Data):
-    """`untrusted.views`, traced once: that takes longer than reading a few images."""
-    return tf.function(
-        functools.partial(untrusted.views, data=data, max_pixels=untrusted.MAX_PIXELS),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
+def _viewer(image_size: int, eval_crop: config.EvalCrop):
+    """`untrusted.views`, traced once: that takes longer than to read a few images."""
+    data = config.Data(image_size=image_size, eval_crop=eval_crop)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def view(encoded: tf.Tensor):
+        return untrusted.views(encoded, data, max_pixels=untrusted.MAX_PIXELS)
+
+    return view
 
 
 def _read(file: pathlib.Path) -> bytes:
