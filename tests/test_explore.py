@@ -29,7 +29,7 @@ READOUT = "document.getElementById('readout').textContent"
 LIVE = "document.getElementById('readout').getAttribute('aria-live')"
 
 
-def _subject(name="hybrid", number=3, names=None, **settings):
+def _subject(name="token", number=3, names=None, **settings):
     model = twins.filled(twins.TWINS[name](**settings))
     pixels = np.clip(twins.images(model, batch=number), -1, 1)
     labels = np.arange(number)
@@ -73,7 +73,10 @@ def test_eight_bits_are_off_by_little(seed, tokens, sharp):
     assert (rows.max(axis=-1) == 255).all()
 
 
-@pytest.mark.parametrize("name", ["hybrid", "gap+sincos2d", "relative"])
+@pytest.mark.parametrize(
+    "name",
+    ["gap+sincos2d", "relative", pytest.param("hybrid", marks=pytest.mark.slow)],
+)
 def test_the_page_holds_the_models_attention(tmp_path, name):
     seen = _subject(name)
     written = _write(seen, tmp_path)
@@ -202,6 +205,7 @@ def _clean(chromium):
     assert outside == []
 
 
+@pytest.mark.slow
 def test_hovering_shows_the_patch(chromium, page):
     stage = _open(chromium, page)
     seen = set()
@@ -282,6 +286,7 @@ def test_the_keyboard_reaches_everything(chromium, page):
     _clean(chromium)
 
 
+@pytest.mark.slow
 def test_keys_meant_for_others_are_left_alone(chromium, page):
     _open(chromium, page)
     before = chromium.value(READOUT)
@@ -301,6 +306,7 @@ def test_keys_meant_for_others_are_left_alone(chromium, page):
     _clean(chromium)
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_unpacked_is_said(chromium, page):
     _open(chromium, page)
     chromium.value("document.getElementById('stage').focus()")
@@ -319,6 +325,7 @@ def test_an_image_that_cannot_be_unpacked_is_said(chromium, page):
     _clean(chromium)
 
 
+@pytest.mark.slow
 def test_a_click_holds_the_patch(chromium, page):
     stage = _open(chromium, page)
     there, elsewhere = _over(stage, 0, 3), _over(stage, 3, 0)
@@ -332,6 +339,7 @@ def test_a_click_holds_the_patch(chromium, page):
     assert "row 1, column 4 in" in chromium.value(READOUT)
 
 
+@pytest.mark.slow
 def test_a_phone_shows_all_of_it_and_takes_taps(chromium, page, tmp_path):
     stage = _open(chromium, page, width=390, height=844, phone=True)
     assert chromium.value("document.documentElement.scrollWidth") <= 390
@@ -346,6 +354,7 @@ def test_a_phone_shows_all_of_it_and_takes_taps(chromium, page, tmp_path):
     _clean(chromium)
 
 
+@pytest.mark.slow
 def test_dark_is_dark_and_light_is_light(chromium, page):
     ink = {}
     for dark in (False, True):

@@ -209,9 +209,9 @@ async function showImage(index) {
   let found, problem = '';
   try {
     found = await unpack(index);
-  } catch (error) {
-    problem = `The attention of this image cannot be unpacked (${error.message}): the file
-      is damaged, or this browser is too old for it. Write the page again, or update the browser.`;
+  } catch {
+    problem = 'The attention of this image cannot be unpacked: the file is damaged, or this '
+      + 'browser is too old for it. Write the page again, or update the browser.';
   }
   if (state.image !== index) return;  // another one was chosen meanwhile
   wait(problem);
