@@ -12,7 +12,16 @@ def _batches(images, size):
     return [images[i : i + size] for i in range(0, len(images), size)]
 
 
-@pytest.mark.parametrize("name", ["token", "gap+sincos2d", "map", "hybrid", "axial"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "token",
+        "gap+sincos2d",
+        "hybrid",
+        pytest.param("map", marks=pytest.mark.slow),
+        pytest.param("axial", marks=pytest.mark.slow),
+    ],
+)
 def test_batches_give_what_all_images_at_once_give(name):
     model = twins.filled(twins.TWINS[name]())
     images = twins.images(model, batch=5)

@@ -26,9 +26,10 @@ from vit_tf.data import gallery
 # What "pixels of the canvas" a script needs to see whether the picture changed.
 PAINTED = "document.getElementById('stage').toDataURL()"
 READOUT = "document.getElementById('readout').textContent"
+LIVE = "document.getElementById('readout').getAttribute('aria-live')"
 
 
-def _subject(name="hybrid", number=3, names=None, **settings):
+def _subject(name="token", number=3, names=None, **settings):
     model = twins.filled(twins.TWINS[name](**settings))
     pixels = np.clip(twins.images(model, batch=number), -1, 1)
     labels = np.arange(number)
@@ -72,7 +73,10 @@ def test_eight_bits_are_off_by_little(seed, tokens, sharp):
     assert (rows.max(axis=-1) == 255).all()
 
 
-@pytest.mark.parametrize("name", ["hybrid", "gap+sincos2d", "relative"])
+@pytest.mark.parametrize(
+    "name",
+    ["gap+sincos2d", "relative", pytest.param("hybrid", marks=pytest.mark.slow)],
+)
 def test_the_page_holds_the_models_attention(tmp_path, name):
     seen = _subject(name)
     written = _write(seen, tmp_path)
@@ -151,6 +155,16 @@ def test_models_without_attention_are_refused(tmp_path):
         _write(nothing, tmp_path)
 
 
+def test_answers_that_are_not_finite_are_refused(tmp_path):
+    for part in ("embedding", "head"):
+        seen = _subject()
+        (kernel,) = [v for v in seen.network.weights if f"{part}/kernel" in v.path]
+        kernel.assign(np.full(kernel.shape, np.nan))
+        with pytest.raises(config.Refused, match="answers are not finite numbers"):
+            _write(seen, tmp_path)
+    assert not (tmp_path / "index.html").exists()
+
+
 # In a browser --------------------------------------------------------------------
 
 
@@ -191,6 +205,7 @@ def _clean(chromium):
     assert outside == []
 
 
+@pytest.mark.slow
 def test_hovering_shows_the_patch(chromium, page):
     stage = _open(chromium, page)
     seen = set()
@@ -224,6 +239,7 @@ def test_what_is_read_out_is_the_models_attention(chromium, page):
         assert float(share) == pytest.approx(100 * row[0], rel=0.1, abs=0.6)
     told = chromium.value("document.querySelector('#prediction li').innerText")
     assert told.split()[0] == seen.class_name(int(seen.probabilities[0].argmax()))
+    chromium.value("document.getElementById('stage').focus()")
     chromium.press("r")
     assert "over all layers" in chromium.value(READOUT)
     chromium.press("o")
@@ -235,7 +251,7 @@ def test_what_is_read_out_is_the_models_attention(chromium, page):
 
 
 def test_the_keyboard_reaches_everything(chromium, page):
-    _open(chromium, page)
+    stage = _open(chromium, page)
     chromium.value("document.getElementById('stage').focus()")
     painted = [chromium.value(PAINTED)]
     for key, said in (
@@ -258,6 +274,9 @@ def test_the_keyboard_reaches_everything(chromium, page):
     chromium.press("p")
     chromium.press("p")
     chromium.wait(f"{which} == 'photo 2'")
+    assert chromium.value(LIVE) == "polite", "what keys choose is read aloud"
+    chromium.mouse("mouseMoved", *_over(stage, 0, 0))
+    assert chromium.value(LIVE) == "off", "what a mouse passes is not"
     # Arrows inside a row of tiles choose among them, and the chosen one has the focus.
     chromium.value("document.querySelector('#layers [aria-checked=true]').focus()")
     chromium.press("ArrowRight")
@@ -267,6 +286,46 @@ def test_the_keyboard_reaches_everything(chromium, page):
     _clean(chromium)
 
 
+@pytest.mark.slow
+def test_keys_meant_for_others_are_left_alone(chromium, page):
+    _open(chromium, page)
+    before = chromium.value(READOUT)
+    chromium.value(
+        "window.left = 0, addEventListener('keydown', event => { left += !event.defaultPrevented; }), 0"
+    )
+    for focus, keys in (
+        ("document.activeElement.blur()", ("ArrowDown", "ArrowUp", "l", "r")),
+        ("document.querySelector('#keys summary').focus()", ("ArrowDown", "ArrowLeft")),
+    ):
+        chromium.value(focus)
+        for key in keys:
+            chromium.press(key)
+    assert chromium.value("left") == 6 and chromium.value(READOUT) == before
+    chromium.press("r")
+    assert "over all layers" in chromium.value(READOUT), "letters anywhere in main"
+    _clean(chromium)
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_unpacked_is_said(chromium, page):
+    _open(chromium, page)
+    chromium.value("document.getElementById('stage').focus()")
+    for image, harm in ((1, "text.slice(0, 400)"), (2, "'H4sI' + text.slice(9)")):
+        node = f"document.getElementById('packed-{image}')"
+        chromium.value(
+            f"(text => {{ {node}.textContent = {harm}; }})({node}.textContent.trim())"
+        )
+        chromium.press("n")
+        said = "document.getElementById('waiting')"
+        chromium.wait(f"{said}.textContent.includes('cannot be unpacked')")
+        assert not chromium.value(f"{said}.hidden") and not chromium.value(READOUT)
+    chromium.press("n")  # the first again, which is whole
+    chromium.wait(f"{READOUT} != ''")
+    assert chromium.value(f"{said}.hidden")
+    _clean(chromium)
+
+
+@pytest.mark.slow
 def test_a_click_holds_the_patch(chromium, page):
     stage = _open(chromium, page)
     there, elsewhere = _over(stage, 0, 3), _over(stage, 3, 0)
@@ -280,6 +339,7 @@ def test_a_click_holds_the_patch(chromium, page):
     assert "row 1, column 4 in" in chromium.value(READOUT)
 
 
+@pytest.mark.slow
 def test_a_phone_shows_all_of_it_and_takes_taps(chromium, page, tmp_path):
     stage = _open(chromium, page, width=390, height=844, phone=True)
     assert chromium.value("document.documentElement.scrollWidth") <= 390
@@ -294,6 +354,7 @@ def test_a_phone_shows_all_of_it_and_takes_taps(chromium, page, tmp_path):
     _clean(chromium)
 
 
+@pytest.mark.slow
 def test_dark_is_dark_and_light_is_light(chromium, page):
     ink = {}
     for dark in (False, True):

@@ -1,7 +1,10 @@
 """Images to look at come from a file, a folder of any shape, or a data set."""
 
+import image_files
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from vit_tf import config
@@ -19,7 +22,9 @@ def _image(path, colour, size=(8, 8)):
 def folder(tmp_path):
     _image(tmp_path / "in" / "deep" / "red.PNG", (255, 0, 0))
     _image(tmp_path / "in" / "black.png", (0, 0, 0), (20, 9))
-    _image(tmp_path / "in" / "white.bmp", (255, 255, 255))
+    _image(tmp_path / "in" / "white.webp", (255, 255, 255))
+    _image(tmp_path / "in" / ".thumbs" / "black.png", (0, 0, 0))
+    (tmp_path / "in" / "._black.png").write_bytes(b"what a Mac leaves")
     (tmp_path / "in" / "notes.txt").write_text("no image")
     return tmp_path / "in"
 
@@ -35,9 +40,23 @@ def test_a_folder_of_any_shape_is_read_in_order_of_names(folder):
     assert [len(batch) for batch in found.batches(2)] == [2, 1]
 
 
-def test_a_file_is_one_image(folder):
-    found, _ = gallery.load(str(folder / "black.png"), DATA, max_images=10)
+@given(number=st.integers(1, 200), size=st.integers(1, 70))
+def test_batches_are_even_and_hold_every_image(number, size):
+    pixels = np.arange(number)[:, None, None, None]
+    found = list(gallery.Gallery(pixels, (), None, "", number).batches(size))
+    np.testing.assert_array_equal(np.concatenate(found), pixels)
+    lengths = [len(batch) for batch in found]
+    assert max(lengths) <= size and max(lengths) - min(lengths) <= 1
+    if size >= 7 and number >= 4:
+        assert min(lengths) >= 4, "few images could not be compared"
+
+
+def test_a_file_is_one_image_whatever_its_name(folder):
+    named = folder / "black.png"
+    found, _ = gallery.load(str(named), DATA, max_images=10)
     assert found.names == ("black",) and len(found.pixels) == 1
+    other, _ = gallery.load(str(named.rename(folder / "scan")), DATA, max_images=10)
+    np.testing.assert_array_equal(other.pixels, found.pixels)
 
 
 def test_a_part_is_drawn_once_for_all(folder):
@@ -73,9 +92,14 @@ def test_another_split_can_be_named(data_dir):
 
 
 def test_what_cannot_be_read_is_named(folder, tmp_path, data_dir):
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    with pytest.raises(config.Refused, match="broken.jpg cannot be decoded; mend"):
-        gallery.load(str(folder), DATA, max_images=10)
+    for content, why in (
+        (image_files.encoded(image_files.picture(), "PNG")[:50], "damaged: cannot be"),
+        (image_files.png_bomb(), "too large: 60000 x 60000 pixels"),
+        (b"", "empty: no bytes"),
+    ):
+        (folder / "broken.png").write_bytes(content)
+        with pytest.raises(config.Refused, match=f"broken.png: {why}.*; mend it or"):
+            gallery.load(str(folder), DATA, max_images=10)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(config.Refused, match="empty: no images; need files ending"):

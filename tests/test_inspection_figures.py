@@ -58,6 +58,23 @@ def test_a_reference_line_is_uniform_attention():
 
 
 @pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("token", "the class token"),
+        ("token_unpooled", "the class token"),
+        ("gap+sincos2d", "the output (mean of all tokens)"),
+        ("map", "the mean of all tokens"),
+        ("unpooled", "the mean of all tokens"),
+    ],
+)
+def test_a_rollout_says_whose_attention_it_is(name, reader):
+    seen = _subject(name, number=1)
+    assert inspection.rollout_reader(seen.network) == reader
+    title = inspection_figures.draw(seen, "rollout").drawing.axes[0].get_title()
+    assert f"{name}: attention from {reader} to the input" in title
+
+
+@pytest.mark.parametrize(
     ("name", "missing"),
     [
         ("resnet", {"position", "distance", "entropy", "rollout", "layers", "probes"}),

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import twins
 
-from vit_tf import checkpoint, config, subject
+from vit_tf import attention_maps, checkpoint, config, subject
 from vit_tf.data import gallery
 
 
@@ -43,10 +43,11 @@ def test_an_npz_of_other_classes_is_not_told_the_labels(tmp_path, data_dir):
     # Five classes cannot be those of digits, and nobody knows their names.
     seen = _open(path, data_dir)
     assert seen.images.labels is None and seen.class_name(3) == "class 3"
+    # Ten may be those of digits, or ten others: they are numbers.
     ten = tmp_path / "ten.npz"
     checkpoint.save_weights(twins.transformer(classes=10), str(ten))
     seen = _open(ten, data_dir)
-    assert seen.images.labels is not None and seen.class_name(3) == "3"
+    assert seen.images.labels is None and seen.class_name(3) == "class 3"
 
 
 def test_another_size_is_shown_at_that_size(evaluated, data_dir):
@@ -74,9 +75,19 @@ def test_without_images_there_is_nothing_to_measure():
 
 
 def test_a_batch_fits_in_memory_and_can_be_compared():
-    for tokens, size in ((17, 64), (197, 27), (1025, 4)):
+    for tokens, size in ((17, 64), (197, 27), (1025, 7)):
         large = dataclasses.make_dataclass("Large", ["num_heads", "num_tokens"])
         assert subject.Subject(large(16, tokens), "name").batch_size == size
+
+
+def test_layers_are_compared_over_every_image(monkeypatch):
+    monkeypatch.setattr(subject, "_MEMORY", 1)  # seven images at a time
+    model = twins.filled(twins.TWINS["token"]())
+    shown = _shown(model, 8)
+    got = subject.Subject(model, "name", shown).measured.similarity
+    halves = [shown.pixels[:4], shown.pixels[4:]]
+    want = attention_maps.measure(model, halves).similarity
+    np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.slow  # the probes of the command are in test_visualize.py

@@ -61,7 +61,8 @@ def write(
         blocks: whose attention is kept, from 0; None: all.
 
     Raises:
-        config.Refused: a ResNet, no images, no such block, or not even one image fits.
+        config.Refused: a ResNet, no images, no such block, not even one image fits,
+            or what the model computes is not finite.
     """
     probabilities = seen.probabilities  # refuses what has no attention or no images
     kept = _check_blocks(seen.network, blocks)
@@ -92,7 +93,7 @@ def quantise(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of weights as bytes: (byte / 255)^2 * scale is the weight.
 
     Args:
-        weights: (..., T), none negative.
+        weights: (..., T) float32, none negative.
 
     Returns:
         The scales (...) float32, each the largest of its row, and the bytes (..., T).
@@ -115,12 +116,14 @@ def _check_blocks(network, blocks: list[int] | None) -> list[int]:
 def _pack(network, pixels: np.ndarray, blocks: list[int]) -> str:
     """Attention of one image, and its rollout as one map more, in base64."""
     attention = inspection.attention_weights(network, pixels[None])
-    rollout = inspection.attention_rollout(attention)  # (1, T, T)
-    maps = np.concatenate([*(attention[i][0] for i in blocks), rollout])
-    scales, rows = quantise(maps)
+    rollout = inspection.attention_rollout(attention)  # (1, T, T) of all blocks
+    if not np.isfinite(rollout).all():
+        raise _not_finite(network.name)
+    kept = [quantise(attention[i][0]) for i in blocks]
+    kept.append(quantise(rollout.astype(np.float32)))
+    content = b"".join(part.tobytes() for parts in zip(*kept) for part in parts)
     # The same bytes for the same attention: no time in gzip's header.
-    zipped = gzip.compress(scales.tobytes() + rows.tobytes(), mtime=0)
-    return base64.b64encode(zipped).decode()
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 def _picture(seen: subject.Subject, probabilities, index: int) -> dict:
@@ -167,6 +170,7 @@ def _page(seen: subject.Subject, blocks, pictures, packed) -> str:
         "grid": network.grid,
         "tokens": network.num_tokens,
         "first": int(network.has_class_token),
+        "output": inspection.rollout_reader(network),
         "heads": network.num_heads,
         "blocks": blocks,
         "palette": base64.b64encode(colours.tobytes()).decode(),
@@ -188,5 +192,19 @@ def _page(seen: subject.Subject, blocks, pictures, packed) -> str:
 
 
 def _json(data: dict) -> str:
-    """JSON that cannot end the script it stands in, whatever names are in it."""
-    return json.dumps(data).replace("<", "\\u003c")
+    """JSON that cannot end the script it stands in, whatever names are in it.
+
+    Raises:
+        config.Refused: a number is not finite, which a browser refuses to read.
+    """
+    try:
+        return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    except ValueError:
+        raise _not_finite(data["name"]) from None
+
+
+def _not_finite(name: str) -> config.Refused:
+    return config.Refused(
+        f"{name}: the model's answers are not finite numbers, so there is nothing to "
+        "show; look at an earlier checkpoint, or whether its training has diverged"
+    )

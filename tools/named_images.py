@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Sequence
 
 from vit_tf import config
+from vit_tf.data import image_names
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
 
 
@@ -37,7 +37,8 @@ def find(given: Sequence[str]) -> list[str]:
             raise config.Refused(f"--images={name}: no such file or folder")
         if not paths:
             raise config.Refused(
-                f"--images={name}: no images there ({', '.join(EXTENSIONS)})"
+                f"--images={name}: no images there "
+                f"({', '.join(image_names.EXTENSIONS)})"
             )
         found |= dict.fromkeys(paths)
     if not found:
@@ -63,8 +64,7 @@ def _within(folder: str) -> list[str]:
 
 
 def _is_named_so(path: str) -> bool:
-    name = os.path.basename(path)
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    return image_names.is_image(os.path.basename(path))
 
 
 def _checked(path: str) -> str:

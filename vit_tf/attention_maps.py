@@ -29,7 +29,8 @@ class Measured:
         outputs: (images, ...) float32, what the model gives: logits, or features of a
             model without a head.
         similarity: (blocks + 1, blocks + 1) float64, linear CKA of the tokens that
-            enter the first block and leave each; None of fewer than four images.
+            enter the first block and leave each, over the batches of four images or
+            more; None if there are none.
     """
 
     distance: np.ndarray

@@ -136,11 +136,12 @@ def attention_rollout(
 
 
 def rollout_map(rollout: np.ndarray) -> np.ndarray:
-    """The part of a rollout that the classifier sees, on the grid of patches.
+    """The part of a rollout that `rollout_reader` reads, on the grid of patches.
 
-    With a class token that is its row, without the class token's own share. A
-    model with global average pooling has no such row: there it is the mean over
-    all output tokens, since pooling weighs them alike.
+    With a class token that is its row, without the class token's own share; without
+    one, the mean over all output tokens. That is what the classifier sees where
+    pooling weighs tokens alike. Attention pooling does not, and its weights are no
+    part of a rollout; a model that is not pooled classifies every token.
 
     Args:
         rollout: (batch, T, T), from `attention_rollout`.
@@ -151,6 +152,15 @@ def rollout_map(rollout: np.ndarray) -> np.ndarray:
     side, first = grid_of(rollout.shape[-1])
     seen = rollout[:, 0, 1:] if first else rollout.mean(axis=1)
     return seen.reshape(-1, side, side)
+
+
+def rollout_reader(model: keras.Model) -> str:
+    """Whose attention to the input `rollout_map` gives of a model, in words."""
+    if model.has_class_token:
+        return "the class token"
+    if model.pooling is config.Pool.GAP:
+        return "the output (mean of all tokens)"
+    return "the mean of all tokens"
 
 
 def mean_attention_distance(

@@ -112,14 +112,14 @@ def _entropy(seen: subject.Subject):
 def _rollout(seen: subject.Subject):
     maps, shown = seen.measured.rollout, seen.shown
     pixels = (seen.images.pixels[:shown] + 1) / 2
-    seen_by = "class token" if seen.network.has_class_token else "pooled output"
+    reader = inspection.rollout_reader(seen.network)
     first = f", the first {shown}" if len(maps) > shown else ""
     drawing = drawings.rollout(
         pixels,
         maps[:shown],
         captions(seen),
         patch_size=seen.network.token_stride,
-        title=f"{seen.name}: attention from the {seen_by} to the input\n"
+        title=f"{seen.name}: attention from {reader} to the input\n"
         f"{seen.shown_images}{first}",
     )
     return drawing, {"rollout": maps, "images": pixels.astype("float32")}

@@ -5,7 +5,7 @@ const [blocks, heads, tokens, side, first] =
   [data.blocks.length, data.heads, data.tokens, data.grid, data.first];
 const ROLLOUT = blocks, MEAN = -1;
 const VIEWS = ['heat', 'light', 'image'];
-const OUTPUT = data.first ? 'the class token' : 'the output (mean over patches)';
+const OUTPUT = data.output;
 function bytesOf(text) {
   const letters = atob(text), bytes = new Uint8Array(letters.length);
   for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
@@ -31,6 +31,7 @@ async function unpack(index) {
     const stream = new Blob([zipped]).stream().pipeThrough(new DecompressionStream('gzip'));
     const buffer = await new Response(stream).arrayBuffer();
     const rows = (blocks * heads + 1) * tokens;
+    if (buffer.byteLength !== rows * (4 + tokens)) throw new RangeError('cut off');
     unpacked.set(index, {
       scales: new Float32Array(buffer, 0, rows),
       weights: new Uint8Array(buffer, 4 * rows),
@@ -118,7 +119,6 @@ function say(values, weights) {
   if (first) words.push(`${percent(weights[0])} from the class token`);
   byId('readout').textContent = `${words.join(', ')}.`;
   byId('most').textContent = percent(values[order[0]]);
-  stage.setAttribute('aria-label', `${data.images[state.image].name} with attention. ${words[0]}`);
 }
 
 function mark(group, chosen) {
@@ -174,6 +174,19 @@ function set(changes) {
   redraw();
 }
 
+function wait(words) {
+  byId('waiting').hidden = !words;
+  byId('waiting').textContent = words;
+}
+
+// Nothing of the image before stays beside the name of one that cannot be shown.
+function clear() {
+  for (const canvas of document.querySelectorAll('#stage, .tiles canvas, #position')) {
+    canvas.getContext('2d').clearRect(0, 0, canvas.width, canvas.height);
+  }
+  byId('readout').textContent = byId('most').textContent = '';
+}
+
 async function showImage(index) {
   state.image = index;
   mark('strip', index);
@@ -187,15 +200,23 @@ async function showImage(index) {
     return item;
   }));
   byId('which').textContent = about.name;
+  stage.setAttribute('aria-label', `Patches of ${about.name}: arrow keys choose one`);
   byId('truth').textContent = about.prediction.length
     ? (about.label ? `It is: ${about.label}` : '') : 'This model tells no classes.';
   byId('strip').children[index].scrollIntoView({block: 'nearest', inline: 'nearest'});
   packed = null;
-  byId('waiting').hidden = unpacked.has(index);
-  const found = await unpack(index);
+  wait(unpacked.has(index) ? '' : 'unpacking…');
+  let found, problem = '';
+  try {
+    found = await unpack(index);
+  } catch {
+    problem = 'The attention of this image cannot be unpacked: the file is damaged, or this '
+      + 'browser is too old for it. Write the page again, or update the browser.';
+  }
   if (state.image !== index) return;  // another one was chosen meanwhile
+  wait(problem);
+  if (problem) return clear();
   packed = found;
-  byId('waiting').hidden = true;
   draw();
 }
 
@@ -222,8 +243,13 @@ const KEYS = {
   p: () => showImage(around(state.image - 1, data.images.length)),
 };
 
+// The page's own keys stay the browser's: scrolling, and letters of other tools.
+const isOurs = (event) => Boolean(KEYS[event.key]) && (event.key.startsWith('Arrow')
+  ? event.target === stage : Boolean(event.target.closest?.('main, #strip')));
+
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  speak(true);
   if (event.key === 'Enter' && event.target === stage) return set({held: !state.held});
   // Arrows inside a group of tiles or images choose among them.
   const group = event.target.closest?.('[role="radiogroup"]');
@@ -233,7 +259,7 @@ document.addEventListener('keydown', (event) => {
     const next = all[around(all.indexOf(event.target) + step, all.length)];
     next.focus();
     next.click();
-  } else if (KEYS[event.key]) {
+  } else if (isOurs(event)) {
     KEYS[event.key]();
   } else {
     return;
@@ -241,12 +267,18 @@ document.addEventListener('keydown', (event) => {
   event.preventDefault();
 });
 
+// What is read out follows keys and taps; under a mouse it would never end.
+function speak(aloud) {
+  byId('readout').setAttribute('aria-live', aloud ? 'polite' : 'off');
+}
+
 function patchUnder(event) {
   const box = stage.getBoundingClientRect();
   const at = (from, start, length) => within(Math.floor((from - start) / length * side), 0, side - 1);
   return at(event.clientY, box.top, box.height) * side + at(event.clientX, box.left, box.width);
 }
 stage.addEventListener('pointermove', (event) => {
+  speak(false);
   if (state.held && event.pointerType === 'mouse') return;
   const patch = patchUnder(event);
   if (patch !== state.patch || state.output) set({patch, output: false});

@@ -1,6 +1,7 @@
 """Images to look at: a file, a folder of any shape, or a split of a data set."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -8,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import datasets, images, pipeline, prepared
+from vit_tf.data import datasets, image_names, pipeline, prepared, untrusted
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 _BATCH = 64  # read at a time
 
 
@@ -33,9 +33,11 @@ class Gallery:
     total: int
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """The pixels, `size` images at a time."""
-        for first in range(0, len(self.pixels), size):
-            yield self.pixels[first : first + size]
+        """The pixels in batches as even as can be, `size` images at most.
+
+        Of `size` 7 or more, none has fewer than four images if there are four.
+        """
+        yield from np.array_split(self.pixels, -(-len(self.pixels) // size))
 
 
 def load(
@@ -57,7 +59,7 @@ def load(
 
     Raises:
         config.Refused: no such place, nothing in it, or an image that cannot be
-            decoded, by its name.
+            read, by its name and why.
     """
     path = pathlib.Path(place).expanduser()
     if path.exists() and prepared.find_newest(datasets.Path(path)) is None:
@@ -119,15 +121,16 @@ def _from_files(
     place: str, path: pathlib.Path, data: config.Data, max_images: int
 ) -> Gallery:
     found = [path] if path.is_file() else sorted(path.rglob("*"))
-    found = [p for p in found if p.suffix.lower() in _EXTENSIONS and p.is_file()]
+    if not path.is_file():  # a file that is named itself may have any name
+        found = [p for p in found if _is_meant(p, path) and p.is_file()]
     if not found:
         raise config.Refused(
             f"--images={place}: no images; need files ending in "
-            f"{', '.join(_EXTENSIONS)}"
+            f"{', '.join(image_names.EXTENSIONS)}"
         )
     chosen = [found[row] for row in choose(len(found), max_images)]
     return Gallery(
-        np.stack([_view(file, data) for file in chosen]),
+        _views(chosen, data),
         tuple(file.stem for file in chosen),
         None,
         path.name,
@@ -135,10 +138,44 @@ def _from_files(
     )
 
 
-def _view(file: pathlib.Path, data: config.Data) -> np.ndarray:
+def _is_meant(file: pathlib.Path, folder: pathlib.Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return image_names.is_image(file.name) and not hidden
+
+
+def _views(chosen: list[pathlib.Path], data: config.Data) -> np.ndarray:
+    """Views of image files that nobody has checked, (number, size, size, 3)."""
+    found, view = [], _viewer(data.image_size, data.eval_crop)
+    for first in range(0, len(chosen), _BATCH):
+        part = chosen[first : first + _BATCH]
+        # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
+        with tf.device("CPU:0"):
+            pixels, problems = view(tf.constant([_read(file) for file in part]))
+        for file, problem in zip(part, problems.numpy()):
+            if problem:
+                _refuse(file, problem.decode())
+        found.append(pixels.numpy())
+    return np.concatenate(found)
+
+
+@functools.cache
+def _viewer(image_size: int, eval_crop: config.EvalCrop):
+    """`untrusted.views`, traced once: that takes longer than to read a few images."""
+    data = config.Data(image_size=image_size, eval_crop=eval_crop)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def view(encoded: tf.Tensor):
+        return untrusted.views(encoded, data, max_pixels=untrusted.MAX_PIXELS)
+
+    return view
+
+
+def _read(file: pathlib.Path) -> bytes:
     try:
-        return images.evaluation_view(tf.io.read_file(str(file)), data).numpy()
-    except tf.errors.OpError as error:
-        raise config.Refused(
-            f"--images: {file} cannot be decoded; mend it or take it away"
-        ) from error
+        return file.read_bytes()
+    except OSError as error:
+        _refuse(file, error.strerror)
+
+
+def _refuse(file: pathlib.Path, problem: str) -> None:
+    raise config.Refused(f"--images: {file}: {problem}; mend it or take it away")
