@@ -18,6 +18,7 @@ from vit_tf import (
     objectives,
     opening,
     optim,
+    pictures,
     runtime,
     step,
     train,
@@ -364,6 +365,8 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(masked, data_dir, tmp_path):
     assert tiny.rows(cut) == tiny.rows(masked)
     for name in ("weights.npz", "objective.npz", "masked_patches.png"):
         assert (cut / name).read_bytes() == (masked / name).read_bytes()
+    again, once = (tiny.shown(run / pictures.FOLDER) for run in (cut, masked))
+    assert again == once, "no picture twice"
 
 
 def test_what_the_objective_owns_is_averaged_too(masked):
