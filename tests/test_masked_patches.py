@@ -401,6 +401,7 @@ def test_its_evaluation_is_of_fixed_patches_whatever_the_batch(masked, data_dir)
             assert ours.value == pytest.approx(theirs["value"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_replicas_do_not_change_the_weights(tmp_path, data_dir, monkeypatch):
     """With draws that follow the example, not the replica."""
 
