@@ -1,12 +1,10 @@
 """Figures drawn while a model trains: they are there, and change nothing."""
 
-import collections
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 
 from vit_tf import config, inspection_figures, train, training_figures
@@ -29,19 +27,6 @@ def drawn(once, data_dir):
     return once("drawn", lambda f: _train(f, data_dir, evals__draw_every_steps=4))
 
 
-def _shown(folder):
-    """How often TensorBoard is given each picture of each step."""
-    found = collections.Counter()
-    for path in (folder / training_figures.FOLDER).glob("events.*"):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                size, _, png = value.tensor.string_val[:3]
-                assert png.startswith(b"\x89PNG") and int(size) > 100
-                found[event.step, value.tag] += 1
-    return found
-
-
 def _arrays(folder, step, name):
     home = folder / training_figures.FOLDER / f"step_{step:08d}"
     with np.load(home / f"{name}.npz") as arrays:
@@ -54,7 +39,9 @@ def test_figures_are_written_every_k_steps(drawn):
     for home in homes:
         names = {path.name for path in home.iterdir()}
         assert names == {f"{n}.{k}" for n in DRAWN for k in ("png", "svg", "npz")}
-    assert _shown(drawn) == {(step, name): 1 for step in (4, 8) for name in DRAWN}
+    assert tiny.shown(drawn / training_figures.FOLDER) == {
+        (step, name): 1 for step in (4, 8) for name in DRAWN
+    }
     early, late = (_arrays(drawn, s, "position")["cosine_similarity"] for s in (4, 8))
     assert np.abs(early - late).max() > 1e-4, "the model has learned meanwhile"
     assert _arrays(drawn, 4, "rollout")["rollout"].shape == (8, 2, 2)
@@ -82,7 +69,9 @@ def test_a_resumed_run_draws_the_same_again(drawn, tmp_path, data_dir):
     after = _arrays(cut, 8, "distance")
     for name, value in before.items():
         np.testing.assert_array_equal(after[name], value)
-    assert _shown(cut) == _shown(drawn), "no picture twice"
+    assert tiny.shown(cut / training_figures.FOLDER) == tiny.shown(
+        drawn / training_figures.FOLDER
+    ), "no picture twice"
 
 
 def test_figures_are_of_the_average(drawn):

@@ -77,9 +77,12 @@ def test_a_runs_masked_patches_are_drawn(tmp_path, masked, data_dir):
         "--number=3",
     )
     assert done.returncode == 0, done.stderr
-    path = tmp_path / "masked_patches.png"
-    assert matplotlib.image.imread(path).shape[0] > 300
-    assert str(path) in done.stdout
+    paths = [tmp_path / f"masked_patches.{kind}" for kind in ("png", "svg", "npz")]
+    assert done.stdout.split() == [str(path) for path in paths]
+    assert matplotlib.image.imread(paths[0]).shape[0] > 300
+    with np.load(paths[2]) as arrays:
+        assert set(arrays) == {"image", "corrupted", "predicted", "target"}
+        assert arrays["predicted"].shape == (3, 16, 16, 3)
 
 
 def test_mistakes_are_one_line(data_dir):
@@ -90,6 +93,8 @@ def test_mistakes_are_one_line(data_dir):
     assert done.stderr.strip().count("\n") == 0
     done = _run("--what=masked_patches")
     assert done.returncode == 2 and "--checkpoint is missing" in done.stderr
+    done = _run("--what=masked_patches", "--checkpoint=runs/a", "--images=photos")
+    assert done.returncode == 2 and "--images: --what=masked_patches" in done.stderr
     done = _run(
         "--config=tests/tiny_config.py",
         "--config.data.batch_size=7",

@@ -1,5 +1,6 @@
 """Training the tiny run, in this process or in another, and reading it back."""
 
+import collections
 import json
 import pathlib
 
@@ -34,7 +35,7 @@ MASKED = {
     "train__accumulation": 2,
     "train__length": 8,
     "evals__every_steps": 4,
-    "evals__draw_every_steps": 3,
+    "evals__draw_every_steps": 6,  # and the last
 }
 
 
@@ -81,6 +82,19 @@ def newest_state(workdir) -> dict[str, np.ndarray]:
         for name in reader.get_variable_to_shape_map()
         if not name.startswith("_CHECKPOINTABLE") and "save_counter" not in name
     }
+
+
+def shown(folder) -> collections.Counter:
+    """How often TensorBoard is given each picture (step, name) by a folder's events."""
+    found = collections.Counter()
+    for path in pathlib.Path(folder).glob("events.*"):
+        for row in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(row.numpy())
+            for value in event.summary.value:
+                size, _, png = value.tensor.string_val[:3]
+                assert png.startswith(b"\x89PNG") and int(size) > 100
+                found[event.step, value.tag] += 1
+    return found
 
 
 def result(workdir) -> dict:

@@ -39,6 +39,13 @@ def check() -> None:
         )
 
 
+def check_alone(why: str) -> None:
+    """Refuses flags that choose images, or how the model takes them."""
+    for flag in (IMAGES, _SPLIT, _IMAGE_SIZE, _VARIANT):
+        if flag.value is not None:
+            raise config.Refused(f"--{flag.name}: {why}; leave it out")
+
+
 def open_subject(*, max_images: int, shown: int = 32):
     """The `subject.Subject` that the flags name, with progress on stderr."""
     from vit_tf import runtime, subject

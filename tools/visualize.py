@@ -92,16 +92,20 @@ def _draw_model() -> None:
 def _draw_masked_patches() -> None:
     """What a run of masked patches predicts."""
     inspected.check()
+    if set(_WHAT.value) == {"masked_patches"}:
+        inspected.check_alone(
+            "--what=masked_patches draws images that the run evaluates"
+        )
     command.load_tensorflow()
-    from tools import masked_figure
+    from vit_tf import pictures, runtime
 
-    path = masked_figure.draw(
+    found = pictures.figure(
         inspected.CHECKPOINT.value,
-        _TO.value,
         number=_NUMBER.value,
+        machine=runtime.start(config.Train()),
         data_dir=inspected.DATA_DIR.value,
     )
-    print(path)
+    print(*found.write(_TO.value), sep="\n")
 
 
 def _draw_data() -> None:

@@ -179,6 +179,38 @@ def rollout(
     return drawn
 
 
+def panels(pictures: Mapping[str, np.ndarray], *, title: str) -> mpl_figure.Figure:
+    """Each image as several pictures side by side, eight images below each other.
+
+    Args:
+        pictures: what they are -> uint8 (number, size, size, 3), an image's at the
+            same place in each.
+    """
+    names, stacked = list(pictures), np.stack(list(pictures.values())) / 255
+    number, size = stacked.shape[1:3]
+    gap = max(1, size // 16)
+    spaced = np.pad(
+        stacked, ((0, 0), (0, 0), (0, 0), (0, gap), (0, 0)), constant_values=1
+    )
+    wide = spaced.transpose(1, 2, 0, 3, 4).reshape(number, size, -1, 3)[:, :, :-gap]
+    columns = min(4, math.ceil(number / 8))
+    sheet, places = _sheet(wide, columns, gap=3 * gap)
+    inches = max(3.4, 0.8 * columns * len(names))
+    with matplotlib.rc_context(_NO_GRID):
+        drawn = mpl_figure.Figure(
+            figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.7)
+        )
+        axes = drawn.subplots()
+        axes.imshow(sheet, interpolation="nearest" if size < 96 else "antialiased")
+        for left, top in places[:columns]:
+            for index, name in enumerate(names):
+                middle = left + index * (size + gap) + size / 2
+                axes.text(middle, top - gap, name, fontsize=7, ha="center", va="bottom")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9, pad=14)
+    return drawn
+
+
 def layers(matrix: np.ndarray, *, title: str) -> mpl_figure.Figure:
     """How alike the tokens of any two layers are.
 

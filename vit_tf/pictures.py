@@ -9,12 +9,15 @@ import tensorflow as tf
 from vit_tf import (
     checkpoint,
     config,
+    drawings,
     evaluators,
     files,
+    inspection_figures,
     masked_patches,
     opening,
     record,
     runtime,
+    training_figures,
 )
 from vit_tf.data import mixture
 
@@ -74,11 +77,29 @@ def of_run(
     return evaluator.pictures(source, cfg.data, split, number=number)
 
 
+def figure(
+    path: str,
+    *,
+    number: int,
+    machine: runtime.Runtime,
+    data_dir: str | None = None,
+) -> inspection_figures.Figure:
+    """The same as a drawing named masked_patches; it takes and raises the same."""
+    panels = of_run(path, number=number, machine=machine, data_dir=data_dir)
+    cfg = checkpoint.read_run(path)[0]
+    shown = len(panels["image"])
+    title = (
+        f"{cfg.model.variant}: masked patches\nof the first {shown} images of "
+        f"{cfg.data.name}, {cfg.evals.splits[0]}"
+    )
+    drawn = drawings.panels(panels, title=title)
+    return inspection_figures.Figure("masked_patches", drawn, panels)
+
+
 def due(cfg: config.Config, done: int, *, total: int) -> bool:
     """Whether a run draws after `done` steps: as often as it says, and at the end."""
     masked = cfg.objective.task is config.Task.MASKED_PATCH and cfg.evals.splits
-    every = cfg.evals.draw_every_steps
-    return bool(masked) and (done == total or bool(every and done and not done % every))
+    return bool(masked) and (done == total or training_figures.due(cfg, done))
 
 
 def draw(cfg: config.Config, run: record.Run, trainee, *, step: int) -> None:
@@ -94,21 +115,17 @@ def draw(cfg: config.Config, run: record.Run, trainee, *, step: int) -> None:
 
 
 def write(workdir: str, panels: Mapping[str, np.ndarray], *, step: int) -> None:
-    """Adds the pictures of a step to TensorBoard, and replaces the run's PNG.
+    """Gives the pictures of a step to TensorBoard, and replaces the run's PNG.
 
     Raises:
         config.Refused: the disk is full or cannot be written.
     """
-    picture = side_by_side(panels)
-    path = os.path.join(workdir, FILE)
-    with files.refusing(path):
-        writer = tf.summary.create_file_writer(os.path.join(workdir, FOLDER))
-        with writer.as_default(step=step):
-            tf.summary.image(f"masked patches: {', '.join(panels)}", picture[None])
-        writer.close()
-        with tf.io.gfile.GFile(f"{path}.unfinished", "wb") as file:
-            file.write(tf.io.encode_png(picture).numpy())
-        tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+    path, folder = os.path.join(workdir, FILE), os.path.join(workdir, FOLDER)
+    files.write_whole(path, tf.io.encode_png(side_by_side(panels)).numpy())
+    with files.refusing(folder):
+        tf.io.gfile.makedirs(folder)
+    name = f"masked patches: {', '.join(panels)}"
+    training_figures.show(folder, {name: path}, step=step)
 
 
 def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -5,6 +5,7 @@ figures/events...          the same as TensorBoard's images
 """
 
 import os
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -61,11 +62,19 @@ def draw(cfg: config.Config, run: record.Run, trainee, *, step: int) -> None:
         if isinstance(figure, inspection_figures.Figure):
             png, *_ = figure.write(home)
             pictures[figure.name] = png
-    _show(folder, pictures, step=step)
+    show(folder, pictures, step=step)
 
 
-def _show(folder: str, pictures: dict[str, str], *, step: int) -> None:
-    """Gives PNG files to TensorBoard, in the place of what it had of this step."""
+def show(folder: str, pictures: Mapping[str, str], *, step: int) -> None:
+    """Gives PNG files to TensorBoard, in the place of what it had of this step.
+
+    Args:
+        folder: of nothing but such pictures.
+        pictures: name -> path.
+
+    Raises:
+        config.Refused: the disk is full or cannot be written.
+    """
     own = f".step_{step:08d}"
     with files.refusing(folder):
         for old in tf.io.gfile.glob(os.path.join(folder, f"events.*{own}")):
