@@ -51,6 +51,7 @@ class _Run:
             losses, logits = clean(model, batch, seed)
             return losses * tf.where(batch["poison"], factor, 1.0), logits
 
+        objective.variables = clean.variables
         self.trainee.objective = objective
         self.steps = self.trainee.steps(cfg, machine)
 
