@@ -367,8 +367,8 @@ def test_another_process_goes_on_with_what_one_left(tmp_path, data_dir, number):
         "-m",
         "tools.run_experiment",
         "--experiment=tests/tiny_experiment.py",
-        "--config.train.length=60",
-        "--config.train.log_every_steps=5",
+        "--config.train.length=300",  # not over when the signal comes
+        "--config.train.log_every_steps=15",
         f"--folder={tmp_path}",
         f"--data_dir={data_dir}",
         "--wait",
@@ -390,4 +390,4 @@ def test_another_process_goes_on_with_what_one_left(tmp_path, data_dir, number):
     assert len(re.findall("done|of other code", done.stdout)) == 4, done.stdout
     for folder in tmp_path.glob("*.seed?"):
         steps = [row["step"] for row in tiny.rows(folder) if "split" not in row]
-        assert steps == list(range(5, 61, 5))
+        assert steps == list(range(15, 301, 15))
