@@ -193,6 +193,8 @@ def _gradients(cfg: config.Config, *, model, objective) -> Callable:
             add,
             (tf.constant(0), tf.constant(0.0), zeros),
             maximum_iterations=parts,
+            # Else the next part's activations are made while this one's are held.
+            parallel_iterations=1,
         )
         return loss, sums
 
