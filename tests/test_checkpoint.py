@@ -182,8 +182,3 @@ def test_weights_are_written_whole(tmp_path):
         assert set(map(float, map(np.max, arrays.values()))) == {2.0}
     with pytest.raises(config.Refused, match="cannot write"):
         checkpoint.save_weights(model, str(tmp_path / "no" / "weights.npz"))
-
-
-def test_a_run_that_is_not_finished_cannot_be_loaded(tmp_path):
-    with pytest.raises(config.Refused, match="no finished run there"):
-        checkpoint.load_run(str(tmp_path))

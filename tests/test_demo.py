@@ -55,12 +55,6 @@ def test_similarity_tiles_stand_where_their_patch_does():
     assert np.isnan(tiles[3]).all() and np.isnan(tiles[:, 7]).all()
 
 
-def test_attention_is_spread_over_the_image():
-    mask = figures._spread(np.array([[0.0, 1.0], [0.0, 1.0]]), (4, 6))
-    assert mask.shape == (4, 6)
-    np.testing.assert_allclose(mask, np.tile(np.linspace(0, 1, 6), (4, 1)))
-
-
 def _draw_few_shapes():
     from vit_tf.data.builders import shapes
 

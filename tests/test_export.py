@@ -256,7 +256,7 @@ def _prepared(model, folder, options):
         objective=None,
         lines=(),
     )
-    files = export_check.sample_files(3)
+    files, options = export_check.sample_files(3), options.of(known)
     return export.Prepared(
         request=export.Request(checkpoint="twin.npz", to=str(folder)),
         name="twin",
@@ -289,6 +289,19 @@ def test_versions_count_up_past_those_that_were_withdrawn(tmp_path):
     assert export.next_version(str(tmp_path)) == 8
     (tmp_path / "9.withdrawn").mkdir()
     assert export.next_version(str(tmp_path)) == 10
+
+
+def test_another_model_under_the_same_name_is_said(tmp_path):
+    """It will answer the clients of the last one."""
+    facts = {"model": "ViT-B/16", "class_names": ["a"], "image_size": 224}
+    for version, changes in (("3", {}), ("4", {}), ("5", {"class_names": ["b"]})):
+        (tmp_path / version).mkdir()
+        told = json.dumps(facts | {"signatures": ["features"]} | changes)
+        (tmp_path / version / "export.json").write_text(told)
+    for version in (3, 4):  # the first there is, and the same again
+        assert export._compare_versions(str(tmp_path), version) == []
+    (line,) = export._compare_versions(str(tmp_path), 5)
+    assert "version 5 takes the place of version 4 and has another class_names" in line
 
 
 @pytest.mark.parametrize(

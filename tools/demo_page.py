@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tools import figures
-from vit_tf import checkpoint, config, drawings, inspection, record
+from vit_tf import drawings, inspection, opening, record
 from vit_tf.data import datasets, pipeline
 
 RUNS = {
@@ -59,16 +59,17 @@ def write(workdir: pathlib.Path, *, data_dir: str | None) -> pathlib.Path:
         pictures / "accuracy.png",
         chance=0.1,
     )
-    models = {name: checkpoint.load_run(str(workdir / name)) for name in RUNS}
+    models = {name: opening.open_model(str(workdir / name)) for name in RUNS}
     positions = drawings.position_similarity(
         {
-            _grid_title(name, models[name][1]): _similarity(models[name][0])
+            _grid_title(name, models[name]): _similarity(models[name].network)
             for name in ("pretrain", "finetune")
         }
     )
     (pictures / "positions.png").write_bytes(drawings.encode(positions, "png"))
     for name in ("pretrain", "finetune"):
-        _draw_attention(*models[name], data_dir, pictures / f"attention_{name}.png")
+        drawn = _attention(RUNS[name], models[name], data_dir)
+        (pictures / f"attention_{name}.png").write_bytes(drawings.encode(drawn, "png"))
     page = workdir / "report.html"
     page.write_text(_page(results))
     return page
@@ -106,18 +107,19 @@ def _accuracy(result: dict[str, Any]) -> tuple[float, int]:
     return metric["value"], metric["count"]
 
 
-def _grid_title(name: str, cfg: config.Config) -> str:
-    return f"{RUNS[name]}, {cfg.data.image_size} px"
+def _grid_title(name: str, opened: opening.Opened) -> str:
+    return f"{RUNS[name]}, {opened.image_size} px"
 
 
 def _similarity(model) -> np.ndarray:
     return inspection.position_similarity(inspection.position_table(model))
 
 
-def _draw_attention(model, cfg, result, data_dir, path, number: int = 8) -> None:
-    """Rollout of the class token over the first test images of each class."""
-    source = datasets.open_source(cfg.data.name, data_dir=data_dir)
-    batch = next(iter(pipeline.eval_stream(source, cfg.data, "test", batch_size=200)))
+def _attention(title: str, opened: opening.Opened, data_dir, number: int = 8):
+    """Rollout of the class token over the first test images of each class, drawn."""
+    model, data = opened.network, opened.data
+    source = datasets.open_source(data.name, data_dir=data_dir)
+    batch = next(iter(pipeline.eval_stream(source, data, "test", batch_size=200)))
     labels = batch["label"].numpy()
     chosen = [np.flatnonzero(labels == k)[0] for k in np.unique(labels)][:number]
     pixels = batch["image"].numpy()[chosen]
@@ -125,12 +127,18 @@ def _draw_attention(model, cfg, result, data_dir, path, number: int = 8) -> None
     maps = inspection.rollout_map(
         inspection.attention_rollout(inspection.attention_weights(model, pixels))
     )
-    names = result["class_names"]
+    names = opened.class_names
     captions = [
-        f"{names[g]}" + ("" if g == labels[i] else f"\n(is {names[labels[i]]})")
+        f"{names[g]}" + ("" if g == labels[i] else f" (is {names[labels[i]]})")
         for g, i in zip(guesses, chosen)
     ]
-    figures.attention((pixels + 1) / 2, np.asarray(maps), captions, path)
+    return drawings.rollout(
+        (pixels + 1) / 2,
+        np.asarray(maps),
+        captions,
+        patch_size=model.token_stride,
+        title=f"{title}: attention from {inspection.rollout_reader(model)} to the input",
+    )
 
 
 def _row(name: str, result: dict[str, Any]) -> str:

@@ -83,32 +83,6 @@ def accuracies(
         _save(figure, path)
 
 
-def attention(
-    images: np.ndarray,
-    maps: np.ndarray,
-    captions: Sequence[str],
-    path: pathlib.Path,
-) -> None:
-    """Images above the same images lit by their attention (Figure 6).
-
-    Args:
-        images: (number, height, width, 3) in [0, 1].
-        maps: (number, grid, grid) attention of the class token, any scale.
-        captions: one per image.
-        path: the PNG to write.
-    """
-    number = len(images)
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
-        figure, panels = plt.subplots(2, number, figsize=(1.25 * number, 3.1))
-        for i, (image, weight) in enumerate(zip(images, maps)):
-            panels[0, i].imshow(image)
-            panels[0, i].set_title(captions[i], fontsize=7)
-            panels[1, i].imshow(image * _spread(weight, image.shape[:2])[..., None])
-        for axes in panels.flat:
-            axes.set_axis_off()
-        _save(figure, path)
-
-
 def confusion(
     matrix: np.ndarray, names: Sequence[str], path: pathlib.Path, *, title: str
 ) -> None:
@@ -197,16 +171,6 @@ def _running_mean(steps, values, width):
         return steps, values
     mean = np.convolve(values, np.ones(width) / width, mode="valid")
     return steps[width - 1 :], mean
-
-
-def _spread(weight: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A patch map as a mask of the image's size, its largest value 1."""
-    rows = np.linspace(0, weight.shape[0] - 1, size[0])
-    columns = np.linspace(0, weight.shape[1] - 1, size[1])
-    scaled = (weight - weight.min()) / max(np.ptp(weight), 1e-12)
-    wide = np.array([np.interp(columns, range(len(row)), row) for row in scaled])
-    tall = [np.interp(rows, range(len(column)), column) for column in wide.T]
-    return np.array(tall).T
 
 
 def _save(figure, path: pathlib.Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, files
-from vit_tf.models import build, weights
+from vit_tf.models import weights
 
 _NAME = re.compile(r"^step_(\d{8})$")
 _LEFT = re.compile(r"^step_\d{8}(\.unfinished)?$")  # whole or not
@@ -270,30 +270,6 @@ def _objective_arrays(workdir: str) -> dict[str, np.ndarray]:
 
 def _listed(arrays: dict[str, np.ndarray]) -> str:
     return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-
-
-def load_run(workdir: str):
-    """The final model of a finished run, with its config and its result.
-
-    Returns:
-        The model, the `config.Config`, and what result.json holds.
-
-    Raises:
-        config.Refused: no finished run there.
-    """
-    for name in ("config.json", "weights.npz", "result.json"):
-        if not tf.io.gfile.exists(os.path.join(workdir, name)):
-            raise config.Refused(
-                f"{workdir}: no finished run there ({name} is missing)"
-            )
-    cfg, result = read_run(workdir)
-    model = build.build(
-        cfg.model,
-        num_classes=len(result["class_names"]),
-        image_size=cfg.data.image_size,
-    )
-    load_weights(model, os.path.join(workdir, "weights.npz"))
-    return model, cfg, result
 
 
 def load_weights(

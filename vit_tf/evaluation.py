@@ -104,9 +104,7 @@ def evaluate(request: Request, machine: runtime.Runtime) -> dict[str, Any]:
     model = _Model(request, machine, _run_of(request))
     opened = model.at(request.image_size)
     _check_model(request, opened, sets)
-    crop = request.eval_crop or (
-        opened.data.eval_crop if opened.data else config.EvalCrop.RESIZE
-    )
+    crop = request.eval_crop or opened.eval_crop
     shots = _few_shot(request, opened, machine) if FEW_SHOT in request.asked else None
     metrics, classes_of = _measure(model, opened, sets, crop)
     scores = []

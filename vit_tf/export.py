@@ -45,10 +45,7 @@ class Request:
         checkpoint: a finished run's folder, or an .npz.
         to: the folder of all models.
         name: of this model; None: that of the checkpoint.
-        options: how it is served; its view and its scores are replaced by the two
-            below.
-        eval_crop: None: the run's own, of an .npz resize.
-        scores: None: as the run was trained, of an .npz softmax.
+        options: how it is served.
         variant: for an .npz whose arrays do not tell it.
         image_size: pixels; position embeddings are resized. None: as trained.
         labels: a file with a class name on each line; None: the run's own.
@@ -61,8 +58,6 @@ class Request:
     to: str
     name: str | None = None
     options: served.Options = dataclasses.field(default_factory=served.Options)
-    eval_crop: config.EvalCrop | None = None
-    scores: served.Scores | None = None
     variant: str | None = None
     image_size: int | None = None
     labels: str | None = None
@@ -109,11 +104,7 @@ def prepare(request: Request) -> Prepared:
     opened, precision = reference, request.options.precision
     if precision is not config.Precision.FLOAT32:
         opened = opening.open_model(request.checkpoint, dtype=str(precision), **how)
-    options = dataclasses.replace(
-        request.options,
-        eval_crop=request.eval_crop or _crop_of(reference),
-        scores=request.scores or _scores_of(reference),
-    )
+    options = request.options.of(reference)
     drawn = enumerate(export_check.sample_files())
     samples = request.samples or tuple((f"drawn picture {i}", d) for i, d in drawn)
     wanted = {}
@@ -293,8 +284,7 @@ def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
 
 def _class_names(request: Request, opened: opening.Opened) -> tuple[str, ...]:
     """By label: from the file, from the run, or the numbers."""
-    count = opened.num_classes
-    names = opened.class_names or tuple(map(str, range(count)))
+    count, names = opened.num_classes, opened.labels
     whose = request.checkpoint
     if request.labels is not None:
         names, whose = _read_names(request.labels), request.labels
@@ -325,26 +315,12 @@ def _read_names(path: str) -> tuple[str, ...]:
 
 
 def _name_of(checkpoint: str) -> str:
-    path = os.path.normpath(checkpoint)
-    folder, name = os.path.split(path)
-    if name == "weights.npz":
-        name = os.path.basename(folder)
+    path = os.path.abspath(opening.run_around(checkpoint))
+    name = os.path.basename(path)
     return re.sub(r"[^\w.-]+", "_", name.removesuffix(".npz"))
-
-
-def _crop_of(opened: opening.Opened) -> config.EvalCrop:
-    return opened.data.eval_crop if opened.data else config.EvalCrop.RESIZE
-
-
-def _scores_of(opened: opening.Opened) -> served.Scores:
-    sigmoid = opened.objective and opened.objective.loss is config.Loss.SIGMOID
-    return served.Scores.SIGMOID if sigmoid else served.Scores.SOFTMAX
 
 
 def result_of(checkpoint: str) -> dict | None:
     """What the run left; None of an .npz."""
-    folder = checkpoint
-    if os.path.basename(folder) == "weights.npz":
-        folder = os.path.dirname(folder)
-    path = os.path.join(folder, "result.json")
+    path = os.path.join(opening.run_around(checkpoint), "result.json")
     return json.loads(files.read(path)) if tf.io.gfile.exists(path) else None

@@ -44,7 +44,6 @@ class Model:
 
     Args:
         folder: with saved_model.pb in it.
-        threads: of one operation; None: all cores.
 
     Attributes:
         signatures: name -> SignatureDef, those that can be called.
@@ -53,7 +52,7 @@ class Model:
         config.Refused: no SavedModel there, or one that cannot be loaded.
     """
 
-    def __init__(self, folder: str, *, threads: int | None = None):
+    def __init__(self, folder: str):
         if not os.path.exists(os.path.join(folder, "saved_model.pb")):
             raise config.Refused(
                 f"{folder}: no saved_model.pb there; name the folder of one version, "
@@ -65,11 +64,6 @@ class Model:
         options = _call("TF_NewSessionOptions", _Pointer)
         meta = _call("TF_NewBuffer", c.POINTER(_Buffer))
         try:
-            if threads is not None:
-                text = config_pb2.ConfigProto(
-                    intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1
-                ).SerializeToString()
-                _call("TF_SetConfig", None, _Pointer(options), text, len(text), self._s)
             tags = (c.c_char_p * 1)(b"serve")
             self._session = _call(
                 "TF_LoadSessionFromSavedModel",

@@ -37,6 +37,21 @@ class Opened:
         """0 where there is no last layer."""
         return self.network.num_classes
 
+    @property
+    def eval_crop(self) -> config.EvalCrop:
+        """The run's own; of an .npz the whole image, squeezed."""
+        return self.data.eval_crop if self.data else config.EvalCrop.RESIZE
+
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether logits were trained one by one; of an .npz not that it says so."""
+        return bool(self.objective) and self.objective.loss is config.Loss.SIGMOID
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each class: its own, or its number."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
 
 def model_of(path: str, *, variant: str | None = None) -> config.Model:
     """What is trained in a finished run or stands in an .npz, without its weights.
@@ -48,7 +63,7 @@ def model_of(path: str, *, variant: str | None = None) -> config.Model:
     Raises:
         config.Refused: no such file or run, or nothing that this library knows.
     """
-    path = _run_around(path)
+    path = run_around(path)
     file = checkpoint.weights_file(path)
     if file != path:
         return checkpoint.read_run(path)[0].model
@@ -74,7 +89,7 @@ def open_model(
         config.Refused: no such file or run, damaged, or nothing that this library
             knows.
     """
-    path = _run_around(path)
+    path = run_around(path)
     file = checkpoint.weights_file(path)
     class_names = data = objective = None
     if file != path:
@@ -91,11 +106,11 @@ def open_model(
     return Opened(network, model, size, class_names, data, objective, tuple(lines))
 
 
-def _run_around(path: str) -> str:
+def run_around(path: str) -> str:
     """The finished run whose weights.npz `path` is, because it knows more; or `path`."""
     folder, name = os.path.split(path)
     there = tf.io.gfile.exists(os.path.join(folder, "result.json"))
-    return folder if name == "weights.npz" and there else path
+    return (folder or ".") if name == "weights.npz" and there else path
 
 
 def _recognised(file: str, variant: str | None = None) -> tuple[config.Model, int, int]:

@@ -96,9 +96,11 @@ def _check(request: export.Request, kind: Format) -> None:
     if precision not in allowed:
         names = " or ".join(sorted(map(str, allowed)))
         raise config.Refused(f"format={kind}: precision {precision}; it has {names}")
-    plain = dataclasses.replace(served.Options(), precision=precision)
-    for field in dataclasses.fields(plain):
-        if getattr(plain, field.name) != getattr(request.options, field.name):
+    usual = served.Options()
+    for field in dataclasses.fields(usual):
+        if field.name in ("precision", "eval_crop", "scores"):
+            continue
+        if getattr(usual, field.name) != getattr(request.options, field.name):
             raise config.Refused(
                 f"format={kind}: has no {field.name}; leave it out, or use "
                 "format=saved_model"

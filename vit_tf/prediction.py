@@ -118,21 +118,18 @@ class _Stored:
     def __init__(
         self, opened: opening.Opened, eval_crop: config.EvalCrop | None, top: int
     ):
-        crop = opened.data.eval_crop if opened.data else config.EvalCrop.RESIZE
-        data = config.Data(image_size=opened.image_size, eval_crop=eval_crop or crop)
-        network, sigmoid = opened.network, False
-        if opened.objective is not None:
-            sigmoid = opened.objective.loss is config.Loss.SIGMOID
-        numbers = map(str, range(opened.num_classes))
-        self.names = np.array(opened.class_names or tuple(numbers), object)
+        crop = eval_crop or opened.eval_crop
+        data = config.Data(image_size=opened.image_size, eval_crop=crop)
+        network, squash = opened.network, tf.nn.softmax
+        if opened.is_sigmoid:
+            squash = tf.sigmoid
+        self.names = np.array(opened.labels, object)
         self.shape = (data.image_size, data.image_size, 3)
 
         @tf.function(input_signature=[tf.TensorSpec((None, *self.shape), tf.float32)])
         def judge(pixels):
             logits = network(tf.cast(pixels, network.compute_dtype), training=False)
-            logits = tf.cast(logits, tf.float32)
-            shares = tf.sigmoid(logits) if sigmoid else tf.nn.softmax(logits)
-            return tf.math.top_k(shares, top)
+            return tf.math.top_k(squash(tf.cast(logits, tf.float32)), top)
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
         def views(encoded):

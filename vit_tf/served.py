@@ -44,8 +44,8 @@ class Options:
 
     Attributes:
         precision: dtype policy of the computation, and what constants are stored in.
-        eval_crop: the view of an image file.
-        scores: as the model was trained.
+        eval_crop: the view of an image file; None: the run's own, of an .npz resize.
+        scores: None: as the run was trained, of an .npz softmax.
         top_k: classes that an answer names; fewer where the model has fewer.
         attention: adds the signature `attention`, of a ViT or a hybrid.
         weights: see `Weights`.
@@ -54,13 +54,22 @@ class Options:
     """
 
     precision: config.Precision = config.Precision.FLOAT32
-    eval_crop: config.EvalCrop = config.EvalCrop.RESIZE
-    scores: Scores = Scores.SOFTMAX
+    eval_crop: config.EvalCrop | None = None
+    scores: Scores | None = None
     top_k: int = 5
     attention: bool = False
     weights: Weights = Weights.AUTO
     max_pixels: int = untrusted.MAX_PIXELS
     max_batch_size: int = 256
+
+    def of(self, opened: opening.Opened) -> "Options":
+        """The same, with what a checkpoint says where nothing was chosen."""
+        own = Scores.SIGMOID if opened.is_sigmoid else Scores.SOFTMAX
+        return dataclasses.replace(
+            self,
+            eval_crop=self.eval_crop or opened.eval_crop,
+            scores=self.scores or own,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +106,14 @@ class Served:
         *,
         fuses: bool = True,
     ):
-        self.model, self.options = opened.network, options
+        self.model, self.options = opened.network, options.of(opened)
         if not self.model.pools:
             raise config.Refused(
                 "a model that is not pooled gives logits for every token: it cannot be "
                 "exported; train with model.pool=token, gap or map"
             )
         self.data = config.Data(
-            image_size=opened.image_size, eval_crop=options.eval_crop
+            image_size=opened.image_size, eval_crop=self.options.eval_crop
         )
         self.num_classes = opened.num_classes
         dtypes = _dtypes(self.model)

@@ -147,13 +147,12 @@ def open_stored(
     probe = source and functools.partial(
         _probe, opened.network, source, data, machine, max_images
     )
-    loss = opened.objective and opened.objective.loss
     return Subject(
         opened.network,
         f"{opened.model.variant} ({os.path.basename(path.rstrip('/'))})",
         loaded,
         class_names=names,
-        sigmoid=loss is config.Loss.SIGMOID,
+        sigmoid=opened.is_sigmoid,
         shown=shown,
         probe=probe,
         silent=False,
