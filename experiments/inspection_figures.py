@@ -2,7 +2,7 @@
 
 The trainings behind the paper's pictures, all on JFT-300M; the figures have no numbers.
 RUN is the folder of a run below, such as
-runs/inspection_figures/paper/ViT-L@16_7_other.seed0, or a released .npz:
+runs/inspection_figures/paper/ViT-L-16_7_other.seed0, or a released .npz:
 
 - Figure 6 and 14, attention from output to input, of ViT-L/16:
 
@@ -27,7 +27,8 @@ ViT-L_16.npz and ViT-L_32.npz (ImageNet-21k) show the same and cost nothing. The
 scale `small`: training draws these figures of any run with
 --config.evals.draw_every_steps=1000. `smoke` is two steps of everything.
 
-COST
+Scale `paper`: 1 run, 517,822 steps, 783 exaFLOPs, 369 TPUv3-core-days at 40 %
+utilisation. Not counted: 4 runs shared with other experiments, 4,211 exaFLOPs.
 
     python -m tools.run_experiment --scale=paper \
         --experiment=experiments/inspection_figures.py
@@ -63,7 +64,7 @@ CELLS = table.cells(
     _shared("R50+ViT-L/16", 14, "Figure 11"),
     _shared("ViT-L/16", 7, "Figure 10"),
     table.Cell(
-        "ViT-L@16_7_other",
+        "ViT-L-16_7_other",
         table.of_recipe(_figure_10),
         note="Figure 10: learning rate 2e-4, weight decay 0.01",
     ),
@@ -73,5 +74,5 @@ TABLE = table.Table({METRIC: "JFT-300M accuracy [%]"}, scales=table.WITHOUT_SMAL
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-L@16_14', 'R50+ViT-L@16_14', ..."""
+    """The config of a cell: 'ViT-L-16_14', 'R50+ViT-L-16_14', ..."""
     return table.select(CELLS, argument, TABLE.scales)

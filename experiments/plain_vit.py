@@ -13,7 +13,8 @@ Trained on 99 % of ImageNet; accuracies are of its validation images. There is n
 `small`; experiments/cifar10_small.py trains such a model on two cores. `smoke` is two
 steps of everything.
 
-COST
+Scale `paper`: 24 runs, 3,845,932 steps, 151 exaFLOPs, 70.9 TPUv3-core-days at 40 %
+utilisation.
 
     python -m tools.run_experiment --scale=paper --experiment=experiments/plain_vit.py
 """

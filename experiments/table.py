@@ -23,6 +23,7 @@ class Scale(enum.StrEnum):
 
 
 WITHOUT_SMALL = (Scale.SMOKE, Scale.PAPER)
+REPEATED = {Scale.SMOKE: 1, Scale.SMALL: 3, Scale.PAPER: 3}  # as the paper's Table 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +164,8 @@ def smoke(cfg: config.Config) -> config.Config:
 
 
 def named(*parts: str) -> str:
-    """A cell's name of the things that it combines: 'ViT-L@16_cifar10'."""
-    return "_".join(parts).replace("/", "@")
+    """A cell's name of the things that it combines: 'ViT-L-16_cifar10'."""
+    return "_".join(parts).replace("/", "-")
 
 
 def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:

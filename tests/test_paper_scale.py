@@ -1,6 +1,7 @@
 """Every cell of every experiment at scale `paper`, without training any."""
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 import statistics
@@ -34,41 +35,60 @@ BROUGHT = {"jft300m"}
 UTILISATION = 0.4
 
 
+@functools.cache
 def _runs(name):
     return table.runs(AT_PAPER[name].CELLS, table.Scale.PAPER)
 
 
+@functools.cache
+def _named(name):
+    return {run.name: run for run in _runs(name)}
+
+
+def _without_head(model):
+    """What is counted of a model; and what one that starts from it has in common."""
+    return dataclasses.replace(
+        model, pre_logits=False, head_bias=0.0, dropout=0.0, stochastic_depth=0.0
+    )
+
+
 @pytest.fixture(scope="module")
 def budgets(tmp_path_factory):
-    """Budget of a run, by its config; each network is outlined once."""
-    nowhere, known = str(tmp_path_factory.mktemp("nothing_prepared")), {}
-    outline = build.outline
+    """Budget of a run; each network is outlined once, each cell counted once."""
+    nowhere = str(tmp_path_factory.mktemp("nothing_prepared"))
+    networks, counted, outline = {}, {}, build.outline
 
     def once(model, *, num_classes, image_size):
-        key = dataclasses.astuple(model), bool(num_classes), image_size
-        if key not in known:
-            known[key] = outline(
-                model, num_classes=10 * bool(num_classes), image_size=image_size
-            )
-        return known[key]
+        del num_classes
+        model = _without_head(model)
+        key = dataclasses.astuple(model), image_size
+        if key not in networks:
+            networks[key] = outline(model, num_classes=10, image_size=image_size)
+        return networks[key]
+
+    def of(run):
+        if id(run.cell) not in counted:
+            counted[id(run.cell)] = budget.of(run.config, data_dir=nowhere)
+        return counted[id(run.cell)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "outline", once)
-        yield lambda cfg: budget.of(cfg, data_dir=nowhere)
+        yield of
 
 
 @every_experiment
 def test_every_run_has_a_config_a_model_data_and_a_budget(name, budgets):
     module = AT_PAPER[name]
     for run in _runs(name):
+        if run.seed > 0:
+            continue
         cfg = run.config
         assert config.from_json(config.to_json(cfg)) == cfg
-        if run.seed == 0:
-            assert module.get_config(f"{run.cell.name},paper") == cfg
+        assert module.get_config(f"{run.cell.name},paper") == cfg
         assert cfg.data.name in {*datasets.DATASETS, *BROUGHT}, cfg.data.name
         for few in cfg.evals.few_shot.datasets:
             assert datasets.DATASETS[few].few_shot is not None
-        cost = budgets(cfg)
+        cost = budgets(run)
         assert cost.parameters > 0 and cost.exaflops > 0
         assert cost.steps > cfg.optim.warmup_steps, run.name
 
@@ -76,39 +96,34 @@ def test_every_run_has_a_config_a_model_data_and_a_budget(name, budgets):
 @every_experiment
 def test_a_run_starts_from_the_same_encoder(name):
     """And from one that exists: what a head is, transfer leaves behind."""
-    runs = {run.name: run for run in _runs(name)}
+    runs = _named(name)
     for run in runs.values():
         if run.starts_from is None:
             continue
-        ours, theirs = (
-            dataclasses.replace(
-                of.config.model,
-                pre_logits=False,
-                head_bias=0.0,
-                dropout=0.0,
-                stochastic_depth=0.0,
-            )
-            for of in (run, runs[run.starts_from])
-        )
-        assert ours == theirs, run.name
+        ours, theirs = run.config.model, runs[run.starts_from].config.model
+        assert _without_head(ours) == _without_head(theirs), run.name
 
 
 def _cost_line(runs, budgets) -> str:
-    own = [budgets(run.config) for run in runs if run.shared is None]
-    shared = [budgets(run.config) for run in runs if run.shared is not None]
+    own = [budgets(run) for run in runs if run.shared is None]
+    shared = [budgets(run) for run in runs if run.shared is not None]
     exaflops = sum(cost.exaflops for cost in own)
     days = sum(cost.core_days(UTILISATION) for cost in own)
     line = (
-        f"Scale `paper`: {len(own)} runs, {sum(cost.steps for cost in own):,} steps, "
+        f"Scale `paper`: {_count(own)}, {sum(cost.steps for cost in own):,} steps, "
         f"{_shown(exaflops)} exaFLOPs, {_shown(days)} TPUv3-core-days at "
         f"{100 * UTILISATION:.0f} % utilisation."
     )
     if shared:
         line += (
-            f" Not counted: {len(shared)} runs shared with other experiments, "
+            f" Not counted: {_count(shared)} shared with other experiments, "
             f"{_shown(sum(cost.exaflops for cost in shared))} exaFLOPs."
         )
     return line
+
+
+def _count(runs) -> str:
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}"
 
 
 def _shown(number: float) -> str:
@@ -137,10 +152,10 @@ def test_shared_runs_are_the_other_experiments(name):
         if run.shared is None:
             continue
         other, theirs = run.shared
-        (found,) = [of for of in _runs(other) if of.name == theirs]
+        found = _named(other)[theirs]
         assert found.shared is None, "shared with the one that has it"
         assert found.config == run.config, run.name
-        start = next((r for r in _runs(name) if r.name == run.starts_from), None)
+        start = _named(name).get(run.starts_from)
         assert found.starts_from == (start and start.shared[1])
 
 
@@ -201,24 +216,15 @@ def test_the_means_of_table_9_are_those_of_tables_2_and_9_and_figure_2():
         }
         means = vtab_protocol.means(scores)
         assert means["all"] == pytest.approx(module.MEANS[at], abs=0.05)
-        table_2 = _numbers(
-            "table2_state_of_the_art", variant, data, metric="vtab/mean"
-        )
+        table_2 = _numbers("table2_state_of_the_art", variant, data, metric="vtab/mean")
         assert means["all"] == pytest.approx(table_2, abs=0.015)
         groups = [f"{means[group]:.2f}" for group in vtab_protocol.GROUPS]
         assert all(number in module.__doc__ for number in groups), groups
 
 
 def test_table_5_is_table_6_but_for_the_largest_model():
-    same = {
-        "ViT-B/16": 7,
-        "ViT-B/32": 7,
-        "ViT-L/16": 14,
-        "ViT-L/32": 7,
-        "ViT-H/14": 14,
-    }
     differ = {}
-    for variant, epochs in same.items():
+    for variant in ("ViT-B/16", "ViT-B/32", "ViT-L/16", "ViT-L/32", "ViT-H/14"):
         for target in recipes.FINETUNING:
             five = EXPERIMENTS["table5_pretraining_data"].CELLS[
                 table.named(variant, "jft300m", target)
