@@ -38,6 +38,11 @@ class Device:
         return self.name.startswith("v") and "-" in self.name
 
     @property
+    def replicas(self) -> int:
+        """That share a batch: of a TPU v2 or v3 the cores, else the chips."""
+        return self.chips * (2 if self.name.startswith(("v2-", "v3-")) else 1)
+
+    @property
     def tflops(self) -> float:
         """The peak of all chips, in 10^12 operations a second."""
         return self.chips * self.chip_tflops

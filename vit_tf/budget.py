@@ -6,6 +6,7 @@ for data or for other hosts.
 """
 
 import dataclasses
+import functools
 import math
 
 import tensorflow_datasets as tfds
@@ -151,10 +152,10 @@ def of(
     ]
     first, examples = found[0][0], sum(count for _, count in found)
     labelled = cfg.objective.task is config.Task.CLASSIFICATION
-    network = build.outline(
-        cfg.model,
-        num_classes=first.num_classes if labelled else 0,
-        image_size=cfg.data.image_size,
+    network = _outline(
+        tuple(config.fields(cfg.model).items()),
+        first.num_classes if labelled else 0,
+        cfg.data.image_size,
     )
     steps = pace.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
@@ -178,6 +179,14 @@ def of(
         kept_bytes=kept * one + _FLOAT32 * (parameters + owned),
         epoch_bytes=epoch_bytes,
         read_bytes=_read(epoch_bytes, epochs=images / examples),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _outline(fields: tuple, num_classes: int, image_size: int):
+    """The network of `config.Model(**fields)`: cells of an experiment share it."""
+    return build.outline(
+        config.Model(**dict(fields)), num_classes=num_classes, image_size=image_size
     )
 
 
@@ -235,7 +244,7 @@ def _facts(name, data_dir, num_examples, num_classes) -> Facts:
         missing = refusal
     facts, row = _PUBLISHED.get(name), datasets.DATASETS.get(name)
     if facts is None and row is not None and row.counts:
-        catalogue = f"TFDS' catalogue, {row.tfds_name} {row.version}"
+        catalogue = "TFDS' catalogue"
         facts = Facts(
             dict(row.counts), row.num_classes, _IMAGE_BYTES.get(name), catalogue
         )
