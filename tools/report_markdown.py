@@ -70,13 +70,14 @@ def _section(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
             "".join(f"![{panel.title}]({name})\n" for name, panel in drawn.items()),
             f"{plot_panels.caption(section, plot)}\n",
         ]
-    shown, rest = result_tables.folded(result_tables.rows(section))
+    parts += [_table(*of, folder) for of in result_tables.matrices(section)]
+    shown, summary, rest = result_tables.folded(section)
     heads = result_tables.heads(section)
     if shown:
         parts.append(_table(*result_tables.without_empty(heads, shown), folder))
     if rest:
         parts += [
-            f"<details><summary>{len(rest)} cells without a result of ours</summary>\n",
+            f"<details><summary>{summary}</summary>\n",
             _table(*result_tables.without_empty(heads, rest), folder),
             "</details>\n",
         ]

@@ -20,13 +20,14 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin: 0 }
 section { margin-top: 3rem; border-top: 1px solid #8886; padding-top: 1rem }
 a { color: var(--link) } h2, td, code, li { overflow-wrap: anywhere }
 .state, small, figcaption { color: var(--faint); font-size: .875rem }
-.contents { padding-left: 1.2rem } .contents li { margin: .35rem 0 }
+.contents { padding-left: 1.2rem } .contents li { margin: .6rem 0 }
 .wide { overflow-x: auto; margin: 1rem 0 }
 table { border-collapse: collapse; font-size: .9rem }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #8884; text-align: left;
          vertical-align: top }
 th { font-weight: 600; min-width: 5.5rem } td { white-space: nowrap }
 td.note { white-space: normal; min-width: 13rem; overflow-wrap: normal }
+td small { display: block }
 tr:target { outline: 2px solid var(--link) }
 .paper { background: var(--paper); font-style: italic } td.gap { color: var(--gap) }
 p.gap { border-left: 4px solid var(--gap); padding-left: .8rem; margin: 1rem 0 }
@@ -121,21 +122,22 @@ def _plot(section: result_tables.Section, plot: table.Plot) -> str:
 
 
 def _cells(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
-    """The table, its rows without a result folded away if it is long."""
-    shown, rest = result_tables.folded(result_tables.rows(section))
+    """The table; folded away if it is long, and before it what it says in short."""
     heads = result_tables.heads(section)
 
     def named(row: Sequence[_Entry]) -> str:
         return f' id="{html.escape(result_tables.anchor(section, row[0].text))}"'
 
-    parts = [
-        _table(*result_tables.without_empty(heads, found), folder, named)
-        if found
-        else ""
-        for found in (shown, rest)
+    def drawn(rows: Sequence[Sequence[_Entry]]) -> str:
+        kept = result_tables.without_empty(heads, rows)
+        return _table(*kept, folder, named) if rows else ""
+
+    shown, summary, rest = result_tables.folded(section)
+    return [
+        *(_table(*of, folder) for of in result_tables.matrices(section)),
+        drawn(shown),
+        _folded(summary, drawn(rest)),
     ]
-    summary = f"{len(rest)} cells without a result of ours"
-    return [parts[0], _folded(summary, parts[1])]
 
 
 def _table(
@@ -176,7 +178,7 @@ def _text(entry: _Entry, folder: pathlib.Path) -> str:
         for path, link in zip(entry.sources, links)
     ]
     more = f" <small>runs{''.join(seeds)}</small>" if seeds else ""
-    return f"<b>{text}</b>{detail}{more}" if seeds else f"{text}{detail}"
+    return f"{text}{detail}{more}"
 
 
 def _folded(summary: str, body: str) -> str:

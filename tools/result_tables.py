@@ -163,12 +163,56 @@ def rows(section: Section) -> list[list[Entry]]:
     return found
 
 
-def folded(found: Sequence[Sequence[Entry]]) -> tuple[list, list]:
-    """Rows to show, and the rows without a number of ours if there are many rows."""
+def folded(section: Section) -> tuple[list[list[Entry]], str, list[list[Entry]]]:
+    """Rows to show, and if there are many: what the other rows are, and they."""
+    found = rows(section)
     if len(found) <= _SHORT:
-        return list(found), []
+        return found, "", []
+    if matrices(section):
+        return [], f"All {len(found)} cells", found
     ours = [row for row in found if any(entry.kind == Kind.OURS for entry in row)]
-    return ours, [row for row in found if row not in ours]
+    rest = [row for row in found if row not in ours]
+    return (
+        ours,
+        f"{len(rest)} cells without a result of ours"
+        if ours
+        else (f"All {len(found)} cells"),
+        rest,
+    )
+
+
+def matrix(
+    section: Section, column: Column
+) -> tuple[list[str], list[list[Entry]]] | None:
+    """A column as pre-trained models by what they were transferred to.
+
+    A row is a cell that others start from, a column what a name such as
+    'MODEL_cifar10' adds to that of its start.
+
+    Returns:
+        Headings and rows; None: not so many are named so that it would be one.
+    """
+    found: dict[str, dict[str, Entry]] = {}
+    for cell in section.experiment.cells.values():
+        start = f"{cell.starts_from}_"
+        entry = number(section, cell, column)
+        if cell.name.startswith(start) and entry.text != NOTHING:
+            found.setdefault(cell.starts_from, {})[cell.name[len(start) :]] = entry
+    targets = list(dict.fromkeys(name for of in found.values() for name in of))
+    if len(found) < 2 or len(targets) < 2:
+        return None
+    nothing = Entry(NOTHING)
+    lines = [
+        [Entry(start), *(of.get(name, nothing) for name in targets)]
+        for start, of in found.items()
+    ]
+    return [column.head, *targets], lines
+
+
+def matrices(section: Section) -> list[tuple[list[str], list[list[Entry]]]]:
+    """Every column that makes a matrix."""
+    found = (matrix(section, column) for column in columns(section))
+    return [of for of in found if of is not None]
 
 
 def without_empty(
