@@ -11,6 +11,7 @@ import enum
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from vit_tf import config
 
@@ -78,21 +79,26 @@ class Point:
     """A point of a line: one cell, or the mean over several.
 
     Attributes:
-        cells: their names.
+        cells: their names, always or at each scale.
         x: where it lies, always or at each scale: a number, or a name of
             `Plot.places`. At scale `paper` it is where the paper has it. None: it
-            is computed, and the paper's point is not drawn.
+            is computed, and the paper's point is not drawn. Of X.EPOCHS it is the
+            number of images in an epoch, for runs whose length is not in epochs.
         paper: the paper's number; None: the mean of the cells' own, if all have one.
         name: what the point is called, such as 'ViT-L/16'; by default its line.
     """
 
-    cells: Sequence[str]
+    cells: Sequence[str] | Mapping[Scale, Sequence[str]]
     x: float | str | Mapping[Scale, float | str] | None = None
     paper: float | None = None
     name: str = ""
 
+    def cells_at(self, scale: Scale) -> Sequence[str]:
+        """The cells at a scale, maybe none."""
+        return _at(self.cells, scale) or ()
+
     def x_at(self, scale: Scale) -> float | str | None:
-        return self.x.get(scale) if isinstance(self.x, Mapping) else self.x
+        return _at(self.x, scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +135,7 @@ class Plot:
     note: str = ""
 
     def metric_at(self, scale: Scale) -> str | None:
-        of = self.metric
-        return of.get(scale) if isinstance(of, Mapping) else of
+        return _at(self.metric, scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,14 +202,23 @@ class Experiment:
 NUMBER = re.compile(r"\{(paper )?([\w@+=-]+)(?: minus ([\w@+=-]+))?:([^{}]+)\}")
 
 
+def _at(given: Any, scale: Scale) -> Any:
+    """What is given for a scale, or for all of them."""
+    return given.get(scale) if isinstance(given, Mapping) else given
+
+
+def _every(given: Any) -> list:
+    """What is given, for whichever scale."""
+    return list(given.values()) if isinstance(given, Mapping) else [given]
+
+
 def _check_plot(experiment: Experiment, plot: Plot) -> None:
     points = [point for line in plot.lines.values() for point in line]
-    names = [name for point in points for name in point.cells]
+    names = [name for of in points for found in _every(of.cells) for name in found]
     names += [plot.relative_to] if plot.relative_to else []
-    every = plot.metric.values() if isinstance(plot.metric, Mapping) else [plot.metric]
-    _check_names(experiment, plot.name, names, every)
+    _check_names(experiment, plot.name, names, _every(plot.metric))
     for point in points:
-        given = point.x.values() if isinstance(point.x, Mapping) else [point.x]
+        given = _every(point.x)
         if plot.across is X.PLACE and not set(given) <= set(plot.places):
             raise ValueError(f"{plot.name}: {point.x} is not among {plot.places}")
         if plot.across is X.GIVEN and None in given:

@@ -144,6 +144,20 @@ def test_curves_run_over_epochs(tmp_path):
     assert said.endswith("Ours at small: 1 of 2 lines are recorded.")
 
 
+def test_epochs_of_runs_in_steps_follow_from_the_images_of_an_epoch(tmp_path):
+    section = _section(tmp_path, accuracies=ALL[:1])
+    (place,) = [place for place in section.places[SMALL] if place.entry]
+    place.entry["config"]["train"]["unit"] = "steps"
+    lines = {"CLS": [table.Point(["base"], {SMALL: 32})]}
+    plot = dataclasses.replace(PLOT, lines=lines, across=table.X.EPOCHS)
+    panel = plot_panels.panels(section, plot)["ours-small"]
+    assert [mark.x for mark in panel.lines["CLS"]] == [2.0, 4.0]  # 16 images a step
+    lines = {"CLS": [table.Point(["base"])]}
+    plot = dataclasses.replace(plot, lines=lines)
+    with pytest.raises(ValueError, match="drawn, base: its length is in steps"):
+        plot_panels.panels(section, plot)
+
+
 def test_places_stand_in_their_order(tmp_path):
     points = [table.Point(["deep"], "1-D"), table.Point(["base"], "none")]
     plot = dataclasses.replace(

@@ -59,11 +59,11 @@ def _papers(
     for point in points:
         x, y = point.x_at(table.Scale.PAPER), point.paper
         if y is None:
-            cells = [section.experiment.cells[name] for name in point.cells]
-            numbers = [cell.paper.get(metric) for cell in cells]
-            y = None if None in numbers else statistics.fmean(numbers)
+            names = point.cells_at(table.Scale.PAPER)
+            numbers = [section.experiment.cells[n].paper.get(metric) for n in names]
+            y = statistics.fmean(numbers) if numbers and None not in numbers else None
         if x is not None and y is not None:
-            yield _mark(section, plot, line, point, x, y)
+            yield _mark(section, plot, line, point, table.Scale.PAPER, x, y)
 
 
 def _ours(
@@ -77,11 +77,11 @@ def _ours(
     metric = plot.metric_at(scale)
     factor = result_tables.factor(section, metric)
     for point in points:
+        names = point.cells_at(scale)
         of_seed = [
-            {p.run.seed: p.entry for p in section.filled(name, scale)}
-            for name in point.cells
+            {p.run.seed: p.entry for p in section.filled(name, scale)} for name in names
         ]
-        seeds = sorted(set.intersection(*map(set, of_seed)))
+        seeds = sorted(set.intersection(*map(set, of_seed))) if names else []
         values = []
         for seed in seeds:
             found = [results.value(entries[seed], metric) for entries in of_seed]
@@ -91,25 +91,25 @@ def _ours(
             continue
         x = point.x_at(scale)
         if plot.across is table.X.COMPUTE:
-            x = _exaflops(section, point.cells[0], scale)
+            x = _exaflops(section, names[0], scale)
             if x is not None and plot.relative_to is not None:
                 base = _exaflops(section, plot.relative_to, scale)
                 x = None if base is None else x / base
         if x is not None:
-            yield _mark(
-                section, plot, line, point, x, *results.mean_and_deviation(values)
-            )
+            mean = results.mean_and_deviation(values)
+            yield _mark(section, plot, line, point, scale, x, *mean)
 
 
-def _mark(section, plot, line, point, x, y: float, spread=None) -> plot_svg.Mark:
+def _mark(section, plot, line, point, scale, x, y: float, spread=None) -> plot_svg.Mark:
     more = "" if spread is None else f" ± {spread:.2g}"
     where = x if isinstance(x, str) else f"{x:.3g}"
+    names = point.cells_at(scale)
     return plot_svg.Mark(
         x=plot.places.index(x) if plot.places else x,
         y=y,
         spread=spread,
         name=f"{point.name or line}: {y:.4g}{more} at {where}",
-        link=f"#{result_tables.anchor(section, point.cells[0])}",
+        link=f"#{result_tables.anchor(section, names[0])}" if names else "",
     )
 
 
@@ -124,18 +124,24 @@ def _curves(
     metric = plot.metric_at(scale)
     factor = result_tables.factor(section, metric)
     for point in points:
-        for name in point.cells:
+        for name in point.cells_at(scale):
             places = section.filled(name, scale)
             curves = [place.entry["curves"].get(metric, ()) for place in places]
             for spots in zip(*curves):
-                x = spots[0][0] * _epochs_per_step(places[0].entry)
+                x = spots[0][0] * _epochs_per_step(places[0].entry, point.x_at(scale))
                 yield plot_svg.Mark(x, factor * statistics.fmean(y for _, y in spots))
 
 
-def _epochs_per_step(entry: Mapping) -> float:
+def _epochs_per_step(entry: Mapping, images: float | None) -> float:
     train = entry["config"]["train"]
-    epochs = train["unit"] == config.Unit.EPOCHS
-    return train["length"] / entry["steps"] if epochs else 1.0
+    if train["unit"] == config.Unit.EPOCHS:
+        return train["length"] / entry["steps"]
+    if images is None:
+        raise ValueError(
+            f"{entry['experiment']}, {entry['cell']}: its length is in {train['unit']}; "
+            "give the images of an epoch as x of its point"
+        )
+    return entry["config"]["data"]["batch_size"] / images
 
 
 def _exaflops(
@@ -216,6 +222,7 @@ def caption(section: result_tables.Section, plot: table.Plot) -> str:
 def _offered(section, plot: table.Plot, point: table.Point, scale: str) -> bool:
     """Whether a point's runs are to be had at a scale."""
     scale = table.Scale(scale)
-    run = all(section.experiment.cells[c].num_seeds(scale) for c in point.cells)
+    cells = [section.experiment.cells[name] for name in point.cells_at(scale)]
+    run = bool(cells) and all(cell.num_seeds(scale) for cell in cells)
     given = plot.across in (table.X.COMPUTE, table.X.EPOCHS)
     return run and (given or point.x_at(scale) is not None)

@@ -168,8 +168,6 @@ def folded(section: Section) -> tuple[list[list[Entry]], str, list[list[Entry]]]
     found = rows(section)
     if len(found) <= _SHORT:
         return found, "", []
-    if matrices(section):
-        return [], f"All {len(found)} cells", found
     ours = [row for row in found if any(entry.kind == Kind.OURS for entry in row)]
     rest = [row for row in found if row not in ours]
     return (
