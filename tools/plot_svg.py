@@ -176,10 +176,10 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Four to eight round numbers within."""
-    rough = (high - low) / 5
+    """Three to eight round numbers within."""
+    rough = (high - low) / 7.5
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough * 0.8)
+    step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return [(i * step, f"{i * step:.{digits}f}") for i in range(first, last + 1)]
