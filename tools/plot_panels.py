@@ -1,11 +1,12 @@
 """What an experiment's plots show: the paper's numbers, and ours where recorded."""
 
+import functools
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from experiments import table
-from tools import plot_svg, result_tables, results
+from tools import command, plot_svg, result_tables, results
 from vit_tf import config
 
 # A curve is drawn with as many points at most, means of neighbours.
@@ -152,12 +153,19 @@ def _exaflops(
     places = section.filled(cell, scale)
     if not places:
         return None
-    from vit_tf import cost  # builds models, which takes seconds to import
-
     entry = places[0].entry
-    cfg = config.from_json(json.dumps(entry["config"]))
-    macs = cost.of(cfg.model, image_size=cfg.data.image_size).macs
-    return cost.exaflops(macs, images=entry["examples_seen"])
+    model = json.dumps(entry["config"]["model"])
+    image_size = entry["config"]["data"]["image_size"]
+    return _exaflops_of(model, image_size, entry["examples_seen"])
+
+
+@functools.cache
+def _exaflops_of(model: str, image_size: int, images: int) -> float:
+    command.load_tensorflow()  # builds a model: seconds, and notices
+    from vit_tf import cost
+
+    cfg = config.from_json(json.dumps({"model": json.loads(model)}))
+    return cost.exaflops(cost.of(cfg.model, image_size=image_size).macs, images=images)
 
 
 def training_curves(
@@ -196,13 +204,14 @@ def _thinned(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 
 def caption(section: result_tables.Section, plot: table.Plot) -> str:
-    """Whose numbers are drawn, and which are not there."""
+    """What to know of a figure, and which numbers are not there; mostly nothing."""
     found = panels(section, plot)
     parts = [plot.note] * bool(plot.note)
     if "paper" not in found:
         parts.append("The paper prints no numbers for this figure.")
     if len(found) == ("paper" in found):
-        parts.append("Ours: nothing is recorded yet.")
+        scales = [scale for scale in section.places if plot.metric_at(scale)]
+        parts.append(f"Ours: nothing is recorded yet at {' or '.join(scales)}.")
     for who, panel in found.items():
         scale = who.removeprefix("ours-")
         if who == "paper":
@@ -216,7 +225,7 @@ def caption(section: result_tables.Section, plot: table.Plot) -> str:
         offered = sum(_offered(section, plot, point, scale) for point in points)
         if drawn < offered:
             parts.append(f"Ours at {scale}: {drawn} of {offered} {unit} are recorded.")
-    return " ".join([f"{plot.name}."] + parts)
+    return " ".join(parts)
 
 
 def _offered(section, plot: table.Plot, point: table.Point, scale: str) -> bool:

@@ -209,7 +209,7 @@ def _short(value: float) -> str:
 def _turned(panel: Panel, ticks: _Ticks) -> bool:
     """Whether the names of places are too long to stand side by side."""
     room = (_WIDTH - _LEFT - _RIGHT) / max(1, len(panel.places))
-    return bool(panel.places) and any(len(t) * _LETTER > room - 4 for _, t in ticks)
+    return bool(panel.places) and any(len(t) * _LETTER > room for _, t in ticks)
 
 
 def _grid(

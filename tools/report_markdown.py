@@ -66,10 +66,9 @@ def _section(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
     parts += [f"{''.join(pieces)}\n"] * bool(pieces)
     for plot in section.experiment.plots:
         drawn = _drawn(section, plot)
-        parts += [
-            "".join(f"![{panel.title}]({name})\n" for name, panel in drawn.items()),
-            f"{plot_panels.caption(section, plot)}\n",
-        ]
+        caption = plot_panels.caption(section, plot)
+        parts += ["".join(f"![{p.title}]({name})\n" for name, p in drawn.items())]
+        parts += [f"{caption}\n"] * bool(caption)
     parts += [_table(*of, folder) for of in result_tables.matrices(section)]
     shown, summary, rest = result_tables.folded(section)
     heads = result_tables.heads(section)

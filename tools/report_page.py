@@ -31,9 +31,9 @@ td small { display: block }
 tr:target { outline: 2px solid var(--link) }
 .paper { background: var(--paper); font-style: italic } td.gap { color: var(--gap) }
 p.gap { border-left: 4px solid var(--gap); padding-left: .8rem; margin: 1rem 0 }
-.figures { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1.2rem 0 0 }
+.figures { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1rem 0 }
 figure { margin: 0 } .plot { max-width: 100%; height: auto; display: block }
-.plot a { color: inherit } figcaption { margin: .2rem 0 1rem }
+.plot a { color: inherit } figcaption { margin: -.6rem 0 1.4rem }
 code, pre { background: #8882; padding: 0 .2rem; font-size: .85rem }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .6rem }
 details { margin: .5rem 0 } summary { cursor: pointer }
@@ -117,7 +117,8 @@ def _plot(section: result_tables.Section, plot: table.Plot) -> str:
     caption = html.escape(plot_panels.caption(section, plot))
     return (
         f'<figure><div class="figures">{drawn}</div>'
-        f"<figcaption>{caption}</figcaption></figure>"
+        + f"<figcaption>{caption}</figcaption>" * bool(caption)
+        + "</figure>"
     )
 
 
@@ -169,16 +170,17 @@ def _class(entry: _Entry) -> str:
 def _text(entry: _Entry, folder: pathlib.Path) -> str:
     """Its text; one run is behind the number, several stand behind it by seed."""
     text = html.escape(entry.text)
-    detail = f" <small>{html.escape(entry.detail)}</small>" * bool(entry.detail)
+    detail = html.escape(entry.detail)
     links = [html.escape(result_tables.link(path, folder)) for path in entry.sources]
     if len(links) == 1:
-        return f'<a href="{links[0]}">{text}</a>{detail}'
-    seeds = [
-        f' <a href="{link}">{result_tables.seed(path)}</a>'
-        for path, link in zip(entry.sources, links)
-    ]
-    more = f" <small>runs{''.join(seeds)}</small>" if seeds else ""
-    return f"{text}{detail}{more}"
+        text = f'<a href="{links[0]}">{text}</a>'
+    elif links:
+        seeds = [
+            f' <a href="{link}">{result_tables.seed(path)}</a>'
+            for path, link in zip(entry.sources, links)
+        ]
+        detail += f" runs{''.join(seeds)}"
+    return f"{text} <small>{detail.strip()}</small>" if detail else text
 
 
 def _folded(summary: str, body: str) -> str:

@@ -229,8 +229,9 @@ def number(section: Section, cell: table.Cell, column: Column) -> Entry:
     """A cell's number in a column, or what is there instead."""
     metric = column.metric
     if column.scale is None:
-        known = metric in cell.paper
-        return Entry(f"{cell.paper[metric]:g}", Kind.PAPER) if known else Entry(NOTHING)
+        if metric not in cell.paper:
+            return Entry(NOTHING)
+        return Entry(_papers(section, cell.paper[metric], metric), Kind.PAPER)
     places = section.places[column.scale]
     of_cell = [place for place in places if place.run.cell.name == cell.name]
     filled = section.filled(cell.name, column.scale)
@@ -248,6 +249,13 @@ def number(section: Section, cell: table.Cell, column: Column) -> Entry:
     if len(filled) < len(of_cell):
         detail += f", {len(filled)} of {len(of_cell)} runs"
     return Entry(text, Kind.OURS, [place.path for place in filled], metric, detail)
+
+
+def _papers(section: Section, value: float, metric: str) -> str:
+    """With as many digits as any of the paper's numbers in the column: 99.00."""
+    cells = section.experiment.cells.values()
+    numbers = [f"{cell.paper[metric]:g}" for cell in cells if metric in cell.paper]
+    return f"{value:.{max(len(n.partition('.')[2]) for n in numbers)}f}"
 
 
 def factor(section: Section, metric: str) -> int:
