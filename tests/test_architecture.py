@@ -16,6 +16,7 @@ FLOORS = [
     [
         "vit_tf/files.py",
         "vit_tf/answers.py",
+        "vit_tf/accelerators.py",
         "vit_tf/cluster.py",
         "vit_tf/hosts.py",
         "vit_tf/runtime.py",
@@ -47,6 +48,7 @@ FLOORS = [
         "vit_tf/prediction.py",
         "vit_tf/conversion.py",
         "vit_tf/cost.py",
+        "vit_tf/budget.py",
         "vit_tf/inspection.py",
         "vit_tf/attention_maps.py",
         "vit_tf/layer_probes.py",
