@@ -12,6 +12,9 @@ from vit_tf import config
 # A curve is drawn with as many points at most, means of neighbours.
 _CURVE_POINTS = 60
 
+# The points of longer lines are not marked.
+_MARKED = 24
+
 
 def panels(
     section: result_tables.Section, plot: table.Plot
@@ -34,18 +37,19 @@ _Marks = Callable[..., Iterator[plot_svg.Mark]]
 
 
 def _panel(section, plot, who: str, y: str, marks: _Marks, *where) -> plot_svg.Panel:
+    lines = {
+        name: list(marks(section, plot, name, points, *where))
+        for name, points in plot.lines.items()
+    }
     return plot_svg.Panel(
         title=f"{plot.name}: {who}",
         x=plot.x,
         y=y,
-        lines={
-            name: list(marks(section, plot, name, points, *where))
-            for name, points in plot.lines.items()
-        },
+        lines=lines,
         log=plot.log,
         places=plot.places,
         joined=plot.joined,
-        marked=marks is not _curves,
+        marked=max(map(len, lines.values()), default=0) <= _MARKED,
     )
 
 

@@ -1,12 +1,18 @@
 """The page of all experiments: the paper's figures against ours, tables, runs, configs."""
 
-import datetime
 import html
 import pathlib
 from collections.abc import Callable, Sequence
 
 from experiments import table
-from tools import findings, plot_panels, plot_svg, result_configs, result_tables
+from tools import (
+    findings,
+    plot_panels,
+    plot_svg,
+    report_costs,
+    result_configs,
+    result_tables,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --ground: #fff; --faint: #666;
@@ -30,7 +36,8 @@ td.note { white-space: normal; min-width: 13rem; overflow-wrap: normal }
 td small { display: block }
 tr:target { outline: 2px solid var(--link) }
 .paper { background: var(--paper); font-style: italic } td.gap { color: var(--gap) }
-p.gap { border-left: 4px solid var(--gap); padding-left: .8rem; margin: 1rem 0 }
+p.gap, p.todo { border-left: 4px solid #8886; padding-left: .8rem; margin: 1rem 0 }
+p.gap { border-color: var(--gap) }
 .figures { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1rem 0 }
 figure { margin: 0 } .plot { max-width: 100%; height: auto; display: block }
 .plot a { color: inherit } figcaption { margin: -.6rem 0 1.4rem }
@@ -45,9 +52,17 @@ _WIDE = 30
 _Entry = result_tables.Entry
 
 
-def write(found: Sequence[result_tables.Section], path: pathlib.Path) -> pathlib.Path:
-    """Writes the page, which needs no other file but for its links, and its path."""
-    body = "".join(_section(section, path.parent) for section in found)
+def write(
+    found: Sequence[result_tables.Section], path: pathlib.Path, *, planned: bool = True
+) -> pathlib.Path:
+    """Writes the page, which needs no other file but for its links; gives its path.
+
+    Args:
+        found: what it shows.
+        path: the page.
+        planned: also what runs at scale paper take: outlines of each model, a minute.
+    """
+    body = "".join(_section(section, path.parent, planned) for section in found)
     how = html.escape(result_tables.HOW_TO_READ)
     for whose in ("paper", "ours"):
         how = how.replace(f"*{whose}*", f"<i>{whose}</i>")
@@ -77,12 +92,15 @@ def _listed(section: result_tables.Section) -> str:
     )
 
 
-def _section(section: result_tables.Section, folder: pathlib.Path) -> str:
+def _section(
+    section: result_tables.Section, folder: pathlib.Path, planned: bool
+) -> str:
     name = html.escape(section.experiment.name)
     pieces = [_piece(entry, folder) for entry in findings.entries(section)]
     facts = [f"<li>{html.escape(line)}</li>" for line in result_tables.facts(section)]
     gaps = [
-        f'<p class="gap">{html.escape(f"{gap.scale}: {gap.what}")}<br>'
+        f'<p class="{"todo" if gap.whole else "gap"}">'
+        f"{html.escape(f'{gap.scale}: {gap.what}')}<br>"
         f"<code>{html.escape(gap.command)}</code></p>"
         for gap in result_tables.gaps(section)
     ]
@@ -99,7 +117,7 @@ def _section(section: result_tables.Section, folder: pathlib.Path) -> str:
             f"<ul>{''.join(facts)}</ul>" if facts else "",
             *gaps,
             _folded("About this experiment", _about(section)),
-            _folded("Runs and their cost", _runs(section, folder)),
+            _folded("Runs and their cost", _costs(section, folder, planned)),
             _folded("Configs", _configs(section)),
             _folded("Training curves", _curves(section)),
             "</section>\n",
@@ -194,28 +212,17 @@ def _about(section: result_tables.Section) -> str:
     return f"<pre>{html.escape(about)}</pre>" if about else ""
 
 
-def _runs(section: result_tables.Section, folder: pathlib.Path) -> str:
-    """Each run, with a link to what it recorded, and what it took."""
-    rows = []
-    for scale, places in section.places.items():
-        for place in places:
-            if not place.filled:
-                continue
-            entry = place.entry
-            seconds = datetime.timedelta(seconds=round(entry["train_seconds"]))
-            run = f"{place.run.name}, {scale}"
-            rows.append(
-                [
-                    _Entry(run, sources=[place.path]),
-                    _Entry(f"{entry['parameters']:,}"),
-                    _Entry(f"{entry['steps']:,}"),
-                    _Entry(f"{entry['examples_seen']:,}"),
-                    _Entry(str(seconds)),
-                    _Entry(entry["device"]),
-                ]
-            )
-    heads = ["run", "parameters", "steps", "examples seen", "training time", "device"]
-    return _table(heads, rows, folder) if rows else ""
+def _costs(section: result_tables.Section, folder: pathlib.Path, planned: bool) -> str:
+    """What recorded runs took, and what those at scale paper take."""
+    tables = [("What recorded runs took.", report_costs.recorded(section))]
+    if planned and table.Scale.PAPER in section.places:
+        said = "What each run at scale paper takes, computed (tools.plan has more)."
+        tables.append((said, report_costs.planned(section)))
+    return "".join(
+        f"<p>{said}</p>{_table(heads, rows, folder)}"
+        for said, (heads, rows) in tables
+        if rows
+    )
 
 
 def _configs(section: result_tables.Section) -> str:

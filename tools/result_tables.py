@@ -96,11 +96,16 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """What is missing or stale at a scale, and the command that fills it."""
+    """What is missing or stale at a scale, and the command that fills it.
+
+    Attributes:
+        whole: whether nothing was run there.
+    """
 
     scale: table.Scale
     what: str
     command: str
+    whole: bool = False
 
 
 def sections(folder: str, root: str) -> list[Section]:
@@ -346,9 +351,8 @@ def gaps(section: Section) -> list[Gap]:
         if missing := [place for place in places if place.entry is None]:
             everything = len(missing) == len(places)
             what = "all" if everything else ", ".join(p.run.name for p in missing)
-            found.append(
-                Gap(scale, f"missing: {what}", _command(section, scale, missing))
-            )
+            command = _command(section, scale, missing)
+            found.append(Gap(scale, f"missing: {what}", command, everything))
         for place in places:
             if place.stale:
                 found.append(
