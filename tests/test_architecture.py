@@ -154,6 +154,7 @@ def test_experiments_know_configs_only(name):
                     "vit_tf.recipes",
                     "vit_tf.vtab_protocol",
                     "experiments.table",
+                    "experiments.small",
                 )
             ), f"{name} imports {dotted}"
 

@@ -268,6 +268,24 @@ def test_what_a_resnet_does_not_have_is_refused(field, value):
         build.build(model, num_classes=2, image_size=64)
 
 
+def test_a_narrow_resnet_is_a_wide_one_of_another_root():
+    """R14x2 and R14x1 with a root of 128 are one network; half the root, a quarter."""
+    twice, same, half = (
+        build.outline(config.Model(**sizes), num_classes=0, image_size=32)
+        for sizes in (
+            {"variant": "R14x2"},
+            {"variant": "R14x1", "width": 128},
+            {"variant": "R14x1"},
+        )
+    )
+    assert [w.shape for w in twice.weights] == [w.shape for w in same.weights]
+    kernels = [w for w in twice.weights if len(w.shape) == 4][1:]  # not the root's
+    halves = [w for w in half.weights if len(w.shape) == 4][1:]
+    assert [math.prod(w.shape) for w in kernels] == [
+        4 * math.prod(w.shape) for w in halves
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -277,6 +295,8 @@ def test_what_a_resnet_does_not_have_is_refused(field, value):
         ({"positions": "relative", "positions_at": "shared"}, "positions_at=stem"),
         ({"positions": "2d", "width": 15, "num_heads": 3}, "must be even"),
         ({"positions": "sincos2d", "width": 18, "num_heads": 3}, "multiple of 4"),
+        ({"variant": "R14x1", "width": 48}, "width=48: .* multiple of 32"),
+        ({"variant": "AxialResNet50", "width": 32}, "model.width=32: .* no such part"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(fields, words):

@@ -49,6 +49,9 @@ def test_every_variant_is_told_from_its_arrays(variant):
         {"positions": "relative"},
         {"depth": 3, "width": 48, "num_heads": 3},
         {"variant": "R+ViT-Ti/16", "depth": 2},
+        {"variant": "R8+ViT-S/8", "depth": 2},
+        {"variant": "R14x1", "width": 32},
+        {"variant": "R26x1", "width": 96},
     ],
 )
 def test_tokens_positions_heads_and_free_sizes_are_told(fields):

@@ -180,7 +180,7 @@ class Model:
     variant: str = "ViT-B/16"
     # Free sizes: each replaces the Transformer's value; None keeps it.
     depth: int | None = Field(default=None, gt=0)
-    width: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)  # of a ResNet: its root's, not 64
     mlp_dim: int | None = Field(default=None, gt=0)
     num_heads: int | None = Field(default=None, gt=0)
     # None: what the variant has in the paper, a class token, and the mean over all

@@ -15,7 +15,7 @@ from vit_tf.models import axial, layers, network, resnet
 # What a call with `record={}` leaves in that dict, beside the names in network.py.
 STAGE = "stage_{}"  # (batch, rows, columns, channels), output of stage i from 0
 
-_ROOT = 64  # channels after the root, times the width factor
+ROOT_WIDTH = 64  # channels after the root of every published model at factor 1
 
 
 @keras.saving.register_keras_serializable("vit_tf")
@@ -97,7 +97,8 @@ class BiT(network.Network):
 
     Args:
         counts: units of each of the stages, such as (3, 4, 6, 3).
-        width_factor: times 64 channels.
+        width_factor: times `root_width` channels.
+        root_width: channels after the root, a multiple of group norm's 32.
         num_classes: width of the logits; 0: no last layer, features come out.
         image_size: pixels along one side, at least 32.
         head_bias: initial value of the last bias.
@@ -106,7 +107,8 @@ class BiT(network.Network):
         remat: whether the inside of each unit is computed again for the gradient.
 
     Raises:
-        config.Refused: an image smaller than the network's stride.
+        config.Refused: an image smaller than the network's stride, a root that does
+            not divide into the groups.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class BiT(network.Network):
         width_factor,
         num_classes,
         image_size,
+        root_width=ROOT_WIDTH,
         head_bias=0.0,
         axial=False,
         remat=False,
@@ -132,18 +135,24 @@ class BiT(network.Network):
                 f"image size {image_size}: smaller than the {self.stride} pixels that "
                 f"one position of {self.name} covers; need {self.stride} or more"
             )
-        self.width = 4 * _ROOT * width_factor * 2 ** (len(self.counts) - 1)
+        if root_width % resnet.GROUPS:
+            raise config.Refused(
+                f"model.width={root_width}: a ResNet's root needs a multiple of "
+                f"{resnet.GROUPS}, the groups of its norm"
+            )
+        self.root_width = root_width
+        self.width = 4 * root_width * width_factor * 2 ** (len(self.counts) - 1)
         self._lay_out()
         self.build()
 
     def _lay_out(self):
         """Makes the layers, in the order in which initial values are drawn."""
-        policy, channels = self.dtype_policy, _ROOT * self.width_factor
+        policy, channels = self.dtype_policy, self.root_width * self.width_factor
         self.root = _conv(3, channels, 7, 2, policy)
         self.stages = []
         length = resnet.halved(resnet.halved(self.image_size))
         for i, count in enumerate(self.counts):
-            features, units = _ROOT * self.width_factor * 2**i, []
+            features, units = self.root_width * self.width_factor * 2**i, []
             for j in range(count):
                 stride = 2 if i and not j else 1
                 where = length if self.axial else None
@@ -213,6 +222,7 @@ class BiT(network.Network):
         return super().get_config() | {
             "counts": self.counts,
             "width_factor": self.width_factor,
+            "root_width": self.root_width,
             "num_classes": self.num_classes,
             "image_size": self.image_size,
             "head_bias": self.head_bias,

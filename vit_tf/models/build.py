@@ -32,16 +32,22 @@ SIZES = {
 
 # Hybrids: ResNet and total stride -> units of its stages (paper.md 1.8). Stride 16 of
 # R50 has stage 4's units in stage 3 (section 4.1). R is the root alone, and what the
-# authors call R+Ti/16 has in truth a stride of 32.
+# authors call R+Ti/16 has in truth a stride of 32. R14 and R8, a unit in each of four
+# or two stages, are ours, for images of 32 pixels.
 STEMS = {
     ("R50", 16): (3, 4, 9),
     ("R50", 32): (3, 4, 6, 3),
     ("R26", 32): (2, 2, 2, 2),
+    ("R14", 32): (1, 1, 1, 1),
+    ("R8", 8): (1, 1),
     ("R", 16): (),
 }
 ROOT_PATCH = 8  # positions of the root's map in a patch of R+ViT-Ti/16
 
+# 14 and 26 were never published; with `model.width` they fit small studies.
 BIT_COUNTS = {
+    14: (1, 1, 1, 1),
+    26: (2, 2, 2, 2),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
@@ -166,7 +172,12 @@ def _describe(
         counts = BIT_COUNTS.get(int(match[1]))
         if counts:
             _refuse_what_only_transformers_have(model)
-            return bit.BiT, {"counts": counts, "width_factor": int(match[2])}
+            width = model.width or bit.ROOT_WIDTH
+            return bit.BiT, {
+                "counts": counts,
+                "width_factor": int(match[2]),
+                "root_width": width,
+            }
     if variant == "AxialResNet50":
         _refuse_what_only_transformers_have(model)
         return bit.BiT, {"counts": BIT_COUNTS[50], "width_factor": 1, "axial": True}
@@ -198,6 +209,8 @@ def _refuse_what_only_transformers_have(model: config.Model) -> None:
     plain = config.Model(
         variant=model.variant, head_bias=model.head_bias, remat=model.remat
     )
+    if model.variant != "AxialResNet50":
+        plain.width = model.width  # of the root
     if model.pool is config.Pool.GAP:
         plain.pool = model.pool  # what it does anyway
     ours, usual = config.fields(model), config.fields(plain)

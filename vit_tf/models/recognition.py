@@ -6,7 +6,7 @@ The files do not say it, and a user should not have to.
 import re
 
 from vit_tf import config
-from vit_tf.models import build, layouts
+from vit_tf.models import bit, build, layouts
 
 _BLOCK = "Transformer/encoderblock_0/"
 _QUERY = f"{_BLOCK}MultiHeadDotProductAttention_1/query/kernel"
@@ -120,10 +120,13 @@ def _resnet(arrays: layouts.Arrays, name: str) -> config.Model:
     )
     if any("/axial/" in key for key in arrays):
         return config.Model(variant="AxialResNet50")
-    width = arrays["resnet/root_block/standardized_conv2d/kernel"].shape[-1] // 64
+    root = arrays["resnet/root_block/standardized_conv2d/kernel"].shape[-1]
+    factor, rest = divmod(root, bit.ROOT_WIDTH)
     for depth, counts in build.BIT_COUNTS.items():
+        if counts == units and not rest:
+            return config.Model(variant=f"R{depth}x{factor}")
         if counts == units:
-            return config.Model(variant=f"R{depth}x{width}")
+            return config.Model(variant=f"R{depth}x1", width=root)
     raise config.Refused(f"{name}: a ResNet with stages of {units} units, unknown")
 
 

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 ROOT_RATIO = 4  # pixels per position after the root: convolution and pool
+GROUPS = 32  # of group norm
 
 # Version 1 adds its epsilon to the deviation, version 2 to the variance.
 _STANDARDIZE = {
@@ -75,7 +76,7 @@ class GroupNorm(keras.layers.Layer):
         epsilon=1e-6,
         names=("scale", "bias"),
         scale=1.0,
-        groups=32,
+        groups=GROUPS,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,0 +1,92 @@
+"""Do ViTs overtake ResNets only when there are many images to learn from?
+
+The paper's Figure 4: linear 5-shot accuracy on ImageNet after pre-training on 9M, 30M,
+90M or all 303M images of JFT. With 9M ViT-B/32 is far below ResNet50x1, with 90M and
+more above; ViT-L/16 and ResNet152x2 likewise. All set sizes have the same
+hyper-parameters and no further regularisation, with early stopping.
+
+Scale `small` has three models, two ViTs of which one is half as wide (the paper's
+ViT-b/32) and a BiT ResNet, and 900 to 30,000 images of CIFAR-10 (experiments/small.py).
+All train for the same number of steps and are measured at the end: there is no early
+stopping.
+
+    python -m tools.run_experiment --experiment=experiments/figure4_few_shot.py --record
+"""
+
+import dataclasses
+import functools
+
+from experiments import small, table
+from vit_tf import config, recipes
+
+METRIC = small.FEW_SHOT
+
+# Model of the paper -> its stand-in at scale small; None: there is none.
+MODELS = {
+    "ViT-b/32": small.model(width=64),
+    "ViT-B/32": small.model(width=128),
+    "ViT-L/32": None,
+    "ViT-L/16": None,
+    "R50x1": config.Model(variant="R14x1", width=32),
+    "R152x2": None,
+}
+# Share of the training images -> how many at scale small, and at scale paper.
+SHARES = {
+    0.03: (900, "9M"),
+    0.1: (3000, "30M"),
+    0.3: (9000, "90M"),
+    1.0: (30_000, "303M"),
+}
+
+
+def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config:
+    """Pre-training on a share of the images, for the steps of 7 epochs of them all."""
+    known = "ViT-B/32" if variant == "ViT-b/32" else variant  # it has no row of its own
+    cfg = recipes.pretrain(known, "jft300m")
+    cfg.model.variant = variant
+    # Seven epochs of 303M images, whatever the model, in every size of the set.
+    cfg.train.unit, cfg.train.length = config.Unit.EXAMPLES, 7 * 303e6
+    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    cfg.evals.every_steps = 25_000
+    if scale != table.Scale.PAPER:
+        cfg.model = dataclasses.replace(MODELS[variant])
+        cfg.optim.lr = 1e-3
+        cfg = small.pretrain(cfg, scale)
+    if share < 1:
+        cfg.data.subset.amount = share
+    return cfg
+
+
+def _name(variant: str, share: float) -> str:
+    """Such as ViT-B-32_3, with the share in percent."""
+    return f"{variant.replace('/', '-')}_{share * 100:g}"
+
+
+CELLS = table.cells(
+    *(
+        table.Cell(
+            _name(variant, share),
+            functools.partial(pretrain, variant=variant, share=share),
+            seeds=small.seeds(2 if stand_in else 0, paper=1),
+            note=(f"{images:,} images at scale small, " if stand_in else "")
+            + f"{of_jft} at scale paper",
+        )
+        for variant, stand_in in MODELS.items()
+        for share, (images, of_jft) in SHARES.items()
+    )
+)
+
+TABLE = table.Table(
+    {
+        METRIC: "four new kinds, linear 100-shot [%]",
+        f"{small.NEW}/test/5shot": "four new kinds, linear 5-shot [%]",
+        "test/accuracy": "six known kinds [%]",
+        "imagenet2012/validation/5shot": "ImageNet, linear 5-shot [%]",
+    },
+    scales=tuple(table.Scale),
+)
+
+
+def get_config(argument: str | None = None) -> config.Config:
+    """The config of a cell: 'ViT-B-32_3', 'R50x1_100', ..., and a scale."""
+    return table.select(CELLS, argument, TABLE.scales)

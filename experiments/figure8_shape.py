@@ -1,0 +1,114 @@
+"""Which way should a ViT grow: depth, width, its hidden layers, or smaller patches?
+
+The paper's Figure 8 (appendix D.2): from 8 blocks of width 1024 with hidden layers of
+2048 and patches of 32, one size changes at a time, or all together. Depth helps most,
+up to 64 blocks and little beyond 16; width helps least; smaller patches help without
+more parameters. The values along each line are not in the paper.
+
+Scale `small` starts from 4 blocks of width 64 with hidden layers of 128 and patches of
+9 in images of 36 pixels, on CIFAR-10 (experiments/small.py).
+
+    python -m tools.run_experiment --experiment=experiments/figure8_shape.py --record
+"""
+
+import functools
+
+from experiments import small, table
+from vit_tf import config, recipes
+
+METRIC = small.FEW_SHOT
+
+# Line -> the factors of its points. The base, where all lines meet, is a cell of its
+# own. A factor of patches is of their number along one side.
+SMALL = {
+    "depth": (0.5, 2),
+    "width": (0.5, 2),
+    "mlp": (0.5, 2),
+    "patch": (0.5, 0.75, 1.5),
+    "all": (0.5, 2),
+}
+PAPER = {
+    "depth": (0.25, 0.5, 2, 4, 8),
+    "width": (0.25, 0.5, 2),
+    "mlp": (0.25, 0.5, 2, 4),
+    "patch": (0.5, 2, 4),
+    "all": (0.5, 2),
+}
+
+
+def model(scale: table.Scale, line: str, factor: float) -> config.Model:
+    """The base with the sizes of a line times a factor; heads of 64, small: 32."""
+    paper = scale == table.Scale.PAPER
+    depth, width, mlp_dim, patches = (8, 1024, 2048, 8) if paper else (4, 64, 128, 4)
+    if line in ("depth", "all"):
+        depth = round(depth * factor)
+    if line in ("width", "all"):
+        width = round(width * factor)
+    if line in ("mlp", "all"):
+        mlp_dim = round(mlp_dim * factor)
+    if line == "patch":  # "all" leaves them
+        patches = round(patches * factor)
+    return config.Model(
+        variant=f"ViT-L/{image_size(scale) // patches}",
+        depth=depth,
+        width=width,
+        mlp_dim=mlp_dim,
+        num_heads=width // (64 if paper else 32),
+        pre_logits=paper,
+        head_bias=-10.0 if paper else 0.0,
+    )
+
+
+def image_size(scale: table.Scale) -> int:
+    """Pixels; of 256 a patch of 64 is a whole part, of the usual 224 it is not."""
+    return 256 if scale == table.Scale.PAPER else 36
+
+
+def pretrain(scale: table.Scale, *, line: str = "", factor: float = 1) -> config.Config:
+    """Pre-training of the base, or of a point of a line."""
+    cfg = recipes.pretrain("ViT-B/32", "jft300m")
+    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    if scale != table.Scale.PAPER:
+        cfg.optim.lr = 1e-3
+        cfg = small.pretrain(cfg, scale)
+    cfg.model = model(scale, line, factor)
+    cfg.data.image_size = image_size(scale)
+    return cfg
+
+
+CELLS = table.cells(
+    table.Cell(
+        "base",
+        pretrain,
+        seeds=small.seeds(2, paper=1),
+        note="where all lines meet",
+    ),
+    *(
+        table.Cell(
+            f"{line}_{factor * 100:g}",
+            functools.partial(pretrain, line=line, factor=factor),
+            seeds=small.seeds(
+                2 * (factor in SMALL[line]), paper=int(factor in PAPER[line])
+            ),
+            note=f"{factor:g} times the patches along a side"
+            if line == "patch"
+            else f"{factor:g} times the base's",
+        )
+        for line in SMALL
+        for factor in sorted({*SMALL[line], *PAPER[line]})
+    ),
+)
+
+TABLE = table.Table(
+    {
+        METRIC: "four new kinds, linear 100-shot [%]",
+        "test/accuracy": "six known kinds [%]",
+        "imagenet2012/validation/5shot": "ImageNet, linear 5-shot [%]",
+    },
+    scales=tuple(table.Scale),
+)
+
+
+def get_config(argument: str | None = None) -> config.Config:
+    """The config of a cell: 'base', 'depth_200' (percent), ..., and a scale."""
+    return table.select(CELLS, argument, TABLE.scales)

@@ -1,0 +1,148 @@
+"""How much compute does each family of models need for the same transfer accuracy?
+
+The paper's scaling study (section 4.4, Table 6, Figure 5): 7 ResNets, 6 ViTs and 5
+hybrids, pre-trained on JFT-300M for 7 or 14 epochs and fine-tuned. ViTs need 2 to 4
+times less compute than ResNets for the same accuracy; hybrids are a little better than
+ViTs at small budgets, and no longer at large ones; nothing saturates.
+
+Scale `small` has nine small models of the three families, each standing for one of the
+paper's, pre-trained on six kinds of CIFAR-10 for as many images (experiments/small.py),
+then fine-tuned on 100 images of each of four new kinds.
+
+    python -m tools.run_experiment --experiment=experiments/table6_scaling.py --record
+"""
+
+import dataclasses
+import functools
+
+from experiments import small, table
+from vit_tf import config, recipes
+
+METRIC = "accuracy"
+
+# The transfer sets; Figure 5's "Average-5" is the mean over them.
+DATASETS = (
+    "imagenet2012",
+    "cifar10",
+    "cifar100",
+    "oxford_iiit_pet",
+    "oxford_flowers102",
+)
+
+# Table 6: (model, epochs) -> accuracies [%] on DATASETS, then ImageNet ReaL, exaFLOPs.
+PAPER = {
+    ("ViT-B/32", 7): (80.73, 98.61, 90.49, 93.40, 99.27, 86.27, 55),
+    ("ViT-B/16", 7): (84.15, 99.00, 91.87, 95.80, 99.56, 88.85, 224),
+    ("ViT-L/32", 7): (84.37, 99.19, 92.52, 95.83, 99.45, 88.28, 196),
+    ("ViT-L/16", 7): (86.30, 99.38, 93.46, 96.81, 99.66, 89.43, 783),
+    ("ViT-L/16", 14): (87.12, 99.38, 94.04, 97.11, 99.56, 89.99, 1567),
+    ("ViT-H/14", 14): (88.08, 99.50, 94.71, 97.11, 99.71, 90.36, 4262),
+    ("R50x1", 7): (77.54, 97.67, 86.07, 91.11, 94.26, 84.56, 50),
+    ("R50x2", 7): (82.12, 98.29, 89.20, 93.43, 97.02, 87.94, 199),
+    ("R101x1", 7): (80.67, 98.48, 89.17, 94.08, 95.95, 87.07, 96),
+    ("R152x1", 7): (81.88, 98.82, 90.22, 94.17, 96.94, 87.96, 141),
+    ("R152x2", 7): (84.97, 99.06, 92.05, 95.37, 98.62, 89.69, 563),
+    ("R152x2", 14): (85.56, 99.24, 91.92, 95.75, 98.75, 89.89, 1126),
+    ("R200x3", 14): (87.22, 99.34, 93.53, 96.32, 99.04, 90.15, 3306),
+    ("R50+ViT-B/32", 7): (84.90, 99.01, 92.24, 95.75, 99.46, 89.15, 106),
+    ("R50+ViT-B/16", 7): (85.58, 99.14, 92.63, 96.65, 99.40, 89.65, 274),
+    ("R50+ViT-L/32", 7): (85.68, 99.24, 92.93, 96.97, 99.43, 89.04, 246),
+    ("R50+ViT-L/16", 7): (86.60, 99.18, 93.64, 97.03, 99.40, 89.72, 859),
+    ("R50+ViT-L/16", 14): (87.12, 99.31, 93.89, 97.36, 99.11, 89.76, 1668),
+}
+
+# Those that have a stand-in at scale small: patches of 16 for 32 and of 8 for 16, fewer
+# blocks and units, narrower.
+SMALL = {
+    ("ViT-B/32", 7): small.model("ViT-B/16"),
+    ("ViT-B/16", 7): small.model("ViT-B/8"),
+    ("ViT-L/32", 7): small.model("ViT-L/16", depth=6, width=160),
+    ("ViT-L/16", 7): small.model("ViT-L/8", depth=6, width=160),
+    ("R50x1", 7): config.Model(variant="R14x1", width=32),
+    ("R101x1", 7): config.Model(variant="R26x1", width=32),
+    ("R50x2", 7): config.Model(variant="R14x1", width=64),
+    ("R50+ViT-B/32", 7): small.model("R8+ViT-B/8", depth=2, width=64),
+    ("R50+ViT-B/16", 7): small.model("R8+ViT-B/8"),
+}
+
+
+def pretrain(scale: table.Scale, *, variant: str, epochs: int) -> config.Config:
+    """Table 3's pre-training on JFT-300M."""
+    cfg = recipes.pretrain(variant, "jft300m")
+    cfg.train.length = epochs
+    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    if scale != table.Scale.PAPER:
+        cfg.model = dataclasses.replace(SMALL[variant, epochs])
+        cfg.optim.lr = 1e-3
+        cfg = small.pretrain(cfg, scale)
+    return cfg
+
+
+def finetune(
+    scale: table.Scale, *, variant: str, epochs: int, dataset: str
+) -> config.Config:
+    """Table 4's fine-tuning; at scale small on the four new kinds."""
+    cfg = recipes.finetune(variant, dataset, start_from=None)
+    if scale != table.Scale.PAPER:
+        cfg.model = dataclasses.replace(SMALL[variant, epochs])
+        cfg = small.finetune(cfg, scale)
+    return cfg
+
+
+def name(variant: str, epochs: int) -> str:
+    """'ViT-L-16_14' of ViT-L/16 after 14 epochs."""
+    return f"{variant.replace('/', '-')}_{epochs}"
+
+
+def _cells(variant: str, epochs: int) -> list[table.Cell]:
+    """Pre-training, fine-tuning on each set, and on the new kinds at scale small."""
+    has_small = 2 if (variant, epochs) in SMALL else 0
+    start, of = name(variant, epochs), {"variant": variant, "epochs": epochs}
+    *numbers, real, exaflops = PAPER[variant, epochs]
+    found = [
+        table.Cell(
+            start,
+            functools.partial(pretrain, **of),
+            seeds=small.seeds(has_small, paper=1),
+            note=f"{epochs} epochs at scale paper, {exaflops} exaFLOPs says the paper",
+        )
+    ]
+    if has_small:
+        found.append(
+            table.Cell(
+                f"{start}_new",
+                functools.partial(finetune, dataset="cifar10", **of),
+                starts_from=start,
+                seeds=small.seeds(has_small),
+                note=f"fine-tuned on {small.FINETUNED_ON} images of each new kind",
+            )
+        )
+    for dataset, number in zip(DATASETS, numbers):
+        found.append(
+            table.Cell(
+                f"{start}_{dataset}",
+                functools.partial(finetune, dataset=dataset, **of),
+                starts_from=start,
+                seeds=small.seeds(0, paper=3),
+                paper={METRIC: number},
+                note=f"fine-tuned on {dataset}"
+                + (f"; ReaL {real}" if dataset == "imagenet2012" else ""),
+            )
+        )
+    return found
+
+
+CELLS = table.cells(*(cell for model in PAPER for cell in _cells(*model)))
+
+TABLE = table.Table(
+    {
+        METRIC: "accuracy [%]",
+        small.FEW_SHOT: "four new kinds, linear 100-shot [%]",
+    },
+    scales=tuple(table.Scale),
+)
+
+
+def get_config(argument: str | None = None) -> config.Config:
+    """The config of a cell: 'ViT-B-32_7', 'ViT-B-32_7_cifar10', ..., and a scale."""
+    return table.select(CELLS, argument, TABLE.scales)
