@@ -87,6 +87,31 @@ TABLE = table.Table(
 )
 
 
+PLOTS = (
+    table.Plot(
+        "Figure 4",
+        {
+            variant: [
+                table.Point(
+                    [_name(variant, share)],
+                    {table.Scale.SMALL: images, table.Scale.PAPER: share * 303e6},
+                )
+                for share, (images, _) in SHARES.items()
+            ]
+            for variant in MODELS
+        },
+        {
+            table.Scale.SMALL: METRIC,
+            table.Scale.PAPER: "imagenet2012/validation/5shot",
+        },
+        x="Number of pre-training images",
+        y="Linear 5-shot ImageNet top-1 [%]",
+        log=True,
+        note="Small models stand for the paper's of the same name.",
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-B-32_3', 'R50x1_100', ..., and a scale."""
     return table.select(CELLS, argument, TABLE.scales)

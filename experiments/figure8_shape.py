@@ -109,6 +109,41 @@ TABLE = table.Table(
 )
 
 
+_LEGEND = {
+    "all": "All",
+    "depth": "Depth",
+    "patch": "Patch size",
+    "mlp": "Width (MLP)",
+    "width": "Width",
+}
+
+
+def _points(line: str) -> list[table.Point]:
+    """The points of a line from small to large, with the base among them."""
+    factors = sorted({1, *SMALL[line], *PAPER[line]})
+    cells = (
+        "base" if factor == 1 else f"{line}_{factor * 100:g}" for factor in factors
+    )
+    return [table.Point([cell]) for cell in cells]
+
+
+PLOTS = (
+    table.Plot(
+        "Figure 8",
+        {legend: _points(line) for line, legend in _LEGEND.items()},
+        {
+            table.Scale.SMALL: METRIC,
+            table.Scale.PAPER: "imagenet2012/validation/5shot",
+        },
+        x="Relative compute",
+        y="ImageNet 5-shot [%]",
+        across=table.X.COMPUTE,
+        log=True,
+        relative_to="base",
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'base', 'depth_200' (percent), ..., and a scale."""
     return table.select(CELLS, argument, TABLE.scales)

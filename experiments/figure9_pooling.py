@@ -66,6 +66,30 @@ TABLE = table.Table(
 )
 
 
+_LEGEND = {config.Pool.TOKEN: "CLS-Token", config.Pool.GAP: "GAP"}
+
+PLOTS = (
+    table.Plot(
+        "Figure 9",
+        {
+            f"{legend}, lr={rate}": [
+                # Of 30,000 images at scale small; of JFT the lengths are in epochs.
+                table.Point([f"{pool.value}_{rate}"], {table.Scale.SMALL: 30_000})
+            ]
+            for pool, legend in _LEGEND.items()
+            for rate in _RATES
+        },
+        {
+            table.Scale.SMALL: METRIC,
+            table.Scale.PAPER: "imagenet2012/validation/5shot",
+        },
+        x="Epochs of training",
+        y="ImageNet linear 5-shot accuracy [%]",
+        across=table.X.EPOCHS,
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'token_8e-4', 'gap_3e-4', ..., and a scale."""
     return table.select(CELLS, argument, TABLE.scales)

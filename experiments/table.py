@@ -1,7 +1,8 @@
 """How an experiment file offers its cells, and how their results are laid out.
 
 A file has CELLS, made by `cells`, a TABLE, and `get_config` for tools.train; the first
-line of its docstring is the question. `tools.run_experiment` runs its cells, and
+line of its docstring is the question. It may have PLOTS, a sequence of `Plot`, and
+FINDINGS, a paragraph (see `Experiment`). `tools.run_experiment` runs its cells, and
 `tools.report` renders what they gave.
 """
 
@@ -9,7 +10,8 @@ import dataclasses
 import enum
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from vit_tf import config
 
@@ -71,6 +73,79 @@ class Table:
     scales: Sequence[Scale] = (Scale.SMOKE, Scale.SMALL)
 
 
+class X(enum.StrEnum):
+    """Where a point lies on the horizontal axis."""
+
+    GIVEN = "given"  # at `Point.x`
+    COMPUTE = "compute"  # at the exaFLOPs that its run, or its start's, took
+    EPOCHS = "epochs"  # a curve over the epochs of the run
+    PLACE = "place"  # at one of the names in `Plot.places`
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A point of a line: one cell, or the mean over several.
+
+    Attributes:
+        cells: their names, always or at each scale.
+        x: where it lies, always or at each scale: a number, or a name of
+            `Plot.places`. At scale `paper` it is where the paper has it. None: it
+            is computed, and the paper's point is not drawn. Of X.EPOCHS it is the
+            number of images in an epoch, for runs whose length is not in epochs.
+        paper: the paper's number; None: the mean of the cells' own, if all have one.
+        name: what the point is called, such as 'ViT-L/16'; by default its line.
+    """
+
+    cells: Sequence[str] | Mapping[Scale, Sequence[str]]
+    x: float | str | Mapping[Scale, float | str] | None = None
+    paper: float | None = None
+    name: str = ""
+
+    def cells_at(self, scale: Scale) -> Sequence[str]:
+        """The cells at a scale, maybe none."""
+        return _at(self.cells, scale) or ()
+
+    def x_at(self, scale: Scale) -> float | str | None:
+        return _at(self.x, scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """One panel of a figure, in the paper's axes and words.
+
+    It is drawn with the paper's numbers, and once more with ours for each scale that
+    has results.
+
+    Attributes:
+        name: the paper's, such as 'Figure 5, ImageNet'.
+        lines: what the legend tells apart -> its points, in the paper's order.
+        metric: what is drawn, always or at each scale: a column of the table, or of
+            X.EPOCHS a curve. Ours is labelled with the column's heading.
+        x, y: the paper's labels of its axes, with units.
+        across: where points lie.
+        log: whether the horizontal axis is logarithmic.
+        places: the names along the axis of X.PLACE, in order.
+        joined: whether the points of a line are joined.
+        relative_to: of X.COMPUTE, the cell whose compute is 1.
+        note: what to know of the paper's figure, such as where its numbers are from.
+    """
+
+    name: str
+    lines: Mapping[str, Sequence[Point]]
+    metric: str | Mapping[Scale, str]
+    x: str
+    y: str
+    across: X = X.GIVEN
+    log: bool = False
+    places: Sequence[str] = ()
+    joined: bool = True
+    relative_to: str | None = None
+    note: str = ""
+
+    def metric_at(self, scale: Scale) -> str | None:
+        return _at(self.metric, scale)
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One run of an experiment at a scale.
@@ -97,12 +172,80 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What an experiment file offers."""
+    """What an experiment file offers.
+
+    Attributes:
+        name: the file's, without .py.
+        question: the first line of its docstring.
+        cells: CELLS.
+        table: TABLE.
+        plots: PLOTS.
+        findings: FINDINGS: what was found and what the scale cannot say. Numbers are
+            not typed but asked for, at scale `small`: '{CELL:METRIC}' is a cell's
+            value, '{CELL minus CELL:METRIC}' a difference, '{paper CELL:METRIC}' the
+            paper's number.
+        about: the rest of its docstring.
+    """
 
     name: str
     question: str
     cells: Mapping[str, Cell]
     table: Table
+    plots: Sequence[Plot] = ()
+    findings: str = ""
+    about: str = ""
+
+    def __post_init__(self):
+        """Raises ValueError for a plot or a finding of what is not there."""
+        for plot in self.plots:
+            _check_plot(self, plot)
+        typed = re.search(r"\d+\.\d+", NUMBER.sub("", self.findings))
+        if typed:
+            raise ValueError(
+                f"FINDINGS: {typed[0]} is typed; ask for it with {{CELL:METRIC}}"
+            )
+        for _, *names, metric in NUMBER.findall(self.findings):
+            _check_names(self, "FINDINGS", filter(None, names), [metric])
+
+
+# A number asked for in FINDINGS: (of the paper, cell, cell to take away, metric).
+NUMBER = re.compile(r"\{(paper )?([\w@+=-]+)(?: minus ([\w@+=-]+))?:([^{}]+)\}")
+
+
+def _at(given: Any, scale: Scale) -> Any:
+    """What is given for a scale, or for all of them."""
+    return given.get(scale) if isinstance(given, Mapping) else given
+
+
+def _every(given: Any) -> list:
+    """What is given, for whichever scale."""
+    return list(given.values()) if isinstance(given, Mapping) else [given]
+
+
+def _check_plot(experiment: Experiment, plot: Plot) -> None:
+    points = [point for line in plot.lines.values() for point in line]
+    names = [name for of in points for found in _every(of.cells) for name in found]
+    names += [plot.relative_to] if plot.relative_to else []
+    _check_names(experiment, plot.name, names, _every(plot.metric))
+    for point in points:
+        given = _every(point.x)
+        if plot.across is X.PLACE and not set(given) <= set(plot.places):
+            raise ValueError(f"{plot.name}: {point.x} is not among {plot.places}")
+        if plot.across is X.GIVEN and None in given:
+            raise ValueError(f"{plot.name}: {point.cells} lie nowhere: give x")
+
+
+def _check_names(
+    experiment: Experiment, where: str, cells: Iterable[str], metrics: Iterable[str]
+) -> None:
+    for name in cells:
+        if name not in experiment.cells:
+            near = config.nearest(name, experiment.cells)
+            raise ValueError(f"{where}: no cell {name}{near}")
+    for metric in metrics:
+        if metric not in experiment.table.columns:
+            near = config.nearest(metric, experiment.table.columns)
+            raise ValueError(f"{where}: no column {metric}{near}")
 
 
 def cells(*found: Cell) -> Mapping[str, Cell]:

@@ -14,6 +14,7 @@ then fine-tuned on 100 images of each of four new kinds.
 
 import dataclasses
 import functools
+import re
 
 from experiments import small, table
 from vit_tf import config, recipes
@@ -140,6 +141,45 @@ TABLE = table.Table(
         small.FEW_SHOT: "four new kinds, linear 100-shot [%]",
     },
     scales=tuple(table.Scale),
+)
+
+
+# Figure 5's words, and how the names of a family's variants begin.
+_FAMILIES = {"Transformer (ViT)": "ViT", "ResNet (BiT)": r"R\d+x", "Hybrid": r"R\d+\+"}
+
+
+def _plot(panel: str, datasets: tuple[str, ...], small_too: bool = False) -> table.Plot:
+    """A panel of Figure 5: the mean over these sets, at scale small of the new kinds."""
+    lines = {}
+    for family, begins in _FAMILIES.items():
+        lines[family] = [
+            table.Point(
+                {
+                    table.Scale.SMALL: [f"{name(*model)}_new"] * (model in SMALL),
+                    table.Scale.PAPER: [f"{name(*model)}_{of}" for of in datasets],
+                },
+                {table.Scale.PAPER: PAPER[model][-1]},
+                name=f"{model[0]}, {model[1]} epochs",
+            )
+            for model in PAPER
+            if re.match(begins, model[0])
+        ]
+    return table.Plot(
+        f"Figure 5, {panel}",
+        lines,
+        dict.fromkeys(table.Scale if small_too else [table.Scale.PAPER], METRIC),
+        x="Total pre-training compute [exaFLOPs]",
+        y="Transfer accuracy [%]",
+        across=table.X.COMPUTE,
+        log=True,
+        joined=False,
+        note="Small models are fine-tuned on four new kinds." * small_too,
+    )
+
+
+PLOTS = (
+    _plot("Average-5", DATASETS),
+    _plot("ImageNet", DATASETS[:1], small_too=True),
 )
 
 

@@ -80,6 +80,43 @@ TABLE = table.Table(
 )
 
 
+# The paper's words for what varies, in its order.
+_AXIS = {
+    Kind.NOWHERE: "no pos. emb.",
+    Kind.LEARNED_1D: "1-D",
+    Kind.LEARNED_2D: "2-D",
+    Kind.RELATIVE: "relative",
+}
+_LEGEND = {
+    At.STEM: "default/stem",
+    At.EVERY: "every layer",
+    At.SHARED: "every layer, shared",
+}
+
+PLOTS = (
+    table.Plot(
+        "Table 8",
+        {
+            legend: [
+                table.Point([_name(kind, at)], _AXIS[kind])
+                for kind, places in _PAPER.items()
+                if at in places
+            ]
+            for at, legend in _LEGEND.items()
+        },
+        {
+            table.Scale.SMALL: METRIC,
+            table.Scale.PAPER: "imagenet2012/validation/5shot",
+        },
+        x="Position embedding",
+        y="ImageNet 5-shot linear [%]",
+        across=table.X.PLACE,
+        places=tuple(_AXIS.values()),
+        joined=False,
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'none', '1d', '1d_every', ..., and a scale."""
     return table.select(CELLS, argument, TABLE.scales)

@@ -1,14 +1,18 @@
 """Tables say what is recorded, no more: paper's numbers apart, gaps with commands."""
 
+import html.parser
 import json
+import os
 import pathlib
 import re
+import statistics
+import urllib.parse
 
 import pytest
 import tiny
 
 from experiments import quickstart, table
-from tests import tiny_experiment
+from tests import browser, tiny_experiment
 from tools import report_markdown, report_page, result_tables, results
 from vit_tf import config
 
@@ -69,17 +73,18 @@ def test_rows_hold_means_deviations_counts_and_the_papers_numbers(recorded):
     section = _section(recorded)
     assert result_tables.heads(section) == [
         "cell",
-        "scale",
-        "runs",
         "paper: accuracy [%]",
-        "ours: accuracy [%]",
-        "ours: loss",
+        "ours at small: accuracy [%]",
+        "ours at small: loss",
         "note",
     ]
     first, second = result_tables.rows(section)
-    assert first[:4] == ["start", "small", "2 of 2", "98.5"]
-    assert first[4:6] == ["91.00 ± 1.41 (n = 400)", "0.5000 ± 0.0000 (n = 400)"]
-    assert second[:5] == ["goes-on", "small", "1 of 2", "–", "97.00 (n = 400)"]
+    texts = [f"{entry.text} {entry.detail}".strip() for entry in first]
+    assert texts[:2] == ["start", "98.5"]
+    assert texts[2:4] == ["91.00 ± 1.41 (n = 400)", "0.5000 ± 0.0000 (n = 400)"]
+    assert (second[1].text, second[2].text) == ("–", "97.00")
+    assert second[2].detail == "(n = 400), 1 of 2 runs"
+    assert result_tables.state(section) == "partly at small: 3 of 4 runs"
 
 
 def test_what_is_missing_has_its_command(recorded):
@@ -109,8 +114,12 @@ def test_a_changed_cell_makes_its_results_and_what_starts_from_them_stale(record
         "stale: start.seed1 (optim.lr: 0.003 against 0.5)",
         "stale: goes-on.seed0 (its start start.seed0 had optim.lr: 0.003 against 0.5)",
     ]
-    assert all("missing" in row for row in result_tables.rows(section))
-    assert result_tables.summary([section])[1][0][2] == "0 of 4, 3 stale"
+    assert result_tables.state(section) == "partly at small: 0 of 4 runs, 3 stale"
+    assert not [c for c in result_tables.columns(section) if c.scale]
+    column = result_tables.Column("test/accuracy", "accuracy", table.Scale.SMALL)
+    for cell in cells.values():
+        entry = result_tables.number(section, cell, column)
+        assert (entry.text, entry.kind) == ("stale", result_tables.Kind.GAP)
 
 
 def test_a_knob_that_is_new_since_then_makes_nothing_stale(recorded):
@@ -120,7 +129,8 @@ def test_a_knob_that_is_new_since_then_makes_nothing_stale(recorded):
             if cfg is not None:
                 del cfg["optim"]["polyak"]
         path.write_text(json.dumps(found))
-    assert result_tables.summary([_section(recorded)])[1][0][2] == "3 of 4"
+    state = result_tables.state(_section(recorded))
+    assert state == "partly at small: 3 of 4 runs"
 
 
 def test_facts_say_what_ran_where(recorded):
@@ -170,7 +180,7 @@ def test_tables_name_given_starts_and_mark_different_ones(tmp_path):
         _record_given(tmp_path, index, "w.npz", "01234567" * 8)
     section = _section(tmp_path, GIVEN)
     label = "w.npz (sha256 01234567)"
-    notes = [row[-1] for row in result_tables.rows(section)]
+    notes = [row[-1].text for row in result_tables.rows(section)]
     assert notes == [f"from {label}", f"B; from {label}"]
     assert result_tables.facts(section)[1:] == [f"small: started from {label}"]
 
@@ -178,7 +188,7 @@ def test_tables_name_given_starts_and_mark_different_ones(tmp_path):
         path.unlink()
     _record_given(tmp_path, 1, "other.npz")
     section = _section(tmp_path, GIVEN)
-    first, second = (row[-1] for row in result_tables.rows(section))
+    first, second = (row[-1].text for row in result_tables.rows(section))
     assert first == f"DIFFERENT STARTS: other.npz, {label}"
     assert second == f"B; from {label}"
     (line,) = result_tables.facts(section)[1:]
@@ -216,30 +226,140 @@ def test_curves_are_thinned_to_means():
 
 
 def test_markdown_keeps_its_columns(recorded):
-    text = report_markdown.render([_section(recorded)])
+    text = report_markdown.render([_section(recorded)], recorded)
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     for found in tables:
         bars = {len(re.findall(r"(?<!\\)\|", line)) for line in found.splitlines()}
         assert len(bars) == 1
     assert len(tables) == 2
+    assert "[97.00](tiny/goes-on.small.seed0.json) (n = 400), 1 of 2 runs" in text
 
 
 def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
     path = report_page.write([_section(recorded)], recorded / "page" / "index.html")
     page = path.read_text("utf-8")
     assert [p.name for p in path.parent.iterdir()] == ["index.html"]
-    assert not re.search(r'(?:src|href)="(?!data:)', page)
-    assert page.count("data:image/svg+xml") == 1
+    assert not re.search(r"(?:src|url|import|<script|<link)\b", page)
+    assert page.count("<svg") == 1  # the loss of three runs
     assert '<td class="paper">98.5</td>' in page
-    assert "<td>91.00 ± 1.41 (n = 400)</td>" in page
+    assert "91.00 ± 1.41 <small>(n = 400) runs <a href=" in page
     assert "--only=goes-on" in page and 'name="viewport"' in page
 
 
 def test_the_committed_results_are_rendered_from_the_recorded_ones():
     """No number in RESULTS.md is typed: `python -m tools.report` writes it again."""
     found = result_tables.sections("experiments", results.ROOT)
-    committed = (tiny.ROOT / "experiments" / "RESULTS.md").read_text("utf-8")
-    assert report_markdown.render(found) == committed, "run python -m tools.report"
+    folder = pathlib.Path("experiments")
+    committed = (folder / "RESULTS.md").read_text("utf-8")
+    said = "run python -m tools.report"
+    assert report_markdown.render(found, folder) == committed, said
+    drawn = report_markdown.figures(found, folder)
+    assert set((folder / "figures").rglob("*.svg")) == set(drawn), said
+    for figure, text in drawn.items():
+        assert figure.read_text("utf-8") == text, f"{figure}: {said}"
+
+
+class _Links(html.parser.HTMLParser):
+    """Every link and name of a page, and what it shows of ours."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.links, self.names, self.ours, self._open = [], set(), [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.names |= {found["id"]} if "id" in found else set()
+        if tag in ("td", "span") and found.get("class") == "ours":
+            self._open = {"tag": tag, "metric": found["data-metric"]}
+            self._open |= {"text": "", "links": []}
+            self.ours.append(self._open)
+        if "href" in found:
+            self.links.append(found["href"])
+            if self._open:
+                self._open["links"].append(found["href"])
+
+    def handle_endtag(self, tag):
+        if self._open and tag == self._open["tag"]:
+            self._open = None
+
+    def handle_data(self, data):
+        if self._open:
+            self._open["text"] += data
+
+
+def _recomputed(shown, folder) -> tuple[str, str]:
+    """What is shown of ours, and it again from the files that it links to."""
+    of_cell = {}
+    for link in shown["links"]:
+        entry = json.loads((folder / urllib.parse.unquote(link)).read_text())
+        found = results.value(entry, shown["metric"])[0]
+        of_cell.setdefault(entry["cell"], []).append(found)
+    number = re.match(r"[+-]?[\d.]+(?: ± [\d.]+)?", shown["text"])[0]
+    digits = len(number.split(" ")[0].partition(".")[2])
+    times = 100 if digits == 2 else 1
+    means = [statistics.fmean(values) for values in of_cell.values()]
+    if len(means) == 2:
+        return number, f"{times * (means[0] - means[1]):+.{digits}f}"
+    text = f"{times * means[0]:.{digits}f}"
+    values = next(iter(of_cell.values()))
+    if len(values) > 1:
+        text += f" ± {times * statistics.stdev(values):.{digits}f}"
+    return number, text
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of all that is recorded, where `python -m tools.report` puts it."""
+    root = tmp_path_factory.mktemp("checkout")
+    (root / "experiments").symlink_to(tiny.ROOT / "experiments")
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        found = result_tables.sections("experiments", results.ROOT)
+        path = root / "runs" / "report" / "index.html"
+        return report_page.write(found, path, planned=False)
+    finally:
+        os.chdir(before)
+
+
+def test_every_link_leads_to_a_file_or_a_place_of_the_page(page):
+    found = _Links(page.read_text("utf-8"))
+    assert len(found.links) > 50
+    for link in map(urllib.parse.unquote, found.links):
+        if link.startswith("#"):
+            assert link[1:] in found.names, link
+        else:
+            assert (page.parent / link).is_file(), link
+
+
+def test_every_number_of_ours_is_in_the_results_it_links_to(page):
+    shown = _Links(page.read_text("utf-8")).ours
+    assert len(shown) > 20
+    for one in shown:
+        number, recomputed = _recomputed(one, page.parent)
+        assert number == recomputed, one
+
+
+def test_every_link_of_the_markdown_leads_to_a_file():
+    folder = tiny.ROOT / "experiments"
+    text = (folder / "RESULTS.md").read_text("utf-8")
+    links = re.findall(r"\]\(([^)#][^)]*)\)", text)
+    assert len(links) > 40
+    for link in links:
+        assert (folder / urllib.parse.unquote(link)).is_file(), link
+
+
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_of_the_page_is_wider_than_the_window(page, width):
+    with browser.Browser(browser.find()) as window:
+        window.open(page.as_uri(), width=width, dark=width == 390, phone=width == 390)
+        window.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+        window.settle()
+        assert window.value("document.documentElement.scrollWidth") <= width
+        assert not window.errors
+        assert window.requests == [page.as_uri()]
 
 
 def test_recorded_results_are_where_their_experiment_looks_for_them():
@@ -253,5 +373,5 @@ def test_the_quickstart_is_recorded():
     for section in result_tables.sections("experiments", results.ROOT):
         if section.experiment.name == "quickstart":
             rows = result_tables.rows(section)
-            assert [row[0] for row in rows] == list(quickstart.CELLS)
-            assert all(row[2] == "1 of 1" for row in rows)
+            assert [row[0].text for row in rows] == list(quickstart.CELLS)
+            assert result_tables.state(section) == "recorded at small"

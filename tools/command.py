@@ -157,9 +157,15 @@ def load_experiment(name: str) -> table.Experiment:
                 f"{given}: offers no CELLS with a TABLE; use python -m tools.train "
                 f"--config={name}"
             )
-    question = (module.__doc__ or "").strip().partition("\n")[0]
+    question, _, about = (module.__doc__ or "").strip().partition("\n")
     return table.Experiment(
-        pathlib.Path(name).stem, question, module.CELLS, module.TABLE
+        pathlib.Path(name).stem,
+        question,
+        module.CELLS,
+        module.TABLE,
+        plots=getattr(module, "PLOTS", ()),
+        findings=" ".join(getattr(module, "FINDINGS", "").split()),
+        about=about.strip(),
     )
 
 

@@ -1,16 +1,17 @@
-"""Renders experiments/RESULTS.md, and a page, from the recorded results.
+"""Renders experiments/RESULTS.md, its figures, and a page from the recorded results.
 
 python -m tools.report
-python -m tools.report --html=runs/report/index.html
+python -m tools.report --html=somewhere/else.html
 
 No number is typed: a test renders the file again and compares.
 """
 
 import pathlib
+from collections.abc import Mapping
 
 from absl import flags
 
-from tools import command, report_markdown, result_tables, results
+from tools import command, report_markdown, report_page, result_tables, results
 from vit_tf import config
 
 _FILE = flags.DEFINE_string(
@@ -18,7 +19,7 @@ _FILE = flags.DEFINE_string(
 )
 _RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recorded.")
 _HTML = flags.DEFINE_string(
-    "html", None, "Also write a page there, such as index.html."
+    "html", "runs/report/index.html", "The page to write; empty: none."
 )
 
 
@@ -26,12 +27,22 @@ def main() -> None:
     if not pathlib.Path("experiments").is_dir():
         raise config.Refused("experiments: no such folder; start this in the project's")
     found = result_tables.sections("experiments", _RESULTS.value)
-    pathlib.Path(_FILE.value).write_text(report_markdown.render(found), "utf-8")
-    print(_FILE.value)
-    if _HTML.value is not None:
-        from tools import report_page
-
+    file = pathlib.Path(_FILE.value)
+    file.write_text(report_markdown.render(found, file.parent), "utf-8")
+    print(file)
+    _write_figures(report_markdown.figures(found, file.parent), file.parent)
+    if _HTML.value:
         print(report_page.write(found, pathlib.Path(_HTML.value)))
+
+
+def _write_figures(drawn: Mapping[pathlib.Path, str], folder: pathlib.Path) -> None:
+    """Writes the figures beside the file, and removes what is no figure of it now."""
+    for path in (folder / "figures").rglob("*.svg"):
+        if path not in drawn:
+            path.unlink()
+    for path, text in drawn.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

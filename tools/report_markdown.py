@@ -1,33 +1,112 @@
-"""RESULTS.md: the tables of all experiments, and what is missing in them."""
+"""RESULTS.md: figures and tables of all experiments, and what is missing in them."""
 
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 
-from tools import result_tables
+from tools import findings, plot_panels, plot_svg, result_tables
+
+_Row = Sequence[result_tables.Entry]
 
 
-def render(found: Sequence[result_tables.Section]) -> str:
-    """The whole of RESULTS.md."""
+def render(found: Sequence[result_tables.Section], folder: pathlib.Path) -> str:
+    """The whole of RESULTS.md, to lie in `folder` beside `figures`."""
+    listed = [
+        [
+            result_tables.Entry(
+                f"[{section.experiment.name}](#{section.experiment.name})"
+            ),
+            result_tables.Entry(section.experiment.question),
+            result_tables.Entry(result_tables.state(section)),
+        ]
+        for section in found
+    ]
     parts = [
         "# Results\n",
-        "Rendered by `python -m tools.report` from `experiments/results/`; do not edit.\n",
+        (
+            "Rendered by `python -m tools.report` from `experiments/results/`; do not edit. "
+            "The same command writes a page with each run, its config and its curves, "
+            "`runs/report/index.html`.\n"
+        ),
         f"{result_tables.HOW_TO_READ}\n",
-        _table(*result_tables.summary(found)),
+        _table(["experiment", "question", "state"], listed, folder),
     ]
     for section in found:
-        parts += [
-            f"## {section.experiment.name}\n",
-            f"{section.experiment.question} (`{section.file}`)\n",
-            _table(result_tables.heads(section), result_tables.rows(section)),
-        ]
-        lines = [f"* {line}\n" for line in result_tables.facts(section)]
-        for gap in result_tables.gaps(section):
-            lines.append(f"* {gap.scale}: {gap.what}:\n  `{gap.command}`\n")
-        if lines:
-            parts.append("".join(lines))
+        parts += _section(section, folder)
     return "\n".join(parts)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    cells = [[text.replace("|", "\\|") for text in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+def figures(
+    found: Sequence[result_tables.Section], folder: pathlib.Path
+) -> Mapping[pathlib.Path, str]:
+    """The drawings that `render` refers to: path -> SVG."""
+    return {
+        folder / name: plot_svg.draw(panel)
+        for section in found
+        for plot in section.experiment.plots
+        for name, panel in _drawn(section, plot).items()
+    }
+
+
+def _drawn(section: result_tables.Section, plot) -> dict[str, plot_svg.Panel]:
+    """'figures/EXPERIMENT/figure-5-imagenet.paper.svg' -> its panel."""
+    words = "".join(c if c.isalnum() else " " for c in plot.name.lower()).split()
+    return {
+        f"figures/{section.experiment.name}/{'-'.join(words)}.{who}.svg": panel
+        for who, panel in plot_panels.panels(section, plot).items()
+    }
+
+
+def _section(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
+    file = result_tables.link(section.file, folder)
+    parts = [
+        f"## {section.experiment.name}\n",
+        f"{section.experiment.question} ([{section.file}]({file}))\n",
+    ]
+    pieces = [_entry(entry, folder) for entry in findings.entries(section)]
+    parts += [f"{''.join(pieces)}\n"] * bool(pieces)
+    for plot in section.experiment.plots:
+        drawn = _drawn(section, plot)
+        caption = plot_panels.caption(section, plot)
+        parts += ["".join(f"![{p.title}]({name})\n" for name, p in drawn.items())]
+        parts += [f"{caption}\n"] * bool(caption)
+    parts += [_table(*of, folder) for of in result_tables.matrices(section)]
+    shown, summary, rest = result_tables.folded(section)
+    heads = result_tables.heads(section)
+    if shown:
+        parts.append(_table(*result_tables.without_empty(heads, shown), folder))
+    if rest:
+        parts += [
+            f"<details><summary>{summary}</summary>\n",
+            _table(*result_tables.without_empty(heads, rest), folder),
+            "</details>\n",
+        ]
+    lines = [f"* {line}\n" for line in result_tables.facts(section)]
+    for gap in result_tables.gaps(section):
+        lines.append(f"* {gap.scale}: {gap.what}:\n  `{gap.command}`\n")
+    return parts + ["".join(lines)] * bool(lines)
+
+
+def _table(heads: Sequence[str], rows: Sequence[_Row], folder: pathlib.Path) -> str:
+    lines = [[_escaped(head) for head in heads], ["---"] * len(heads)]
+    lines += [[_entry(entry, folder) for entry in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _entry(entry: result_tables.Entry, folder: pathlib.Path) -> str:
+    """Its text; one run is behind the number, several stand behind it by seed."""
+    text, detail = (
+        _escaped(entry.text),
+        f" {_escaped(entry.detail)}" * bool(entry.detail),
+    )
+    links = [result_tables.link(path, folder) for path in entry.sources]
+    if len(links) == 1:
+        return f"[{text}]({links[0]}){detail}"
+    seeds = "".join(
+        f" [{result_tables.seed(path)}]({link})"
+        for path, link in zip(entry.sources, links)
+    )
+    return f"{text}{detail}{seeds}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

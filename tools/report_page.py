@@ -1,54 +1,81 @@
-"""The page of all experiments: their tables, and the curves of their runs."""
+"""The page of all experiments: the paper's figures against ours, tables, runs, configs."""
 
-import base64
 import html
 import pathlib
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from tools import figures, result_tables
-
-# Curves of more runs than this cannot be told apart: they go to another panel.
-_RUNS_IN_PANEL = 6
-
-# Points in the running mean that is drawn over the faint raw line.
-_SMOOTH = 5
+from experiments import table
+from tools import (
+    findings,
+    plot_panels,
+    plot_svg,
+    report_costs,
+    result_configs,
+    result_tables,
+)
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-       padding: 0 1rem; color: #222; background: #fff }
-h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin-top: 2.5rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .92rem }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: left;
-         vertical-align: top }
-th, td { white-space: nowrap } .words { white-space: normal; min-width: 15rem }
-.paper { background: #0072B222; font-style: italic }
-.gap { border-left: 4px solid #D55E00; padding-left: .8rem }
-.curves { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem }
-figure { margin: 0; flex: 1 1 18rem; max-width: 28rem }
-img { width: 100%; background: #fff } figcaption { font-size: .9rem; color: #666 }
-code { background: #8882; padding: 0 .2rem; overflow-wrap: anywhere }
+:root { color-scheme: light dark; --ink: #222; --ground: #fff; --faint: #666;
+        --link: #0060a8; --paper: #0072B21c; --gap: #D55E00 }
 @media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818 } figcaption { color: #aaa }
-  .paper { background: #56B4E933 } }
+  :root { --ink: #ddd; --ground: #181818; --faint: #aaa; --link: #7cc4f5;
+          --paper: #56B4E926; --gap: #FF8A3D } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
+       padding: 0 1rem; color: var(--ink); background: var(--ground) }
+h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin: 0 }
+section { margin-top: 3rem; border-top: 1px solid #8886; padding-top: 1rem }
+a { color: var(--link) } h2, td, code, li { overflow-wrap: anywhere }
+.state, small, figcaption { color: var(--faint); font-size: .875rem }
+.contents { padding-left: 1.2rem } .contents li { margin: .6rem 0 }
+.wide { overflow-x: auto; margin: 1rem 0 }
+table { border-collapse: collapse; font-size: .9rem }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #8884; text-align: left;
+         vertical-align: top }
+th { font-weight: 600; min-width: 5.5rem } td { white-space: nowrap }
+td.note { white-space: normal; min-width: 13rem; overflow-wrap: normal }
+td small { display: block }
+tr:target { outline: 2px solid var(--link) }
+.paper { background: var(--paper); font-style: italic } td.gap { color: var(--gap) }
+p.gap, p.todo { border-left: 4px solid #8886; padding-left: .8rem; margin: 1rem 0 }
+p.gap { border-color: var(--gap) }
+.figures { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1rem 0 }
+figure { margin: 0 } .plot { max-width: 100%; height: auto; display: block }
+.plot a { color: inherit } figcaption { margin: -.6rem 0 1.4rem }
+code, pre { background: #8882; padding: 0 .2rem; font-size: .85rem }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .6rem }
+details { margin: .5rem 0 } summary { cursor: pointer }
 """
 
+# Words of more letters than this are broken into lines.
+_WIDE = 30
 
-def write(found: Sequence[result_tables.Section], path: pathlib.Path) -> pathlib.Path:
-    """Writes the page, which needs no other file, and returns its path."""
-    body = "".join(_section(section) for section in found)
-    how = html.escape(result_tables.HOW_TO_READ).replace("*paper*", "<i>paper</i>")
+_Entry = result_tables.Entry
+
+
+def write(
+    found: Sequence[result_tables.Section], path: pathlib.Path, *, planned: bool = True
+) -> pathlib.Path:
+    """Writes the page, which needs no other file but for its links; gives its path.
+
+    Args:
+        found: what it shows.
+        path: the page.
+        planned: also what runs at scale paper take: outlines of each model, a minute.
+    """
+    body = "".join(_section(section, path.parent, planned) for section in found)
+    how = html.escape(result_tables.HOW_TO_READ)
+    for whose in ("paper", "ours"):
+        how = how.replace(f"*{whose}*", f"<i>{whose}</i>")
     how = how.replace("`paper`", "<code>paper</code>")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>vit_tf: results</title><style>{_STYLE}</style></head><body>
+<title>vit_tf: results</title><style>{_STYLE}{plot_svg.STYLE}</style></head><body>
 <h1>Results of vit_tf</h1>
-<p>{how}</p>
-{_table(*result_tables.summary(found))}
+<p>{how} Links to runs and files lead into the checkout that the page was written in.</p>
+<ul class="contents">{"".join(map(_listed, found))}</ul>
 {body}</body></html>
 """,
         "utf-8",
@@ -56,88 +83,169 @@ def write(found: Sequence[result_tables.Section], path: pathlib.Path) -> pathlib
     return path
 
 
-def _section(section: result_tables.Section) -> str:
-    facts = "".join(
-        f"<li>{html.escape(line)}</li>" for line in result_tables.facts(section)
+def _listed(section: result_tables.Section) -> str:
+    name = html.escape(section.experiment.name)
+    return (
+        f'<li><a href="#{name}">{name}</a> '
+        f'<span class="state">{html.escape(result_tables.state(section))}</span><br>'
+        f"{html.escape(section.experiment.question)}</li>"
     )
-    gaps = "".join(
-        f'<p class="gap">{html.escape(f"{gap.scale}: {gap.what}")}<br>'
+
+
+def _section(
+    section: result_tables.Section, folder: pathlib.Path, planned: bool
+) -> str:
+    name = html.escape(section.experiment.name)
+    pieces = [_piece(entry, folder) for entry in findings.entries(section)]
+    facts = [f"<li>{html.escape(line)}</li>" for line in result_tables.facts(section)]
+    gaps = [
+        f'<p class="{"todo" if gap.whole else "gap"}">'
+        f"{html.escape(f'{gap.scale}: {gap.what}')}<br>"
         f"<code>{html.escape(gap.command)}</code></p>"
         for gap in result_tables.gaps(section)
+    ]
+    return "".join(
+        [
+            f'<section id="{name}"><h2>{name}</h2>',
+            f"<p>{html.escape(section.experiment.question)}</p>",
+            f'<p class="state"><a href="{result_tables.link(section.file, folder)}">',
+            f"{html.escape(section.file)}</a>: ",
+            f"{html.escape(result_tables.state(section))}</p>",
+            f"<p>{''.join(pieces)}</p>" if pieces else "",
+            *(_plot(section, plot) for plot in section.experiment.plots),
+            *_cells(section, folder),
+            f"<ul>{''.join(facts)}</ul>" if facts else "",
+            *gaps,
+            _folded("About this experiment", _about(section)),
+            _folded("Runs and their cost", _costs(section, folder, planned)),
+            _folded("Configs", _configs(section)),
+            _folded("Training curves", _curves(section)),
+            "</section>\n",
+        ]
     )
-    curves = "".join(
-        _figure(title, name, runs) for (title, name), runs in _panels(section).items()
-    )
+
+
+def _piece(entry: _Entry, folder: pathlib.Path) -> str:
+    return f"<span{_class(entry)}>{_text(entry, folder)}</span>"
+
+
+def _plot(section: result_tables.Section, plot: table.Plot) -> str:
+    panels = plot_panels.panels(section, plot).values()
+    drawn = "".join(plot_svg.draw(panel, styled=False) for panel in panels)
+    caption = html.escape(plot_panels.caption(section, plot))
     return (
-        f"<h2>{html.escape(section.experiment.name)}</h2>"
-        f"<p>{html.escape(section.experiment.question)} "
-        f"(<code>{html.escape(section.file)}</code>)</p>"
-        f"{_table(result_tables.heads(section), result_tables.rows(section))}"
-        f'<div class="curves">{curves}</div><ul>{facts}</ul>{gaps}\n'
+        f'<figure><div class="figures">{drawn}</div>'
+        + f"<figcaption>{caption}</figcaption>" * bool(caption)
+        + "</figure>"
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _cells(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
+    """The table; folded away if it is long, and before it what it says in short."""
+    heads = result_tables.heads(section)
+
+    def named(row: Sequence[_Entry]) -> str:
+        return f' id="{html.escape(result_tables.anchor(section, row[0].text))}"'
+
+    def drawn(rows: Sequence[Sequence[_Entry]]) -> str:
+        kept = result_tables.without_empty(heads, rows)
+        return _table(*kept, folder, named) if rows else ""
+
+    shown, summary, rest = result_tables.folded(section)
+    return [
+        *(_table(*of, folder) for of in result_tables.matrices(section)),
+        drawn(shown),
+        _folded(summary, drawn(rest)),
+    ]
+
+
+def _table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[_Entry]],
+    folder: pathlib.Path,
+    named: Callable[[Sequence[_Entry]], str] = lambda row: "",
+) -> str:
     """Columns of the paper's numbers look different, and say so."""
-    marks = [_mark(head) for head in heads]
-    head = "".join(
-        f"<th{mark}>{html.escape(text)}</th>" for mark, text in zip(marks, heads)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{mark}>{html.escape(text)}</td>" for mark, text in zip(marks, row)
-        )
-        + "</tr>"
-        for row in rows
-    )
+    marks = [' class="paper"' * head.startswith("paper:") for head in heads]
+    head = "".join(f"<th{m}>{html.escape(text)}</th>" for m, text in zip(marks, heads))
+    lines = []
+    for row in rows:
+        cells = [f"<td{_class(e)}>{_text(e, folder)}</td>" for e in row]
+        lines.append(f"<tr{named(row)}>{''.join(cells)}</tr>")
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _mark(head: str) -> str:
-    if head.startswith("paper:"):
-        return ' class="paper"'
-    return ' class="words"' if head in ("question", "note") else ""
+def _class(entry: _Entry) -> str:
+    if entry.kind is result_tables.Kind.WORDS:
+        return ' class="note"' if len(entry.text) > _WIDE else ""
+    metric = f' data-metric="{html.escape(entry.metric)}"' * bool(entry.metric)
+    return f' class="{entry.kind}"{metric}'
 
 
-def _panels(section: result_tables.Section) -> Mapping[tuple[str, str], dict]:
-    """(title, curve's name) -> run -> its rows; runs on the same data share one."""
-    found: dict[tuple[str, str], dict] = {}
-    for scale, places in section.places.items():
-        for place in places:
-            if not place.filled:
-                continue
-            data = place.entry["config"]["data"]["name"]
-            for name, points in place.entry["curves"].items():
-                if len(points) < 2:  # evaluated at the end only: it is in the table
-                    continue
-                rows = [{"step": step, name: value} for step, value in points]
-                number = 1
-                while len(found.get((_title(data, scale, number), name), ())) >= (
-                    _RUNS_IN_PANEL
-                ):
-                    number += 1
-                panel = found.setdefault((_title(data, scale, number), name), {})
-                panel[place.run.name] = rows
-    return found
+def _text(entry: _Entry, folder: pathlib.Path) -> str:
+    """Its text; one run is behind the number, several stand behind it by seed."""
+    text = html.escape(entry.text)
+    detail = html.escape(entry.detail)
+    links = [html.escape(result_tables.link(path, folder)) for path in entry.sources]
+    if len(links) == 1:
+        text = f'<a href="{links[0]}">{text}</a>'
+    elif links:
+        seeds = [
+            f' <a href="{link}">{result_tables.seed(path)}</a>'
+            for path, link in zip(entry.sources, links)
+        ]
+        detail += f" runs{''.join(seeds)}"
+    return f"{text} <small>{detail.strip()}</small>" if detail else text
 
 
-def _title(data: str, scale: str, number: int) -> str:
-    return f"{data}, {scale}" + (f" ({number})" if number > 1 else "")
+def _folded(summary: str, body: str) -> str:
+    if not body:
+        return ""
+    return f"<details><summary>{html.escape(summary)}</summary>{body}</details>"
 
 
-def _figure(title: str, name: str, runs: Mapping[str, Sequence]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = pathlib.Path(folder) / "curve.svg"
-        label = "training loss [nats]" if name == "loss" else name
-        smooth = _SMOOTH if min(map(len, runs.values())) >= 4 * _SMOOTH else 1
-        figures.curves({title: runs}, drawn, name=name, label=label, smooth=smooth)
-        data = base64.b64encode(drawn.read_bytes()).decode()
-    caption = html.escape(f"{label} on {title}: {', '.join(runs)}")
-    return (
-        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+def _about(section: result_tables.Section) -> str:
+    about = section.experiment.about
+    return f"<pre>{html.escape(about)}</pre>" if about else ""
+
+
+def _costs(section: result_tables.Section, folder: pathlib.Path, planned: bool) -> str:
+    """What recorded runs took, and what those at scale paper take."""
+    tables = [("What recorded runs took.", report_costs.recorded(section))]
+    if planned and table.Scale.PAPER in section.places:
+        said = "What each run at scale paper takes, computed (tools.plan has more)."
+        tables.append((said, report_costs.planned(section)))
+    return "".join(
+        f"<p>{said}</p>{_table(heads, rows, folder)}"
+        for said, (heads, rows) in tables
+        if rows
     )
+
+
+def _configs(section: result_tables.Section) -> str:
+    """What differs from the defaults of `vit_tf/config.py`, at each scale."""
+    parts = []
+    for scale in section.places:
+        cells = [c for c in section.experiment.cells.values() if c.num_seeds(scale)]
+        shared, own = result_configs.short(cells, scale)
+        lines = [f"all: {', '.join(shared)}"] if len(own) > 1 else []
+        lines += [f"{name}: {of}" for name, of in own.items()]
+        if len(own) == 1:
+            lines = [f"{next(iter(own))}: {', '.join(shared)}"]
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        parts.append(f"<p>At {scale}; knobs not named are at their defaults.</p>")
+        parts.append(f"<ul>{items}</ul>")
+    return "".join(parts)
+
+
+def _curves(section: result_tables.Section) -> str:
+    panels = [
+        panel
+        for scale in section.places
+        for panel in plot_panels.training_curves(section, scale)
+    ]
+    drawn = "".join(plot_svg.draw(panel, styled=False) for panel in panels)
+    return f'<div class="figures">{drawn}</div>' if drawn else ""

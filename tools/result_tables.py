@@ -2,7 +2,10 @@
 
 import dataclasses
 import datetime
+import enum
+import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 from experiments import table
@@ -10,14 +13,62 @@ from tools import command, results
 
 NOTHING = "–"
 
+# A table of more rows shows first those with a number of ours.
+_SHORT = 14
+
+MISSING, STALE = "missing", "stale"
+
 HOW_TO_READ = (
-    "Columns marked *paper* hold the paper's own numbers, all others are ours, measured "
-    "by runs of this code. A scale changes data, length and size, so ours compare with "
-    "the paper's at scale `paper` only. ± is the sample standard deviation over the "
-    "runs, which differ by their seed (one run alone has none); n counts the examples "
-    "that each was evaluated on. A result is stale when its cell now gives another "
-    "config; it is then left out."
+    "Columns marked *paper* hold the paper's own numbers; those marked *ours* were "
+    "measured by runs of this code, and link to what each run recorded. A scale changes "
+    "data, length and size, so ours compare with the paper's at scale `paper` only. ± is "
+    "the sample standard deviation over the runs, which differ by their seed (one run "
+    "alone has none), and the links behind it are those runs, by seed; n counts the "
+    "examples that each was evaluated on. A result is stale when its cell now gives "
+    "another config; it is then left out."
 )
+
+
+class Kind(enum.StrEnum):
+    """Whose an entry of a table is."""
+
+    WORDS = "words"
+    PAPER = "paper"
+    OURS = "ours"
+    GAP = "gap"  # ours, and not there
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What stands in a place of a table or a text.
+
+    Attributes:
+        text: what is read.
+        kind: whose it is.
+        sources: of OURS, the recorded results that it was computed from, by seed.
+        metric: of OURS, what it is.
+        detail: what belongs to it, such as '(n = 400)'.
+    """
+
+    text: str
+    kind: Kind = Kind.WORDS
+    sources: Sequence[pathlib.Path] = ()
+    metric: str = ""
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of numbers: the paper's if it has no scale, else ours at a scale."""
+
+    metric: str
+    heading: str
+    scale: table.Scale | None
+
+    @property
+    def head(self) -> str:
+        whose = "paper" if self.scale is None else f"ours at {self.scale}"
+        return f"{whose}: {self.heading}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +96,16 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """What is missing or stale at a scale, and the command that fills it."""
+    """What is missing or stale at a scale, and the command that fills it.
+
+    Attributes:
+        whole: whether nothing was run there.
+    """
 
     scale: table.Scale
     what: str
     command: str
+    whole: bool = False
 
 
 def sections(folder: str, root: str) -> list[Section]:
@@ -68,78 +124,183 @@ def sections(folder: str, root: str) -> list[Section]:
     return found
 
 
-def summary(found: Sequence[Section]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: how many runs of each experiment are recorded."""
-    scales = (table.Scale.SMALL, table.Scale.PAPER)
-    rows = []
-    for section in found:
-        counts = [
-            _counted(section.places[scale]) if scale in section.places else NOTHING
-            for scale in scales
-        ]
-        rows.append([section.experiment.name, section.experiment.question, *counts])
-    return ["experiment", "question", *(f"runs at {scale}" for scale in scales)], rows
+def state(section: Section) -> str:
+    """How much of an experiment is recorded, in a few words."""
+    counts = []
+    for scale, places in section.places.items():
+        filled = sum(place.filled for place in places)
+        stale = sum(bool(place.stale) for place in places)
+        more = f", {stale} stale" if stale else ""
+        if filled == len(places):
+            counts.append(f"recorded at {scale}")
+        elif filled or stale:
+            counts.append(f"partly at {scale}: {filled} of {len(places)} runs{more}")
+    if counts:
+        return "; ".join(counts)
+    numbers = any(cell.paper for cell in section.experiment.cells.values())
+    return "the paper's numbers only" if numbers else "nothing yet"
 
 
-def _counted(places: Sequence[results.Place]) -> str:
-    stale = sum(bool(place.stale) for place in places)
-    more = f", {stale} stale" if stale else ""
-    return f"{sum(place.filled for place in places)} of {len(places)}{more}"
+def columns(section: Section) -> list[Column]:
+    """The columns that hold a number, those of a metric side by side."""
+    found = []
+    for metric, heading in section.experiment.table.columns.items():
+        if any(metric in cell.paper for cell in section.experiment.cells.values()):
+            found.append(Column(metric, heading, None))
+        for scale, places in section.places.items():
+            entries = [place.entry for place in places if place.filled]
+            if any(results.value(entry, metric) is not None for entry in entries):
+                found.append(Column(metric, heading, scale))
+    return found
 
 
 def heads(section: Section) -> list[str]:
     """Headings of the experiment's table."""
-    found = ["cell", "scale", "runs"]
-    for metric, heading in section.experiment.table.columns.items():
-        found += [f"paper: {heading}"] * _has_paper(section, metric)
-        found.append(f"ours: {heading}")
-    return [*found, "note"]
+    return ["cell", *(column.head for column in columns(section)), "note"]
 
 
-def rows(section: Section) -> list[list[str]]:
-    """A row for each cell and scale with results, one for a cell without any."""
+def rows(section: Section) -> list[list[Entry]]:
+    """A row for each cell, in the order of its experiment."""
     found = []
     for cell in section.experiment.cells.values():
-        scales = [s for s in section.places if section.filled(cell.name, s)]
-        for scale in scales or [None]:
-            found.append(_row(section, cell, scale))
+        numbers = [number(section, cell, column) for column in columns(section)]
+        found.append([Entry(cell.name), *numbers, Entry(_note(section, cell))])
     return found
 
 
-def _row(section: Section, cell: table.Cell, scale: table.Scale | None) -> list[str]:
-    places = section.filled(cell.name, scale) if scale else []
-    runs = f"{len(places)} of {cell.num_seeds(scale)}" if scale else NOTHING
-    row = [cell.name, str(scale or NOTHING), runs]
-    for metric, heading in section.experiment.table.columns.items():
-        if _has_paper(section, metric):
-            row.append(f"{cell.paper[metric]:g}" if metric in cell.paper else NOTHING)
-        row.append(_ours(places, metric, percent=heading.endswith("[%]")))
-    notes = [cell.note] * bool(cell.note)
-    if cell.start_given and places:
-        labels = sorted({results.start_label(place.entry) for place in places})
-        mark = "DIFFERENT STARTS: " if len(labels) > 1 else "from "
-        notes.append(f"{mark}{', '.join(label or 'no start' for label in labels)}")
-    return [*row, "; ".join(notes)]
+def folded(section: Section) -> tuple[list[list[Entry]], str, list[list[Entry]]]:
+    """Rows to show, and if there are many: what the other rows are, and they."""
+    found = rows(section)
+    if len(found) <= _SHORT:
+        return found, "", []
+    ours = [row for row in found if any(entry.kind == Kind.OURS for entry in row)]
+    rest = [row for row in found if row not in ours]
+    return (
+        ours,
+        f"{len(rest)} cells without a result of ours"
+        if ours
+        else (f"All {len(found)} cells"),
+        rest,
+    )
 
 
-def _has_paper(section: Section, metric: str) -> bool:
-    return any(metric in cell.paper for cell in section.experiment.cells.values())
+def matrix(
+    section: Section, column: Column
+) -> tuple[list[str], list[list[Entry]]] | None:
+    """A column as pre-trained models by what they were transferred to.
+
+    A row is a cell that others start from, a column what a name such as
+    'MODEL_cifar10' adds to that of its start.
+
+    Returns:
+        Headings and rows; None: not so many are named so that it would be one.
+    """
+    found: dict[str, dict[str, Entry]] = {}
+    for cell in section.experiment.cells.values():
+        start = f"{cell.starts_from}_"
+        entry = number(section, cell, column)
+        if cell.name.startswith(start) and entry.text != NOTHING:
+            found.setdefault(cell.starts_from, {})[cell.name[len(start) :]] = entry
+    targets = list(dict.fromkeys(name for of in found.values() for name in of))
+    if len(found) < 2 or len(targets) < 2:
+        return None
+    nothing = Entry(NOTHING)
+    lines = [
+        [Entry(start), *(of.get(name, nothing) for name in targets)]
+        for start, of in found.items()
+    ]
+    return [column.head, *targets], lines
 
 
-def _ours(places: Sequence[results.Place], metric: str, *, percent: bool) -> str:
-    """'87.31 ± 0.42 (n = 400)': over the runs; n is of each."""
-    if not places:
-        return "missing"
-    found = [results.value(place.entry, metric) for place in places]
+def matrices(section: Section) -> list[tuple[list[str], list[list[Entry]]]]:
+    """Every column that makes a matrix."""
+    found = (matrix(section, column) for column in columns(section))
+    return [of for of in found if of is not None]
+
+
+def without_empty(
+    heads: Sequence[str], found: Sequence[Sequence[Entry]]
+) -> tuple[list[str], list[list[Entry]]]:
+    """A table without the columns that say nothing."""
+    kept = [
+        i
+        for i in range(len(heads))
+        if any(row[i].text not in ("", NOTHING) for row in found)
+    ]
+    return [heads[i] for i in kept], [[row[i] for i in kept] for row in found]
+
+
+def number(section: Section, cell: table.Cell, column: Column) -> Entry:
+    """A cell's number in a column, or what is there instead."""
+    metric = column.metric
+    if column.scale is None:
+        if metric not in cell.paper:
+            return Entry(NOTHING)
+        return Entry(_papers(section, cell.paper[metric], metric), Kind.PAPER)
+    places = section.places[column.scale]
+    of_cell = [place for place in places if place.run.cell.name == cell.name]
+    filled = section.filled(cell.name, column.scale)
+    if not of_cell:  # not run at this scale
+        return Entry(NOTHING)
+    if not filled:
+        stale = any(place.stale for place in of_cell)
+        return Entry(STALE if stale else MISSING, Kind.GAP)
+    found = [results.value(place.entry, metric) for place in filled]
     if None in found:
-        return NOTHING
-    mean, deviation = results.mean_and_deviation([value for value, _ in found])
-    digits, factor = (2, 100) if percent else (4, 1)
-    text = f"{factor * mean:.{digits}f}"
-    if deviation is not None:
-        text += f" ± {factor * deviation:.{digits}f}"
+        return Entry(NOTHING)
     counts = sorted({count for _, count in found})
-    return f"{text} (n = {', '.join(map(str, counts))})"
+    text = mean_text([value for value, _ in found], factor(section, metric))
+    detail = f"(n = {', '.join(map(str, counts))})"
+    if len(filled) < len(of_cell):
+        detail += f", {len(filled)} of {len(of_cell)} runs"
+    return Entry(text, Kind.OURS, [place.path for place in filled], metric, detail)
+
+
+def _papers(section: Section, value: float, metric: str) -> str:
+    """With as many digits as any of the paper's numbers in the column: 99.00."""
+    cells = section.experiment.cells.values()
+    numbers = [f"{cell.paper[metric]:g}" for cell in cells if metric in cell.paper]
+    return f"{value:.{max(len(n.partition('.')[2]) for n in numbers)}f}"
+
+
+def factor(section: Section, metric: str) -> int:
+    """100 for a metric whose heading says that it is shown in hundredths."""
+    return 100 if section.experiment.table.columns[metric].endswith("[%]") else 1
+
+
+def mean_text(values: Sequence[float], times: int) -> str:
+    """'87.31 ± 0.42' over the runs."""
+    mean, deviation = results.mean_and_deviation(values)
+    digits = 2 if times == 100 else 4
+    text = f"{times * mean:.{digits}f}"
+    return text if deviation is None else f"{text} ± {times * deviation:.{digits}f}"
+
+
+def link(to: pathlib.Path | str, folder: pathlib.Path) -> str:
+    """Where a file lies, seen from a document in `folder`."""
+    path = pathlib.Path(os.path.relpath(to, folder)).as_posix()
+    return urllib.parse.quote(path, safe="/@+=")
+
+
+def seed(path: pathlib.Path) -> str:
+    """'2' of a recorded result 'CELL.small.seed2.json'."""
+    return path.stem.rpartition("seed")[2]
+
+
+def anchor(section: Section, cell: str) -> str:
+    """The name of a cell's row in the page."""
+    return f"{section.experiment.name}.{cell}"
+
+
+def _note(section: Section, cell: table.Cell) -> str:
+    notes = [cell.note] * bool(cell.note)
+    for scale in section.places if cell.start_given else ():
+        places = section.filled(cell.name, scale)
+        labels = sorted({results.start_label(place.entry) for place in places})
+        if labels:
+            mark = "DIFFERENT STARTS: " if len(labels) > 1 else "from "
+            notes.append(f"{mark}{', '.join(label or 'no start' for label in labels)}")
+    return "; ".join(notes)
 
 
 def facts(section: Section) -> list[str]:
@@ -190,9 +351,8 @@ def gaps(section: Section) -> list[Gap]:
         if missing := [place for place in places if place.entry is None]:
             everything = len(missing) == len(places)
             what = "all" if everything else ", ".join(p.run.name for p in missing)
-            found.append(
-                Gap(scale, f"missing: {what}", _command(section, scale, missing))
-            )
+            command = _command(section, scale, missing)
+            found.append(Gap(scale, f"missing: {what}", command, everything))
         for place in places:
             if place.stale:
                 found.append(

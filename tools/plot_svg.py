@@ -1,0 +1,307 @@
+"""Draws a panel of points and lines as a small SVG, the same bytes every time.
+
+Text stays text, in the reader's own font, and colours follow the reader's light or dark
+mode, which a drawing of Matplotlib's cannot do; a page can link each point.
+"""
+
+import dataclasses
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+# Okabe and Ito's palette, distinct for colour-blind readers: on white, on black.
+_COLOURS = (
+    ("#0072B2", "#56B4E9"),
+    ("#D55E00", "#FF8A3D"),
+    ("#009E73", "#2DC79A"),
+    ("#AA4499", "#DD8FCB"),
+    ("#B07A00", "#F0C24A"),
+    ("#555555", "#BBBBBB"),
+)
+
+STYLE = (
+    ".plot{font:11px system-ui,sans-serif;--ink:#222;--faint:#8885}"
+    ".plot text{fill:var(--ink)}.plot .title{font-weight:600}"
+    + "".join(f".plot .c{i}{{color:{on}}}" for i, (on, _) in enumerate(_COLOURS))
+    + "@media(prefers-color-scheme:dark){.plot{--ink:#ddd}"
+    + "".join(f".plot .c{i}{{color:{on}}}" for i, (_, on) in enumerate(_COLOURS))
+    + "}"
+)
+
+_WIDTH, _HEIGHT = 360, 230  # of all, and of the area between the axes and the title
+_LEFT, _RIGHT, _TOP = 50, 12, 26
+_LETTER = 5.9  # the mean width of a letter at 11 pixels
+_ROW = 16  # height of a line of the legend
+
+# Shapes around the origin, so that colour is not all that tells lines apart.
+_SHAPES = (
+    '<circle r="4"/>',
+    '<path d="M-3.6-3.6h7.2v7.2h-7.2z"/>',
+    '<path d="M0-4.8L4.6 3.6H-4.6z"/>',
+    '<path d="M0-5.2L5.2 0 0 5.2-5.2 0z"/>',
+    '<path d="M0 4.8L4.6-3.6H-4.6z"/>',
+    '<path d="M-1.5-5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z"/>',
+)
+# Dashes of lines without marks, beyond the first six of which colours repeat.
+_DASHES = ("", "6 3", "2 3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A point.
+
+    Attributes:
+        x: a number, or the index of a place.
+        y: a number.
+        spread: the sample standard deviation, a bar up and down.
+        name: what the pointer is told.
+        link: where a click leads; empty: nowhere.
+    """
+
+    x: float
+    y: float
+    spread: float | None = None
+    name: str = ""
+    link: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A pair of axes and what is drawn there; fields as in `table.Plot`.
+
+    Attributes:
+        lines: name -> marks; the empty ones keep the colours of the others.
+        marked: whether a line's points are seen.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, Sequence[Mark]]
+    log: bool = False
+    places: Sequence[str] = ()
+    joined: bool = True
+    marked: bool = True
+
+
+def draw(panel: Panel, *, styled: bool = True) -> str:
+    """The SVG; `styled` puts `STYLE` into it, which a file needs and a page has.
+
+    Raises:
+        ValueError: nothing to draw, or not positive on a logarithmic axis.
+    """
+    shown = [mark for marks in panel.lines.values() for mark in marks]
+    if not shown:
+        raise ValueError(f"{panel.title}: nothing to draw")
+    low = min(mark.y - (mark.spread or 0) for mark in shown)
+    high = max(mark.y + (mark.spread or 0) for mark in shown)
+    across, x_ticks = _horizontal(panel, [mark.x for mark in shown])
+    up, y_ticks = _vertical(low, high)
+    turned = _turned(panel, x_ticks)
+    below = 20 + (max(len(text) for _, text in x_ticks) * 4 if turned else 0)
+    bottom = _TOP + _HEIGHT
+    legend, rows = _legend(panel, bottom + below + 26)
+    height = bottom + below + 26 + rows * _ROW
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" '
+            f'viewBox="0 0 {_WIDTH} {_number(height)}" '
+            f'width="{_WIDTH}" height="{_number(height)}">'
+        ),
+        f"<style>{STYLE}</style>" if styled else "",
+        f"<title>{html.escape(panel.title)}</title>",
+        f'<text class="title" x="4" y="14">{html.escape(panel.title)}</text>',
+        *_grid(y_ticks, x_ticks, bottom, turned=turned, log=panel.log),
+        (
+            f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_number(bottom + below + 14)}" '
+            f'text-anchor="middle">{html.escape(panel.x)}</text>'
+        ),
+        (
+            f'<text transform="translate(12 {_TOP + _HEIGHT / 2:g})rotate(-90)" '
+            f'text-anchor="middle">{html.escape(panel.y)}</text>'
+        ),
+    ]
+    for index, marks in enumerate(panel.lines.values()):
+        if marks:
+            parts.append(_line(panel, index, marks, across, up))
+    return "\n".join([*filter(None, parts), legend, "</svg>\n"])
+
+
+_To = Callable[[float], float]
+_Ticks = list[tuple[float, str]]  # where on the drawing, and what it says
+
+
+def _horizontal(panel: Panel, values: Sequence[float]) -> tuple[_To, _Ticks]:
+    left, right = _LEFT, _WIDTH - _RIGHT
+    if panel.places:
+        width = (right - left) / len(panel.places)
+
+        def place(x: float) -> float:
+            return left + (x + 0.5) * width
+
+        return place, [(place(i), name) for i, name in enumerate(panel.places)]
+    if panel.log:
+        if min(values) <= 0:
+            raise ValueError(f"{panel.title}: {min(values)} on a logarithmic axis")
+        low, high = math.log10(min(values)), math.log10(max(values))
+        pad = 0.06 * (high - low) or 0.3
+        low, high = low - pad, high + pad
+
+        def log(x: float) -> float:
+            return left + (math.log10(x) - low) / (high - low) * (right - left)
+
+        ticks = [v for v in _log_ticks(low, high) if low <= math.log10(v) <= high]
+        return log, [(log(v), _short(v)) for v in ticks]
+    low, high = _padded(min(values), max(values))
+
+    def linear(x: float) -> float:
+        return left + (x - low) / (high - low) * (right - left)
+
+    return linear, [(linear(v), text) for v, text in _linear_ticks(low, high)]
+
+
+def _vertical(low: float, high: float) -> tuple[_To, _Ticks]:
+    low, high = _padded(low, high)
+
+    def up(y: float) -> float:
+        return _TOP + _HEIGHT - (y - low) / (high - low) * _HEIGHT
+
+    return up, [(up(v), text) for v, text in _linear_ticks(low, high)]
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    pad = 0.06 * (high - low) or abs(high) / 10 or 1.0
+    # Ours begin at zero where they nearly do.
+    return (0.0 if 0 <= low < 2 * pad else low - pad), high + pad
+
+
+def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Three to eight round numbers within."""
+    rough = (high - low) / 7.5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [(i * step, f"{i * step:.{digits}f}") for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with what lies between where there are few."""
+    between = (1,) if high - low > 2.5 else (1, 3) if high - low > 1.2 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    step = max(1, len(powers) // 6)
+    return [m * 10.0**k for k in powers if k % step == 0 for m in between]
+
+
+def _short(value: float) -> str:
+    """'30M' for 3e7, '10⁻⁵' for 1e-5."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    if value >= 1e-3:
+        return f"{value:.3g}"
+    power = math.floor(math.log10(value) + 1e-9)
+    factor = f"{value / 10.0**power:.2g}"
+    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if factor == "1" else f"{factor}·10{raised}"
+
+
+def _turned(panel: Panel, ticks: _Ticks) -> bool:
+    """Whether the names of places are too long to stand side by side."""
+    room = (_WIDTH - _LEFT - _RIGHT) / max(1, len(panel.places))
+    return bool(panel.places) and any(len(t) * _LETTER > room for _, t in ticks)
+
+
+def _grid(
+    y_ticks: _Ticks, x_ticks: _Ticks, bottom: int, *, turned: bool, log: bool
+) -> list[str]:
+    right = _WIDTH - _RIGHT
+    lines = "".join(f"M{_LEFT} {_number(y)}H{right}" for y, _ in y_ticks)
+    lines += "".join(f"M{_number(x)} {bottom}v4" for x, _ in x_ticks)
+    parts = [f'<path stroke="var(--faint)" d="{lines}"/>']
+    parts.append(
+        f'<path fill="none" stroke="var(--ink)" d="M{_LEFT} {bottom}H{right}"/>'
+    )
+    for y, text in y_ticks:
+        parts.append(
+            f'<text x="{_LEFT - 6}" y="{_number(y + 4)}" text-anchor="end">{text}</text>'
+        )
+    for x, text in x_ticks:
+        place = f'x="{_number(x)}" y="{bottom + 17}" text-anchor="middle"'
+        if turned:
+            place = (
+                f'transform="translate({_number(x + 4)} {bottom + 12})rotate(-40)" '
+                'text-anchor="end"'
+            )
+        parts.append(f"<text {place}>{html.escape(text)}</text>")
+    return parts
+
+
+def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To) -> str:
+    """A line: joined, with bars, with marks that can be pointed at."""
+    shift = 0.0
+    if panel.places:  # bars of lines at the same place stand side by side
+        used = [i for i, of in enumerate(panel.lines.values()) if of]
+        room = (_WIDTH - _LEFT - _RIGHT) / len(panel.places)
+        shift = min(9.0, room / len(used)) * (used.index(index) - (len(used) - 1) / 2)
+    spots = [(across(mark.x) + shift, up(mark.y)) for mark in marks]
+    parts = [f'<g class="c{index % len(_COLOURS)}" fill="currentColor">']
+    if panel.joined and len(spots) > 1:
+        track = "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in spots)
+        dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+        dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+        parts.append(
+            f'<path fill="none" stroke="currentColor" stroke-width="1.6"{dashed} '
+            f'stroke-linejoin="round" d="{track}"/>'
+        )
+    for mark, (x, y) in zip(marks, spots):
+        if mark.spread:
+            top, low = up(mark.y + mark.spread), up(mark.y - mark.spread)
+            parts.append(
+                '<path fill="none" stroke="currentColor" '
+                f'd="M{_number(x)} {_number(top)}V{_number(low)}'
+                f"M{_number(x - 3)} {_number(top)}h6"
+                f'M{_number(x - 3)} {_number(low)}h6"/>'
+            )
+    if panel.marked or len(spots) == 1:
+        shape = _SHAPES[index % len(_SHAPES)]
+        for mark, (x, y) in zip(marks, spots):
+            drawn = (
+                f'<g transform="translate({_number(x)} {_number(y)})">'
+                f"<title>{html.escape(mark.name)}</title>{shape}</g>"
+            )
+            if mark.link:
+                drawn = f'<a href="{html.escape(mark.link)}">{drawn}</a>'
+            parts.append(drawn)
+    return "".join([*parts, "</g>"])
+
+
+def _legend(panel: Panel, top: float) -> tuple[str, int]:
+    """Names of the lines, as many in a row as fit; and the number of rows."""
+    parts, x, row = [], 8.0, 0
+    for index, (name, marks) in enumerate(panel.lines.items()):
+        if not marks:
+            continue
+        width = 30 + _LETTER * len(name)
+        if x > 8 and x + width > _WIDTH:
+            x, row = 8.0, row + 1
+        y = top + row * _ROW + 8
+        shape = _SHAPES[index % len(_SHAPES)]
+        if not panel.marked:
+            dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+            shape = (
+                '<path fill="none" stroke="currentColor" stroke-width="2" '
+                f'stroke-dasharray="{dashes or "none"}" d="M-7 0H7"/>'
+            )
+        parts.append(
+            f'<g class="c{index % len(_COLOURS)}" fill="currentColor" '
+            f'transform="translate({_number(x + 6)} {_number(y)})">{shape}</g>'
+            f'<text x="{_number(x + 17)}" y="{_number(y + 4)}">{html.escape(name)}</text>'
+        )
+        x += width
+    return "\n".join(parts), row + 1
+
+
+def _number(value: float) -> str:
+    """To a tenth of a pixel: machines that round otherwise draw the same."""
+    return f"{round(value, 1) + 0.0:g}"
