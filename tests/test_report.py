@@ -242,7 +242,7 @@ def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
     assert not re.search(r"(?:src|url|import|<script|<link)\b", page)
     assert page.count("<svg") == 1  # the loss of three runs
     assert '<td class="paper">98.5</td>' in page
-    assert "91.00 ± 1.41 <small>(n = 400) runs <a href=" in page
+    assert "91.00 ± 1.41 <sup><a href=" in page
     assert "--only=goes-on" in page and 'name="viewport"' in page
 
 

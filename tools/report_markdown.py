@@ -67,7 +67,8 @@ def _section(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
     for plot in section.experiment.plots:
         drawn = _drawn(section, plot)
         caption = plot_panels.caption(section, plot)
-        parts += ["".join(f"![{p.title}]({name})\n" for name, p in drawn.items())]
+        images = "".join(f"![{p.title}]({name})\n" for name, p in drawn.items())
+        parts += [images] * bool(images)
         parts += [f"{caption}\n"] * bool(caption)
     parts += [_table(*of, folder) for of in result_tables.matrices(section)]
     shown, summary, rest = result_tables.folded(section)
@@ -98,14 +99,13 @@ def _entry(entry: result_tables.Entry, folder: pathlib.Path) -> str:
         _escaped(entry.text),
         f" {_escaped(entry.detail)}" * bool(entry.detail),
     )
-    links = [result_tables.link(path, folder) for path in entry.sources]
-    if len(links) == 1:
-        return f"[{text}]({links[0]}){detail}"
-    seeds = "".join(
-        f" [{result_tables.seed(path)}]({link})"
-        for path, link in zip(entry.sources, links)
+    if len(entry.sources) == 1:
+        return f"[{text}]({result_tables.link(entry.sources[0], folder)}){detail}"
+    runs = " − ".join(
+        " ".join(f"[{seed}]({result_tables.link(path, folder)})" for seed, path in cell)
+        for cell in result_tables.seeds(entry)
     )
-    return f"{text}{detail}{seeds}"
+    return f"{text}{detail}" + f" <sup>{runs}</sup>" * bool(runs)
 
 
 def _escaped(text: str) -> str:

@@ -33,7 +33,7 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid #8884; text-align: left;
          vertical-align: top }
 th { font-weight: 600; min-width: 5.5rem } td { white-space: nowrap }
 td.note { white-space: normal; min-width: 13rem; overflow-wrap: normal }
-td small { display: block }
+td small { display: block } sup { font-size: .7em; line-height: 1; white-space: nowrap }
 tr:target { outline: 2px solid var(--link) }
 .paper { background: var(--paper); font-style: italic } td.gap { color: var(--gap) }
 p.gap, p.todo { border-left: 4px solid #8886; padding-left: .8rem; margin: 1rem 0 }
@@ -188,17 +188,18 @@ def _class(entry: _Entry) -> str:
 def _text(entry: _Entry, folder: pathlib.Path) -> str:
     """Its text; one run is behind the number, several stand behind it by seed."""
     text = html.escape(entry.text)
-    detail = html.escape(entry.detail)
-    links = [html.escape(result_tables.link(path, folder)) for path in entry.sources]
-    if len(links) == 1:
-        text = f'<a href="{links[0]}">{text}</a>'
-    elif links:
-        seeds = [
-            f' <a href="{link}">{result_tables.seed(path)}</a>'
-            for path, link in zip(entry.sources, links)
-        ]
-        detail += f" runs{''.join(seeds)}"
-    return f"{text} <small>{detail.strip()}</small>" if detail else text
+    detail = f" <small>{html.escape(entry.detail)}</small>" * bool(entry.detail)
+    if len(entry.sources) == 1:
+        link = html.escape(result_tables.link(entry.sources[0], folder))
+        return f'<a href="{link}">{text}</a>{detail}'
+    runs = " − ".join(
+        " ".join(
+            f'<a href="{html.escape(result_tables.link(path, folder))}">{seed}</a>'
+            for seed, path in cell
+        )
+        for cell in result_tables.seeds(entry)
+    )
+    return f"{text}" + f" <sup>{runs}</sup>" * bool(runs) + detail
 
 
 def _folded(summary: str, body: str) -> str:

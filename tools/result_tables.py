@@ -23,7 +23,7 @@ HOW_TO_READ = (
     "measured by runs of this code, and link to what each run recorded. A scale changes "
     "data, length and size, so ours compare with the paper's at scale `paper` only. ± is "
     "the sample standard deviation over the runs, which differ by their seed (one run "
-    "alone has none), and the links behind it are those runs, by seed; n counts the "
+    "alone has none), and the small links behind it are those runs, by seed; n counts the "
     "examples that each was evaluated on. A result is stale when its cell now gives "
     "another config; it is then left out."
 )
@@ -282,9 +282,13 @@ def link(to: pathlib.Path | str, folder: pathlib.Path) -> str:
     return urllib.parse.quote(path, safe="/@+=")
 
 
-def seed(path: pathlib.Path) -> str:
-    """'2' of a recorded result 'CELL.small.seed2.json'."""
-    return path.stem.rpartition("seed")[2]
+def seeds(entry: Entry) -> list[list[tuple[str, pathlib.Path]]]:
+    """For each cell that a number is computed from, (seed, recorded result) pairs."""
+    found: dict[str, list[tuple[str, pathlib.Path]]] = {}
+    for path in entry.sources:  # CELL.small.seed2.json
+        cell, _, number = path.stem.rpartition(".seed")
+        found.setdefault(cell, []).append((number, path))
+    return list(found.values())
 
 
 def anchor(section: Section, cell: str) -> str:
