@@ -24,6 +24,10 @@ class Scale(enum.StrEnum):
     PAPER = "paper"  # the real thing, for whoever has the data and the devices
 
 
+WITHOUT_SMALL = (Scale.SMOKE, Scale.PAPER)
+REPEATED = {Scale.SMOKE: 1, Scale.SMALL: 3, Scale.PAPER: 3}  # as the paper's Table 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One place of an experiment's table: a config for each scale.
@@ -34,6 +38,9 @@ class Cell:
         starts_from: the cell of the same experiment whose run it starts from.
         start_given: whether it starts from weights that --start_from names.
         seeds: how many repetitions there are, or how many at each scale.
+        same_as: 'EXPERIMENT:CELL', another experiment's cell that it is at scale
+            `paper`, with the same config: there they share their runs, which nobody
+            wants to pay for twice. If it starts from a cell, that one is shared too.
         paper: the paper's numbers, such as {'test/accuracy': 98.13}, in the
             column's unit.
         note: what the reader of the table has to know.
@@ -44,6 +51,7 @@ class Cell:
     starts_from: str | None = None
     start_given: bool = False
     seeds: int | Mapping[Scale, int] = 1
+    same_as: str | None = None
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
 
@@ -150,6 +158,7 @@ class Run:
             its subset if it has one.
         config: what is trained.
         starts_from: the name of the run whose weights it starts from.
+        shared: the other experiment and its run that this is, if it is one.
     """
 
     index: int
@@ -158,6 +167,7 @@ class Run:
     seed: int
     config: config.Config
     starts_from: str | None = None
+    shared: tuple[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +253,7 @@ def cells(*found: Cell) -> Mapping[str, Cell]:
 
     Raises:
         ValueError: a name twice, or not fit for a file; a start that does not come
-            before, or is given as well.
+            before, is given as well, or is not shared though the cell is.
     """
     named: dict[str, Cell] = {}
     for cell in found:
@@ -257,8 +267,48 @@ def cells(*found: Cell) -> Mapping[str, Cell]:
             )
         if cell.starts_from is not None and cell.start_given:
             raise ValueError(f"cell {cell.name} has two starts")
+        if cell.same_as is not None:
+            _check_shared(cell, named)
         named[cell.name] = cell
     return types.MappingProxyType(named)
+
+
+def of_recipe(recipe: Callable[..., config.Config], *arguments, **settings):
+    """A cell's `make`: what the recipe gives at scale `paper`, and else its `smoke`."""
+
+    def make(scale: Scale) -> config.Config:
+        cfg = recipe(*arguments, **settings)
+        return cfg if scale == Scale.PAPER else smoke(cfg)
+
+    return make
+
+
+def smoke(cfg: config.Config) -> config.Config:
+    """The same run in two steps: a tiny model of its kind, drawn shapes at 32 pixels.
+
+    What experiments compare stays: losses, rules, schedules, augmentation, positions,
+    pooling, heads.
+    """
+    model, data, train = cfg.model, cfg.data, cfg.train
+    # Hybrids keep their ResNet, and with it the size of their patches.
+    hybrid = re.fullmatch(r"(R\d*\+)ViT-\w+(/\d+)", model.variant)
+    if hybrid:
+        model.variant = f"{hybrid[1]}ViT-mu{hybrid[2]}"
+    else:
+        model.variant = re.sub(r"ViT-\w+/\d+", "ViT-mu/8", model.variant)
+        model.variant = re.sub(r"^R\d+x\d+$", "R50x1", model.variant)
+    data.name, data.split, data.image_size, data.batch_size = "shapes", "train", 32, 4
+    cfg.optim.warmup_steps = 1
+    train.length, train.unit = 2, config.Unit.STEPS
+    train.precision, train.steps_per_loop = config.Precision.FLOAT32, 1
+    train.log_every_steps = train.checkpoint_every_steps = 1
+    cfg.evals.splits, cfg.evals.few_shot.datasets = ("test",), ()
+    return cfg
+
+
+def named(*parts: str) -> str:
+    """A cell's name of the things that it combines: 'ViT-L-16_cifar10'."""
+    return "_".join(parts).replace("/", "-")
 
 
 def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
@@ -278,7 +328,11 @@ def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
                 repeated = seed < found[cell.starts_from].num_seeds(scale)
                 start = _run_name(cell.starts_from, seed if repeated else 0)
             name = _run_name(cell.name, seed)
-            unrolled.append(Run(len(unrolled), name, cell, seed, cfg, start))
+            shared = None
+            if cell.same_as is not None and scale == Scale.PAPER:
+                other, _, theirs = cell.same_as.partition(":")
+                shared = other, _run_name(theirs, seed)
+            unrolled.append(Run(len(unrolled), name, cell, seed, cfg, start, shared))
     return unrolled
 
 
@@ -287,7 +341,9 @@ def select(
     argument: str | None,
     scales: Sequence[Scale] = (Scale.SMOKE, Scale.SMALL),
 ) -> config.Config:
-    """The config of 'cell' or 'cell,scale'; the scale is `small` if not given.
+    """The config of 'cell' or 'cell,scale'.
+
+    The scale is `small` if not given, or `paper` where there is no `small`.
 
     Raises:
         config.Refused: no such cell or scale.
@@ -302,7 +358,16 @@ def select(
         raise config.Refused(
             f"--config=...:{name},{scale}: no such scale{config.nearest(scale, names)}"
         )
-    return found[name].make(Scale(scale or Scale.SMALL))
+    usual = Scale.SMALL if Scale.SMALL in scales else Scale.PAPER
+    return found[name].make(Scale(scale or usual))
+
+
+def _check_shared(cell: Cell, before: Mapping[str, Cell]) -> None:
+    if not re.fullmatch(r"\w+:[\w@+=-]+", cell.same_as):
+        raise ValueError(f"cell {cell.name}: same_as is no EXPERIMENT:CELL")
+    start = cell.starts_from
+    if cell.start_given or (start is not None and before[start].same_as is None):
+        raise ValueError(f"cell {cell.name} is shared, but not what it starts from")
 
 
 def _run_name(cell: str, seed: int) -> str:

@@ -295,7 +295,7 @@ def test_a_narrow_resnet_is_a_wide_one_of_another_root():
         ({"positions": "relative", "positions_at": "shared"}, "positions_at=stem"),
         ({"positions": "2d", "width": 15, "num_heads": 3}, "must be even"),
         ({"positions": "sincos2d", "width": 18, "num_heads": 3}, "multiple of 4"),
-        ({"variant": "R14x1", "width": 48}, "width=48: .* multiple of 32"),
+        ({"variant": "R14x1", "width": 48}, "width=48: .* a multiple of 32"),
         ({"variant": "AxialResNet50", "width": 32}, "model.width=32: .* no such part"),
     ],
 )

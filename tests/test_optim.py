@@ -43,6 +43,16 @@ def test_the_steps_of_the_hyperrule_are_taken_one_update_after_each_mark():
     )
 
 
+def test_the_steps_of_bits_pretraining_are_its_marks_of_40_epochs():
+    # paper.md 3.7: a tenth at epochs 10, 23, 30 and 37 of 40; here 100 steps each.
+    rate = _rate(base=0.48, schedule="steps_jft", total_steps=4000, warmup_steps=100)
+    np.testing.assert_allclose(
+        _at(rate, 50, 100, 1000, 1001, 2300, 2301, 3000, 3001, 3700, 3701),
+        [0.24, 0.48, 0.48, *np.repeat([48e-3, 48e-4, 48e-5], 2), 48e-6],
+        rtol=1e-5,
+    )
+
+
 def test_without_warmup_the_first_step_has_the_full_rate():
     assert (
         _at(_rate(base=0.1, schedule="constant", total_steps=5), 0, 4)

@@ -73,6 +73,65 @@ def test_finetuning_is_scored_on_the_final_split(dataset):
     assert (cfg.data.split, cfg.evals.splits) == (train, (test,))
 
 
+@pytest.mark.parametrize("dataset", ["imagenet2012", "imagenet21k"])
+def test_pretraining_reads_and_reports_the_final_splits(dataset):
+    from vit_tf.data import datasets
+
+    cfg = recipes.pretrain("ViT-B/16", dataset)
+    assert (cfg.data.split, *cfg.evals.splits) == datasets.DATASETS[dataset].final
+
+
+def test_pretraining_may_be_shorter_and_ask_for_few_shots():
+    short = recipes.pretrain("ViT-L/16", "jft300m", epochs=7, few_shot=True)
+    assert (short.train.length, short.optim.lr) == (7, 4e-4)
+    assert short.evals.few_shot.datasets == ("imagenet2012",)
+    assert recipes.pretrain("ViT-L/16", "jft300m").evals.few_shot.datasets == ()
+
+
+def test_resnets_are_pretrained_as_bit_does():
+    cfg = recipes.pretrain_bit("R50x1", "jft300m", epochs=7)
+    optim = cfg.optim
+    assert (optim.rule, optim.momentum, optim.warmup_steps) == ("sgd", 0.9, 5000)
+    assert (optim.lr, optim.schedule) == (0.03 * 16, config.Schedule.STEPS_JFT)
+    # BiT's 1e-4 in the gradient, summed up by momentum.
+    assert optim.weight_decay == pytest.approx(1e-4 / (1 - optim.momentum))
+    adam = recipes.pretrain("R50x1", "jft300m", epochs=7)
+    cfg.optim = adam.optim
+    assert cfg == adam
+
+
+def test_table_2_shows_larger_images_and_averages():
+    for variant, size, usual in (("ViT-L/16", 512, 384), ("ViT-H/14", 518, 392)):
+        cfg = recipes.finetune(variant, "imagenet2012", start_from=None)
+        assert (cfg.data.image_size, cfg.optim.polyak) == (usual, None)
+        recipes.show_larger(cfg, variant)
+        assert (cfg.data.image_size, cfg.optim.polyak) == (size, 0.9999)
+    assert recipes.vtab("ViT-H/14", "svhn", start_from=None).data.image_size == 392
+
+
+def test_plain_vit_is_its_report():
+    cfg = recipes.plain_vit(150)
+    model, data, optim = cfg.model, cfg.data, cfg.optim
+    assert (model.variant, model.pool, model.positions) == (
+        "ViT-S/16",
+        "gap",
+        "sincos2d",
+    )
+    assert (model.pre_logits, model.head_bias, model.dropout) == (True, 0, 0)
+    assert (data.name, data.split, data.batch_size) == (
+        "imagenet2012",
+        "train[:99%]",
+        1024,
+    )
+    assert (data.randaug_layers, data.randaug_magnitude, data.mixup) == (2, 10, 0.2)
+    assert (data.image_size, data.eval_crop) == (224, "central")
+    assert (optim.lr, optim.warmup_steps, optim.clip_norm) == (1e-3, 10_000, 1)
+    assert optim.lr * optim.weight_decay == pytest.approx(1e-4)
+    assert (optim.schedule, optim.moment_dtype) == ("cosine", "bfloat16")
+    assert (cfg.objective.loss, cfg.train.length) == ("softmax", 150)
+    assert cfg.evals.splits == ("validation",)
+
+
 def test_what_the_tables_do_not_have_is_refused():
     with pytest.raises(config.Refused, match="no pre-training recipe for ViT-S/16"):
         recipes.pretrain("ViT-S/16", "jft300m")

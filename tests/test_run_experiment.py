@@ -13,7 +13,7 @@ import pytest
 import tiny
 import warm
 
-from experiments import table, vtab
+from experiments import table, table6_scaling, table7_adam_or_sgd, vtab
 from tests import tiny_experiment
 from vit_tf import config
 
@@ -158,6 +158,32 @@ def test_results_are_recorded_with_what_was_given(tmp_path):
     assert done["other.npz"].returncode == 2
     said = done["other.npz"].stderr.strip().splitlines()[-1]
     assert said.startswith(f"error: --record: {path} holds the result from w.npz")
+
+
+def test_a_run_that_another_experiment_did_is_not_done_again(tmp_path):
+    """Its folder is looked for where that experiment's runs lie."""
+    name = "R50x1_7.seed0"
+    theirs, *_ = [
+        run
+        for run in table.runs(table6_scaling.CELLS, table.Scale.PAPER)
+        if run.name == name
+    ]
+    _finished(tmp_path / "table6_scaling" / "paper" / name, theirs.config)
+    options = ["--experiment=experiments/table7_adam_or_sgd.py", "--scale=paper"]
+    options += ["--list", f"--runs={tmp_path}"]
+    rows = {
+        line.split()[1]: line for line in _run(*options).stdout.splitlines() if line
+    }
+    assert len(rows) == 1 + len(table.runs(table7_adam_or_sgd.CELLS, "paper"))
+    done = rows["R50x1_adam.seed0"]
+    assert "of other code" in done and "(shared with table6_scaling)" in done
+    assert rows["R50x1_adam_cifar10.seed2"].endswith(
+        "to do (shared with table6_scaling)"
+    )
+    assert rows["R152x2_adam.seed0"].endswith("to do (shared with table6_scaling)")
+    assert rows["R50x1_sgd.seed0"].endswith("to do")
+    alone = _run(*options, f"--folder={tmp_path / 'own'}").stdout
+    assert "of other code" not in alone  # what has a folder of its own shares none
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,13 @@
 
 import pytest
 
-from experiments import cifar10_transfer, quickstart, table, vtab
+from experiments import (
+    cifar10_transfer,
+    quickstart,
+    table,
+    table7_adam_or_sgd,
+    vtab,
+)
 from tests import tiny_experiment
 from vit_tf import config
 
@@ -53,9 +59,31 @@ def test_the_scale_may_change_the_number_of_repetitions():
     assert counts == [19, 19, 57]
 
 
+def _shared(name, **settings):
+    return table.Cell(name, _make, same_as="other:cell", **settings)
+
+
+def test_a_shared_cell_has_the_runs_of_the_other_at_scale_paper_only():
+    cells = table.cells(_shared("a", seeds=2), table.Cell("b", _make, starts_from="a"))
+    for scale in table.Scale:
+        shared = [run.shared for run in table.runs(cells, scale)]
+        paper = [("other", "cell.seed0"), ("other", "cell.seed1"), None]
+        assert shared == (paper if scale == table.Scale.PAPER else [None] * 3)
+
+
+def test_without_small_a_cell_without_scale_is_the_papers():
+    ours = table7_adam_or_sgd.get_config("R50x1_sgd")
+    assert ours == table7_adam_or_sgd.get_config("R50x1_sgd,paper")
+    with pytest.raises(config.Refused, match="one of: smoke, paper"):
+        table7_adam_or_sgd.get_config("R50x1_sgd,small")
+
+
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
+        ([table.Cell("a", _make, same_as="b")], "no EXPERIMENT:CELL"),
+        ([_shared("a", start_given=True)], "shared, but not what"),
+        ([table.Cell("a", _make), _shared("b", starts_from="a")], "shared, but not"),
         ([table.Cell("a", _make), table.Cell("a", _make)], "two cells named a"),
         ([table.Cell("a/b", _make)], "need letters"),
         ([table.Cell("a", _make, starts_from="b"), table.Cell("b", _make)], "before"),

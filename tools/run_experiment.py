@@ -25,8 +25,14 @@ _SCALE = flags.DEFINE_enum(
     [str(scale) for scale in table.Scale],
     "smoke: a few steps, to see that it runs. paper: the real thing.",
 )
+_RUNS = flags.DEFINE_string(
+    "runs",
+    "runs",
+    "Where all experiments' runs go, as EXPERIMENT/SCALE/RUN, so that they can share "
+    "them.",
+)
 _FOLDER = flags.DEFINE_string(
-    "folder", None, "Where the runs go; by default runs/EXPERIMENT/SCALE."
+    "folder", None, "Where the runs of this one go instead; they are shared with none."
 )
 _LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
 _INDEX = flags.DEFINE_integer(
@@ -142,15 +148,23 @@ def _check_choice(experiment: table.Experiment, runs: list[table.Run]) -> None:
 def _jobs(experiment: table.Experiment, scale: table.Scale, runs: list[table.Run]):
     from vit_tf import study
 
-    root = _FOLDER.value or os.path.join("runs", experiment.name, scale)
     jobs: dict[str, study.Job] = {}  # starts come first
     for run in runs:
         needs = jobs[run.starts_from] if run.starts_from else None
-        folder = os.path.join(root, run.name)
+        folder = _run_folder(experiment, scale, run)
         if run.cell.start_given:  # --list may leave it out: then as the run began
             run.config.start_from = _START_FROM.value or study.begun_from(folder)
         jobs[run.name] = study.Job(run.name, run.config, folder, needs)
     return list(jobs.values())
+
+
+def _run_folder(
+    experiment: table.Experiment, scale: table.Scale, run: table.Run
+) -> str:
+    if _FOLDER.value is not None:
+        return os.path.join(_FOLDER.value, run.name)
+    home, name = run.shared or (experiment.name, run.name)
+    return os.path.join(_RUNS.value, home, scale, name)
 
 
 def _print_list(runs: list[table.Run], jobs) -> None:
@@ -161,10 +175,10 @@ def _print_list(runs: list[table.Run], jobs) -> None:
     for run, job in zip(runs, jobs):
         start = run.starts_from or ("--start_from" if run.cell.start_given else "-")
         length = f"{run.config.train.length:g} {run.config.train.unit}"
-        rows.append(
-            (str(run.index), run.name, str(run.seed), length, start)
-            + (str(study.look(job)),)
-        )
+        status = str(study.look(job))
+        if run.shared is not None:
+            status += f" (shared with {run.shared[0]})"
+        rows.append((str(run.index), run.name, str(run.seed), length, start, status))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(f"{text:<{w}}" for text, w in zip(row, widths)).rstrip())

@@ -113,6 +113,7 @@ class Schedule(enum.StrEnum):
     LINEAR = "linear"
     COSINE = "cosine"
     STEPS = "steps"  # a tenth from each 30, 60 and 90 % on (BiT-HyperRule)
+    STEPS_JFT = "steps_jft"  # from 25, 57.5, 75 and 92.5 % (BiT's pre-training)
 
 
 class Decay(enum.StrEnum):
@@ -393,8 +394,7 @@ def first_problem(error: pydantic.ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     name = str(first["loc"][-1]) if first["loc"] else ""
-    hint = ""
-    if first["type"] == "unexpected_keyword_argument":
-        known = [path.rsplit(".", 1)[-1] for path in fields(Config())]
-        hint = nearest(name, known)
-    return f"{where}: {first['msg']}{hint}"
+    if first["type"] != "unexpected_keyword_argument":
+        return f"{where}: {first['msg']}"
+    known = [path.rsplit(".", 1)[-1] for path in fields(Config())]
+    return f"{where}: {first['msg']}{nearest(name, known)}"

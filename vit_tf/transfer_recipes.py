@@ -10,8 +10,6 @@ from collections.abc import Iterable
 
 from vit_tf import config, recipes
 
-_POLYAK = 0.9999  # Table 2's ImageNet rows (section 4.1)
-
 # AugReg's grid (arXiv 2106.10270, table 4): rates, and (steps, warm-up).
 _AUGREG_RATES = (0.001, 0.003, 0.01)
 _AUGREG_IMAGENET = ((0.01, 0.03), ((20_000, 500),))
@@ -107,7 +105,7 @@ def candidates(
         cfg.start_from = start_from
         cfg.data.split, choose = target.development
         cfg.evals.splits = (choose,)
-        size = image_size or _fitting(cfg.data.image_size, model)
+        size = image_size or recipes.fitting(cfg.data.image_size, model.variant)
         cfg.data.image_size = size
         if not target.flip:
             cfg.data.flip = False
@@ -175,7 +173,7 @@ def vtab_task(
     """
     cfg = recipes.vtab("ViT-B/16", task, start_from=start_from)
     cfg.model = without_head(model)
-    cfg.data.image_size = _fitting(cfg.data.image_size, model)
+    cfg.data.image_size = recipes.fitting(cfg.data.image_size, model.variant)
     cfg.train.seed = seed
     return cfg
 
@@ -203,8 +201,7 @@ def _paper(target: Target, model: config.Model) -> dict[str, config.Config]:
 def _table_2(target: Target, model: config.Model) -> dict[str, config.Config]:
     found = _paper(target, model)
     for cfg in found.values():
-        cfg.data.image_size = 518 if model.variant.endswith("/14") else 512
-        cfg.optim.polyak = _POLYAK
+        recipes.show_larger(cfg, model.variant)
     return found
 
 
@@ -256,12 +253,6 @@ def _augreg(target: Target, model: config.Model) -> dict[str, config.Config]:
             cfg.data.crop = config.Crop.INCEPTION
             found[f"lr={rate:g},steps={steps}"] = cfg
     return found
-
-
-def _fitting(size: int, model: config.Model) -> int:
-    """Pixels that the patches divide: 392 for H/14, where the paper says 384."""
-    _, _, patch = model.variant.rpartition("/")
-    return -(-size // int(patch)) * int(patch) if patch.isdigit() else size
 
 
 def _steps(target: Target) -> int:

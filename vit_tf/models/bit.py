@@ -129,16 +129,16 @@ class BiT(network.Network):
         self.num_classes, self.image_size = num_classes, image_size
         self.head_bias, self.axial, self.remat = head_bias, axial, remat
         self.draws = {}
+        if root_width % resnet.GROUPS:
+            raise config.Refused(
+                f"model.width={root_width}: a ResNet's root needs a multiple of "
+                f"{resnet.GROUPS}, the groups of its norm"
+            )
         self.stride = resnet.stem_ratio(self.counts)  # pixels per final position
         if image_size < self.stride:
             raise config.Refused(
                 f"image size {image_size}: smaller than the {self.stride} pixels that "
                 f"one position of {self.name} covers; need {self.stride} or more"
-            )
-        if root_width % resnet.GROUPS:
-            raise config.Refused(
-                f"model.width={root_width}: a ResNet's root needs a multiple of "
-                f"{resnet.GROUPS}, the groups of its norm"
             )
         self.root_width = root_width
         self.width = 4 * root_width * width_factor * 2 ** (len(self.counts) - 1)
