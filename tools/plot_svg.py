@@ -42,7 +42,7 @@ _SHAPES = (
     '<path d="M0 4.8L4.6-3.6H-4.6z"/>',
     '<path d="M-1.5-5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z"/>',
 )
-# Dashes of lines without marks, beyond the first six of which colours repeat.
+# Dashes of lines, beyond the first six of which colours repeat.
 _DASHES = ("", "6 3", "2 3")
 
 
@@ -264,7 +264,7 @@ def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To)
                 f'M{_number(x - 3)} {_number(low)}h6"/>'
             )
     if panel.marked or len(spots) == 1:
-        shape = _SHAPES[index % len(_SHAPES)]
+        shape = _shape(index)
         for mark, (x, y) in zip(marks, spots):
             drawn = (
                 f'<g transform="translate({_number(x)} {_number(y)})">'
@@ -274,6 +274,11 @@ def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To)
                 drawn = f'<a href="{html.escape(mark.link)}">{drawn}</a>'
             parts.append(drawn)
     return "".join([*parts, "</g>"])
+
+
+def _shape(index: int) -> str:
+    """Lines of the same colour have other shapes."""
+    return _SHAPES[(index + index // len(_COLOURS)) % len(_SHAPES)]
 
 
 def _legend(panel: Panel, top: float) -> tuple[str, int]:
@@ -286,7 +291,7 @@ def _legend(panel: Panel, top: float) -> tuple[str, int]:
         if x > 8 and x + width > _WIDTH:
             x, row = 8.0, row + 1
         y = top + row * _ROW + 8
-        shape = _SHAPES[index % len(_SHAPES)]
+        shape = _shape(index)
         if not panel.marked:
             dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
             shape = (

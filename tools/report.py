@@ -21,6 +21,9 @@ _RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recor
 _HTML = flags.DEFINE_string(
     "html", "runs/report/index.html", "The page to write; empty: none."
 )
+_PLANNED = flags.DEFINE_bool(
+    "planned", True, "The page also has what runs at scale paper would take: a minute."
+)
 
 
 def main() -> None:
@@ -32,7 +35,8 @@ def main() -> None:
     print(file)
     _write_figures(report_markdown.figures(found, file.parent), file.parent)
     if _HTML.value:
-        print(report_page.write(found, pathlib.Path(_HTML.value)))
+        page = pathlib.Path(_HTML.value)
+        print(report_page.write(found, page, planned=_PLANNED.value))
 
 
 def _write_figures(drawn: Mapping[pathlib.Path, str], folder: pathlib.Path) -> None:
