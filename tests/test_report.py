@@ -13,8 +13,16 @@ import tiny
 
 from experiments import quickstart, table
 from tests import browser, tiny_experiment
-from tools import report_markdown, report_page, result_tables, results
-from vit_tf import config
+from tools import (
+    report_costs,
+    report_markdown,
+    report_page,
+    result_configs,
+    result_layouts,
+    result_tables,
+    results,
+)
+from vit_tf import config, recipes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -85,6 +93,87 @@ def test_rows_hold_means_deviations_counts_and_the_papers_numbers(recorded):
     assert (second[1].text, second[2].text) == ("–", "97.00")
     assert second[2].detail == "(n = 400), 1 of 2 runs"
     assert result_tables.state(section) == "partly at small: 3 of 4 runs"
+
+
+def _transfers(number):
+    """Models, each transferred to so many sets; two metrics of the first."""
+    make = tiny_experiment.CELLS["start"].make
+    found = []
+    for start in ("a", "b"):
+        found.append(table.Cell(start, make, paper={"test/loss": 0.5}))
+        found += [
+            table.Cell(
+                f"{start}_to{k}", make, starts_from=start, paper={"test/accuracy": k}
+            )
+            for k in range(number)
+        ]
+    return table.cells(*found)
+
+
+def test_transfers_are_a_matrix_of_models_and_sets(tmp_path):
+    section = _section(tmp_path, _transfers(3))
+    ((heads, rows),) = result_layouts.matrices(section).values()
+    assert heads == ["paper", "loss", *(f"to{k}, accuracy [%]" for k in range(3))]
+    assert [[entry.text for entry in row] for row in rows] == [
+        ["a", "0.5", "0", "1", "2"],
+        ["b", "0.5", "0", "1", "2"],
+    ]
+    ((heads, rows),) = result_layouts.matrices(
+        _section(tmp_path, _transfers(9))
+    ).values()
+    assert heads == ["paper", "a", "b"] and len(rows) == 10
+    assert [entry.text for entry in rows[-1]] == ["to8, accuracy [%]", "8", "8"]
+
+
+def test_rows_without_ours_are_folded_away_but_none_is_lost(tmp_path):
+    make = tiny_experiment.CELLS["start"].make
+    cells = table.cells(*(table.Cell(f"c{k}", make) for k in range(16)))
+    run = table.runs(cells, table.Scale.SMALL)[3]
+    found = results.entry("tiny", run, table.Scale.SMALL, _result(run, 0.5), ROWS)
+    results.write(str(tmp_path), found)
+    section = _section(tmp_path, cells)
+    shown, summary, rest = result_layouts.folded(section)
+    assert [row[0].text for row in shown] == ["c3"]
+    assert summary == "15 cells without a result of ours"
+    assert [row[0].text for row in rest] == [c for c in cells if c != "c3"]
+    assert {row[1].text for row in rest} == {"missing"}
+    (gap,) = result_tables.gaps(section)
+    assert gap.what.count(".seed0") == 15
+
+
+def test_configs_in_short_say_all_that_is_not_at_its_default():
+    cells = list(tiny_experiment.CELLS.values())
+    shared, own = result_configs.short(cells, table.Scale.SMALL)
+    cfg = cells[0].make(table.Scale.SMALL)
+    defaults = config.fields(config.Config())
+    assert shared == [
+        f"{knob} = {value}"
+        for knob, value in config.fields(cfg).items()
+        if value != defaults[knob]
+    ]
+    assert own == {"start": "", "goes-on": ""}
+
+    def longer(scale):
+        del scale
+        return tiny.make(train__length=5)
+
+    _, own = result_configs.short(
+        [*cells, table.Cell("longer", longer)], table.Scale.SMALL
+    )
+    assert (
+        own["longer"] == "train.length = 5.0" and own["start"] == "train.length = 4.0"
+    )
+
+
+def test_planned_costs_are_those_of_the_paper_scale(tmp_path):
+    def make(scale):
+        del scale
+        return recipes.pretrain("ViT-B/32", "jft300m")
+
+    section = _section(tmp_path, table.cells(table.Cell("B-32", make)))
+    _, ((cell, runs, steps, _, exaflops, _),) = report_costs.planned(section)
+    assert (cell.text, runs.text, steps.text) == ("B-32", "1", "517,822")
+    assert 55 <= float(exaflops.text) < 57  # Table 6: 55
 
 
 def test_what_is_missing_has_its_command(recorded):

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from tools import findings, plot_panels, plot_svg, result_tables
+from tools import findings, plot_panels, plot_svg, result_layouts, result_tables
 
 _Row = Sequence[result_tables.Entry]
 
@@ -70,15 +70,15 @@ def _section(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
         images = "".join(f"![{p.title}]({name})\n" for name, p in drawn.items())
         parts += [images] * bool(images)
         parts += [f"{caption}\n"] * bool(caption)
-    parts += [_table(*of, folder) for of in result_tables.matrices(section)]
-    shown, summary, rest = result_tables.folded(section)
+    parts += [_table(*of, folder) for of in result_layouts.matrices(section).values()]
+    shown, summary, rest = result_layouts.folded(section)
     heads = result_tables.heads(section)
     if shown:
-        parts.append(_table(*result_tables.without_empty(heads, shown), folder))
+        parts.append(_table(*result_layouts.without_empty(heads, shown), folder))
     if rest:
         parts += [
             f"<details><summary>{summary}</summary>\n",
-            _table(*result_tables.without_empty(heads, rest), folder),
+            _table(*result_layouts.without_empty(heads, rest), folder),
             "</details>\n",
         ]
     lines = [f"* {line}\n" for line in result_tables.facts(section)]

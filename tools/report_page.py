@@ -11,6 +11,7 @@ from tools import (
     plot_svg,
     report_costs,
     result_configs,
+    result_layouts,
     result_tables,
 )
 
@@ -148,12 +149,12 @@ def _cells(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
         return f' id="{html.escape(result_tables.anchor(section, row[0].text))}"'
 
     def drawn(rows: Sequence[Sequence[_Entry]]) -> str:
-        kept = result_tables.without_empty(heads, rows)
+        kept = result_layouts.without_empty(heads, rows)
         return _table(*kept, folder, named) if rows else ""
 
-    shown, summary, rest = result_tables.folded(section)
+    shown, summary, rest = result_layouts.folded(section)
     return [
-        *(_table(*of, folder) for of in result_tables.matrices(section)),
+        *(_table(*of, folder) for of in result_layouts.matrices(section).values()),
         drawn(shown),
         _folded(summary, drawn(rest)),
     ]
