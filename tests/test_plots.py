@@ -59,7 +59,7 @@ def _entry(run, accuracy, steps=8):
         },
         "config": json.loads(config.to_json(run.config)),
         "steps": steps,
-        "examples_seen": 64,
+        "examples_seen": 6400 if run.starts_from else 64,
         "metrics": [
             {"split": "test", "name": "accuracy", "value": accuracy, "count": 400}
         ],
@@ -113,6 +113,19 @@ def test_our_panel_has_means_over_seeds_and_says_what_is_missing(tmp_path):
     assert not plot_panels.panels(section, PLOT)["ours-small"].lines["both"]
     said = plot_panels.caption(section, PLOT)
     assert said.endswith("Ours at small: 2 of 3 points are recorded.")
+
+
+def test_a_stale_result_is_not_drawn_and_the_caption_counts_it(tmp_path):
+    _section(tmp_path, accuracies=ALL)
+    for path in tmp_path.rglob("deep*"):
+        entry = json.loads(path.read_text())
+        entry["config"]["optim"]["lr"] = 0.5
+        path.write_text(json.dumps(entry))
+    section = _section(tmp_path)
+    lines = plot_panels.panels(section, PLOT)["ours-small"].lines
+    assert [mark.x for mark in lines["ViT"]] == [1.0]
+    said = plot_panels.caption(section, PLOT)
+    assert said == "Ours at small: 2 of 3 points are recorded."
 
 
 def test_compute_is_that_of_pretraining_and_may_be_relative(tmp_path):
