@@ -7,6 +7,9 @@ without, 3 % are lost.
 Scale `small` has 16 patches of 8 pixels instead of 196 of 16, four blocks instead of
 twelve, and asks about four kinds of CIFAR-10 after learning six (experiments/small.py).
 
+Scale `paper`: 7 runs, 3,624,754 steps, 1,574 exaFLOPs, 740 TPUv3-core-days at 40 %
+utilisation. Not counted: 1 run shared with other experiments, 224 exaFLOPs.
+
     python -m tools.run_experiment --experiment=experiments/table8_positions.py --record
 """
 
@@ -62,6 +65,7 @@ CELLS = table.cells(
             _name(kind, at),
             functools.partial(pretrain, kind=kind, at=at),
             seeds=small.seeds(3 if at is At.STEM else 2, paper=1),
+            same_as="table6_scaling:ViT-B-16_7" if _name(kind, at) == "1d" else None,
             paper={"imagenet2012/validation/5shot": number},
             note="no positions" if kind is Kind.NOWHERE else _PLACES[at],
         )
