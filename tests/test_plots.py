@@ -239,10 +239,13 @@ _FINITE = st.floats(-1e6, 1e6).filter(lambda v: v == 0 or abs(v) > 1e-6)
 @given(
     st.lists(st.tuples(st.floats(1e-9, 1e9), _FINITE, st.floats(0, 1e3)), min_size=1),
     st.booleans(),
+    st.booleans(),
 )
-def test_everything_is_drawn_inside_of_the_axes(spots, log):
+def test_everything_is_drawn_inside_of_the_axes(spots, log, log_y):
+    if log_y:
+        spots = [(x, abs(y) + 1e-6, 0.0) for x, y, _ in spots]
     marks = [plot_svg.Mark(x, y, spread) for x, y, spread in spots]
-    panel = plot_svg.Panel("t", "x", "y", {"a & <b>": marks}, log=log)
+    panel = plot_svg.Panel("t", "x", "y", {"a & <b>": marks}, log=log, log_y=log_y)
     text = plot_svg.draw(panel)
     root = xml.etree.ElementTree.fromstring(text)
     _, _, width, height = map(float, root.get("viewBox").split())

@@ -21,6 +21,7 @@ from tools import (
     result_layouts,
     result_tables,
     results,
+    speed_tables,
 )
 from vit_tf import config, recipes
 
@@ -341,11 +342,62 @@ def test_the_committed_results_are_rendered_from_the_recorded_ones():
     folder = pathlib.Path("experiments")
     committed = (folder / "RESULTS.md").read_text("utf-8")
     said = "run python -m tools.report"
-    assert report_markdown.render(found, folder) == committed, said
-    drawn = report_markdown.figures(found, folder)
+    speeds = speed_tables.load(results.ROOT)
+    assert report_markdown.render(found, folder, speeds) == committed, said
+    drawn = report_markdown.figures(found, folder, speeds)
     assert set((folder / "figures").rglob("*.svg")) == set(drawn), said
     for figure, text in drawn.items():
         assert figure.read_text("utf-8") == text, f"{figure}: {said}"
+
+
+def _speeds(root):
+    """Figure 12 of two models on a device, one point of which failed."""
+    points = [
+        {
+            "model": model,
+            "image_size": size,
+            "images_per_second": rate,
+            "largest_batch": batch,
+        }
+        for model, size, rate, batch in (
+            ("ViT-B/32", 64, 1234.56, 4096),
+            ("ViT-B/32", 224, 98.7, None),
+            ("R50x1", 64, 500.0, 2048),
+        )
+    ]
+    path = root / "figure12_speed" / "one_cpu.json"
+    path.parent.mkdir()
+    settings, versions = {"dtype": "float32"}, {"keras": "3.15.1"}
+    found = {"device": "1 CPU", "settings": settings, "versions": versions}
+    path.write_text(json.dumps(found | {"points": points}))
+    return speed_tables.load(str(root))
+
+
+def test_figure_12_is_shown_with_links_and_gaps(tmp_path):
+    speeds = _speeds(tmp_path)
+    path = report_page.write([], tmp_path / "page" / "index.html", speeds)
+    shown = _Links(path.read_text("utf-8")).ours
+    assert [one["text"] for one in shown] == [
+        "500.0",
+        "1,234.6",
+        "98.7",
+        "2,048",
+        "4,096",
+    ]
+    for one in shown:
+        assert len(set(_recomputed(one, path.parent))) == 1
+    ((rate, batch),) = [
+        speed_tables.panels(f).values() for f in speeds.measured.values()
+    ]
+    assert [mark.y for mark in rate.lines["ViT-B/32"]] == [1234.56, 98.7]
+    assert [mark.x for mark in batch.lines["ViT-B/32"]] == [64]
+    text = report_markdown.render([], tmp_path, speeds)
+    assert "| ViT-B/32 | [1,234.6](figure12_speed/one_cpu.json) | missing |" in text
+    figures = report_markdown.figures([], tmp_path, speeds)
+    assert [figure.name for figure in figures] == [
+        "one_cpu.images_per_second.svg",
+        "one_cpu.largest_batch.svg",
+    ]
 
 
 class _Links(html.parser.HTMLParser):
@@ -382,6 +434,15 @@ def _recomputed(shown, folder) -> tuple[str, str]:
     of_cell = {}
     for link in shown["links"]:
         entry = json.loads((folder / urllib.parse.unquote(link)).read_text())
+        if "points" in entry:  # Figure 12
+            model, size, measure = shown["metric"].split("@")
+            (value,) = (
+                point[measure]
+                for point in entry["points"]
+                if (point["model"], str(point["image_size"])) == (model, size)
+            )
+            exact = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+            return shown["text"], exact
         found = results.value(entry, shown["metric"])[0]
         of_cell.setdefault(entry["cell"], []).append(found)
     number = re.match(r"[+-]?[\d.]+(?: ± [\d.]+)?", shown["text"])[0]
@@ -407,7 +468,8 @@ def page(tmp_path_factory):
     try:
         found = result_tables.sections("experiments", results.ROOT)
         path = root / "runs" / "report" / "index.html"
-        return report_page.write(found, path, planned=False)
+        speeds = speed_tables.load(results.ROOT)
+        return report_page.write(found, path, speeds, planned=False)
     finally:
         os.chdir(before)
 
@@ -452,7 +514,7 @@ def test_nothing_of_the_page_is_wider_than_the_window(page, width):
 
 
 def test_recorded_results_are_where_their_experiment_looks_for_them():
-    known = set()
+    known = set(speed_tables.load(results.ROOT).measured)
     for section in result_tables.sections("experiments", results.ROOT):
         known |= {p.path for places in section.places.values() for p in places}
     assert set(pathlib.Path(results.ROOT).rglob("*.json")) <= known

@@ -72,6 +72,7 @@ class Panel:
     Attributes:
         lines: name -> marks; the empty ones keep the colours of the others.
         marked: whether a line's points are seen.
+        log_y: whether the vertical axis is logarithmic.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Panel:
     places: Sequence[str] = ()
     joined: bool = True
     marked: bool = True
+    log_y: bool = False
 
 
 def draw(panel: Panel, *, styled: bool = True) -> str:
@@ -96,7 +98,7 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
     low = min(mark.y - (mark.spread or 0) for mark in shown)
     high = max(mark.y + (mark.spread or 0) for mark in shown)
     across, x_ticks = _horizontal(panel, [mark.x for mark in shown])
-    up, y_ticks = _vertical(low, high)
+    up, y_ticks = _vertical(panel, low, high)
     turned = _turned(panel, x_ticks)
     below = 20 + (max(len(text) for _, text in x_ticks) * 4 if turned else 0)
     bottom = _TOP + _HEIGHT
@@ -140,33 +142,37 @@ def _horizontal(panel: Panel, values: Sequence[float]) -> tuple[_To, _Ticks]:
             return left + (x + 0.5) * width
 
         return place, [(place(i), name) for i, name in enumerate(panel.places)]
-    if panel.log:
-        if min(values) <= 0:
-            raise ValueError(f"{panel.title}: {min(values)} on a logarithmic axis")
-        low, high = math.log10(min(values)), math.log10(max(values))
-        pad = 0.06 * (high - low) or 0.3
-        low, high = low - pad, high + pad
-
-        def log(x: float) -> float:
-            return left + (math.log10(x) - low) / (high - low) * (right - left)
-
-        ticks = [v for v in _log_ticks(low, high) if low <= math.log10(v) <= high]
-        return log, [(log(v), _short(v)) for v in ticks]
-    low, high = _padded(min(values), max(values))
-
-    def linear(x: float) -> float:
-        return left + (x - low) / (high - low) * (right - left)
-
-    return linear, [(linear(v), text) for v, text in _linear_ticks(low, high)]
+    scale = _logarithmic if panel.log else _linear
+    return scale(panel.title, min(values), max(values), left, right)
 
 
-def _vertical(low: float, high: float) -> tuple[_To, _Ticks]:
+def _vertical(panel: Panel, low: float, high: float) -> tuple[_To, _Ticks]:
+    scale = _logarithmic if panel.log_y else _linear
+    return scale(panel.title, low, high, _TOP + _HEIGHT, _TOP)
+
+
+def _linear(title: str, low: float, high: float, start: float, end: float):
+    """Numbers to places between `start` and `end`, and ticks there."""
     low, high = _padded(low, high)
 
-    def up(y: float) -> float:
-        return _TOP + _HEIGHT - (y - low) / (high - low) * _HEIGHT
+    def to(value: float) -> float:
+        return start + (value - low) / (high - low) * (end - start)
 
-    return up, [(up(v), text) for v, text in _linear_ticks(low, high)]
+    return to, [(to(value), text) for value, text in _linear_ticks(low, high)]
+
+
+def _logarithmic(title: str, low: float, high: float, start: float, end: float):
+    if low <= 0:
+        raise ValueError(f"{title}: {low} on a logarithmic axis")
+    low, high = math.log10(low), math.log10(high)
+    pad = 0.06 * (high - low) or 0.3
+    low, high = low - pad, high + pad
+
+    def to(value: float) -> float:
+        return start + (math.log10(value) - low) / (high - low) * (end - start)
+
+    ticks = [v for v in _log_ticks(low, high) if low <= math.log10(v) <= high]
+    return to, [(to(value), _short(value)) for value in ticks]
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

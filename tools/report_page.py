@@ -13,6 +13,7 @@ from tools import (
     result_configs,
     result_layouts,
     result_tables,
+    speed_tables,
 )
 
 _STYLE = """
@@ -54,16 +55,34 @@ _Entry = result_tables.Entry
 
 
 def write(
-    found: Sequence[result_tables.Section], path: pathlib.Path, *, planned: bool = True
+    found: Sequence[result_tables.Section],
+    path: pathlib.Path,
+    speeds: speed_tables.Speeds | None = None,
+    *,
+    planned: bool = True,
 ) -> pathlib.Path:
     """Writes the page, which needs no other file but for its links; gives its path.
 
     Args:
         found: what it shows.
         path: the page.
+        speeds: Figure 12, which has no cells.
         planned: also what runs at scale paper take: outlines of each model, a minute.
     """
     body = "".join(_section(section, path.parent, planned) for section in found)
+    listed = "".join(
+        _listed(
+            section.experiment.name,
+            result_tables.state(section),
+            section.experiment.question,
+        )
+        for section in found
+    )
+    if speeds is not None:
+        body += _speeds(speeds, path.parent)
+        listed += _listed(
+            speed_tables.NAME, speed_tables.state(speeds), speeds.question
+        )
     how = html.escape(result_tables.HOW_TO_READ)
     for whose in ("paper", "ours"):
         how = how.replace(f"*{whose}*", f"<i>{whose}</i>")
@@ -76,7 +95,7 @@ def write(
 <title>vit_tf: results</title><style>{_STYLE}{plot_svg.STYLE}</style></head><body>
 <h1>Results of vit_tf</h1>
 <p>{how} Links to runs and files lead into the checkout that the page was written in.</p>
-<ul class="contents">{"".join(map(_listed, found))}</ul>
+<ul class="contents">{listed}</ul>
 {body}</body></html>
 """,
         "utf-8",
@@ -84,13 +103,32 @@ def write(
     return path
 
 
-def _listed(section: result_tables.Section) -> str:
-    name = html.escape(section.experiment.name)
+def _listed(name: str, state: str, question: str) -> str:
     return (
-        f'<li><a href="#{name}">{name}</a> '
-        f'<span class="state">{html.escape(result_tables.state(section))}</span><br>'
-        f"{html.escape(section.experiment.question)}</li>"
+        f'<li><a href="#{html.escape(name)}">{html.escape(name)}</a> '
+        f'<span class="state">{html.escape(state)}</span><br>{html.escape(question)}</li>'
     )
+
+
+def _speeds(speeds: speed_tables.Speeds, folder: pathlib.Path) -> str:
+    """Figure 12: two panels and two tables for each device."""
+    parts = [
+        f'<section id="{speed_tables.NAME}"><h2>{speed_tables.NAME}</h2>',
+        f"<p>{html.escape(speeds.question)}</p>",
+        f'<p class="state"><a href="{result_tables.link(speeds.file, folder)}">',
+        f"{speeds.file}</a>: {html.escape(speed_tables.state(speeds))}</p>",
+    ]
+    for path, found in speeds.measured.items():
+        panels = speed_tables.panels(found).values()
+        drawn = "".join(plot_svg.draw(panel, styled=False) for panel in panels)
+        caption = html.escape(speed_tables.title(found))
+        parts.append(f'<p>{caption}</p><div class="figures">{drawn}</div>')
+        parts += [_table(*of, folder) for of in speed_tables.tables(path, found)]
+    parts.append(
+        f'<p class="todo">one device more<br><code>{speed_tables.COMMAND}</code></p>'
+    )
+    about = _folded("About this experiment", f"<pre>{html.escape(speeds.about)}</pre>")
+    return "".join([*parts, about, "</section>\n"])
 
 
 def _section(
