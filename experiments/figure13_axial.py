@@ -66,6 +66,23 @@ TABLE = table.Table(
 )
 
 
+PLOTS = (
+    table.Plot(
+        "Figure 13, left",
+        {
+            variant: [table.Point([table.named(variant)])]
+            for pair in TWINS.items()
+            for variant in pair
+        },
+        METRIC,
+        x="Total compute [exaFLOPs]",
+        y="ImageNet 5-shot linear top-1 accuracy",
+        across=table.X.COMPUTE,
+        log=True,
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'Axial-ViT-B-16', 'ViT-B-16', ..."""
     return table.select(CELLS, argument, TABLE.scales)

@@ -87,6 +87,23 @@ CELLS = table.cells(
 TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
 
 
+PLOTS = (
+    table.Plot(
+        "ViT-S/16 on ImageNet alone",
+        {
+            row.replace("_", " "): [
+                table.Point([f"{row}_{epochs}"], epochs) for epochs in _EPOCHS
+            ]
+            for row in _ROWS
+        },
+        METRIC,
+        x="Epochs of training",
+        y="ImageNet top-1 accuracy [%]",
+        note="A dot is a whole training of that length.",
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'plain_90', 'original_300', ..."""
     return table.select(CELLS, argument, TABLE.scales)

@@ -121,6 +121,35 @@ TABLE = table.Table(
 )
 
 
+# Figure 3's words for what a model was pre-trained on.
+_AXIS = {
+    "imagenet2012": "ImageNet",
+    "imagenet21k": "ImageNet-21k",
+    "jft300m": "JFT-300M",
+}
+
+PLOTS = (
+    table.Plot(
+        "Figure 3",
+        {
+            variant: [
+                table.Point([table.named(variant, data, "imagenet2012")], place)
+                for data, place in _AXIS.items()
+                if table.named(variant, data) in CELLS
+            ]
+            for variant in _MODELS
+        },
+        METRIC,
+        x="Pre-training dataset",
+        y="ImageNet top-1 accuracy [%]",
+        across=table.X.PLACE,
+        places=tuple(_AXIS.values()),
+        joined=False,
+        note="Drawn from Table 5; the paper's band of BiT has no numbers.",
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-L-16_jft300m', 'ViT-L-16_jft300m_cifar10', ..."""
     return table.select(CELLS, argument, TABLE.scales)

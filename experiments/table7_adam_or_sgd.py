@@ -86,6 +86,39 @@ CELLS = table.cells(*(cell for pair in AVERAGES for cell in _cells_of(*pair)))
 TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
 
 
+_AXIS = {
+    "imagenet2012": "ImageNet",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "oxford_iiit_pet": "Oxford-IIIT Pets",
+    "oxford_flowers102": "Oxford Flowers-102",
+}
+
+
+def _points(variant: str, rule: str) -> list[table.Point]:
+    cells = {of: table.named(variant, rule, of) for of in _PAPER}
+    found = [table.Point([cells[of]], place) for of, place in _AXIS.items()]
+    return [*found, table.Point(list(cells.values()), "Average")]
+
+
+PLOTS = (
+    table.Plot(
+        "Table 7",
+        {
+            f"{variant}, {name}": _points(variant, rule)
+            for variant in _MODELS
+            for rule, name in (("adam", "Adam"), ("sgd", "SGD"))
+        },
+        METRIC,
+        x="",
+        y="Accuracy [%]",
+        across=table.X.PLACE,
+        places=(*_AXIS.values(), "Average"),
+        joined=False,
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'R50x1_sgd', 'R50x1_sgd_cifar10', ..."""
     return table.select(CELLS, argument, TABLE.scales)

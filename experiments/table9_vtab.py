@@ -90,6 +90,36 @@ CELLS = table.cells(*(cell for key in PRETRAINED for cell in _cells_of(*key)))
 TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
 
 
+def _points(variant: str, data: str) -> list[table.Point]:
+    """The means over all tasks and over those of a group."""
+    groups = {"VTAB": vtab_protocol.TASKS} | vtab_protocol.GROUPS
+    return [
+        table.Point([table.named(variant, data, task) for task in tasks], name)
+        for name, tasks in groups.items()
+    ]
+
+
+_DATA = {"jft300m": "JFT", "imagenet21k": "I21k"}
+
+PLOTS = (
+    table.Plot(
+        "Figure 2",
+        {
+            f"{variant} ({_DATA[data]})": _points(variant, data)
+            for variant, data in PRETRAINED
+        },
+        METRIC,
+        x="VTAB and its groups of tasks",
+        y="Accuracy [%]",
+        across=table.X.PLACE,
+        places=("VTAB", *vtab_protocol.GROUPS),
+        joined=False,
+        note="Means of Table 9; the paper draws its bars of BiT-L, VIVI and S4L without "
+        "numbers.",
+    ),
+)
+
+
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_svhn', ..."""
     return table.select(CELLS, argument, TABLE.scales)

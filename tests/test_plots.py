@@ -59,7 +59,7 @@ def _entry(run, accuracy, steps=8):
         },
         "config": json.loads(config.to_json(run.config)),
         "steps": steps,
-        "examples_seen": 64,
+        "examples_seen": 6400 if run.starts_from else 64,
         "metrics": [
             {"split": "test", "name": "accuracy", "value": accuracy, "count": 400}
         ],
@@ -113,6 +113,19 @@ def test_our_panel_has_means_over_seeds_and_says_what_is_missing(tmp_path):
     assert not plot_panels.panels(section, PLOT)["ours-small"].lines["both"]
     said = plot_panels.caption(section, PLOT)
     assert said.endswith("Ours at small: 2 of 3 points are recorded.")
+
+
+def test_a_stale_result_is_not_drawn_and_the_caption_counts_it(tmp_path):
+    _section(tmp_path, accuracies=ALL)
+    for path in tmp_path.rglob("deep*"):
+        entry = json.loads(path.read_text())
+        entry["config"]["optim"]["lr"] = 0.5
+        path.write_text(json.dumps(entry))
+    section = _section(tmp_path)
+    lines = plot_panels.panels(section, PLOT)["ours-small"].lines
+    assert [mark.x for mark in lines["ViT"]] == [1.0]
+    said = plot_panels.caption(section, PLOT)
+    assert said == "Ours at small: 2 of 3 points are recorded."
 
 
 def test_compute_is_that_of_pretraining_and_may_be_relative(tmp_path):
@@ -226,10 +239,13 @@ _FINITE = st.floats(-1e6, 1e6).filter(lambda v: v == 0 or abs(v) > 1e-6)
 @given(
     st.lists(st.tuples(st.floats(1e-9, 1e9), _FINITE, st.floats(0, 1e3)), min_size=1),
     st.booleans(),
+    st.booleans(),
 )
-def test_everything_is_drawn_inside_of_the_axes(spots, log):
+def test_everything_is_drawn_inside_of_the_axes(spots, log, log_y):
+    if log_y:
+        spots = [(x, abs(y) + 1e-6, 0.0) for x, y, _ in spots]
     marks = [plot_svg.Mark(x, y, spread) for x, y, spread in spots]
-    panel = plot_svg.Panel("t", "x", "y", {"a & <b>": marks}, log=log)
+    panel = plot_svg.Panel("t", "x", "y", {"a & <b>": marks}, log=log, log_y=log_y)
     text = plot_svg.draw(panel)
     root = xml.etree.ElementTree.fromstring(text)
     _, _, width, height = map(float, root.get("viewBox").split())

@@ -13,8 +13,17 @@ import tiny
 
 from experiments import quickstart, table
 from tests import browser, tiny_experiment
-from tools import report_markdown, report_page, result_tables, results
-from vit_tf import config
+from tools import (
+    report_costs,
+    report_markdown,
+    report_page,
+    result_configs,
+    result_layouts,
+    result_tables,
+    results,
+    speed_tables,
+)
+from vit_tf import config, recipes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -85,6 +94,87 @@ def test_rows_hold_means_deviations_counts_and_the_papers_numbers(recorded):
     assert (second[1].text, second[2].text) == ("–", "97.00")
     assert second[2].detail == "(n = 400), 1 of 2 runs"
     assert result_tables.state(section) == "partly at small: 3 of 4 runs"
+
+
+def _transfers(number):
+    """Models, each transferred to so many sets; two metrics of the first."""
+    make = tiny_experiment.CELLS["start"].make
+    found = []
+    for start in ("a", "b"):
+        found.append(table.Cell(start, make, paper={"test/loss": 0.5}))
+        found += [
+            table.Cell(
+                f"{start}_to{k}", make, starts_from=start, paper={"test/accuracy": k}
+            )
+            for k in range(number)
+        ]
+    return table.cells(*found)
+
+
+def test_transfers_are_a_matrix_of_models_and_sets(tmp_path):
+    section = _section(tmp_path, _transfers(3))
+    ((heads, rows),) = result_layouts.matrices(section).values()
+    assert heads == ["paper", "loss", *(f"to{k}, accuracy [%]" for k in range(3))]
+    assert [[entry.text for entry in row] for row in rows] == [
+        ["a", "0.5", "0", "1", "2"],
+        ["b", "0.5", "0", "1", "2"],
+    ]
+    ((heads, rows),) = result_layouts.matrices(
+        _section(tmp_path, _transfers(9))
+    ).values()
+    assert heads == ["paper", "a", "b"] and len(rows) == 10
+    assert [entry.text for entry in rows[-1]] == ["to8, accuracy [%]", "8", "8"]
+
+
+def test_rows_without_ours_are_folded_away_but_none_is_lost(tmp_path):
+    make = tiny_experiment.CELLS["start"].make
+    cells = table.cells(*(table.Cell(f"c{k}", make) for k in range(16)))
+    run = table.runs(cells, table.Scale.SMALL)[3]
+    found = results.entry("tiny", run, table.Scale.SMALL, _result(run, 0.5), ROWS)
+    results.write(str(tmp_path), found)
+    section = _section(tmp_path, cells)
+    shown, summary, rest = result_layouts.folded(section)
+    assert [row[0].text for row in shown] == ["c3"]
+    assert summary == "15 cells without a result of ours"
+    assert [row[0].text for row in rest] == [c for c in cells if c != "c3"]
+    assert {row[1].text for row in rest} == {"missing"}
+    (gap,) = result_tables.gaps(section)
+    assert gap.what.count(".seed0") == 15
+
+
+def test_configs_in_short_say_all_that_is_not_at_its_default():
+    cells = list(tiny_experiment.CELLS.values())
+    shared, own = result_configs.short(cells, table.Scale.SMALL)
+    cfg = cells[0].make(table.Scale.SMALL)
+    defaults = config.fields(config.Config())
+    assert shared == [
+        f"{knob} = {value}"
+        for knob, value in config.fields(cfg).items()
+        if value != defaults[knob]
+    ]
+    assert own == {"start": "", "goes-on": ""}
+
+    def longer(scale):
+        del scale
+        return tiny.make(train__length=5)
+
+    _, own = result_configs.short(
+        [*cells, table.Cell("longer", longer)], table.Scale.SMALL
+    )
+    assert (
+        own["longer"] == "train.length = 5.0" and own["start"] == "train.length = 4.0"
+    )
+
+
+def test_planned_costs_are_those_of_the_paper_scale(tmp_path):
+    def make(scale):
+        del scale
+        return recipes.pretrain("ViT-B/32", "jft300m")
+
+    section = _section(tmp_path, table.cells(table.Cell("B-32", make)))
+    _, ((cell, runs, steps, _, exaflops, _),) = report_costs.planned(section)
+    assert (cell.text, runs.text, steps.text) == ("B-32", "1", "517,822")
+    assert 55 <= float(exaflops.text) < 57  # Table 6: 55
 
 
 def test_what_is_missing_has_its_command(recorded):
@@ -242,7 +332,7 @@ def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
     assert not re.search(r"(?:src|url|import|<script|<link)\b", page)
     assert page.count("<svg") == 1  # the loss of three runs
     assert '<td class="paper">98.5</td>' in page
-    assert "91.00 ± 1.41 <small>(n = 400) runs <a href=" in page
+    assert "91.00 ± 1.41 <sup><a href=" in page
     assert "--only=goes-on" in page and 'name="viewport"' in page
 
 
@@ -252,11 +342,62 @@ def test_the_committed_results_are_rendered_from_the_recorded_ones():
     folder = pathlib.Path("experiments")
     committed = (folder / "RESULTS.md").read_text("utf-8")
     said = "run python -m tools.report"
-    assert report_markdown.render(found, folder) == committed, said
-    drawn = report_markdown.figures(found, folder)
+    speeds = speed_tables.load(results.ROOT)
+    assert report_markdown.render(found, folder, speeds) == committed, said
+    drawn = report_markdown.figures(found, folder, speeds)
     assert set((folder / "figures").rglob("*.svg")) == set(drawn), said
     for figure, text in drawn.items():
         assert figure.read_text("utf-8") == text, f"{figure}: {said}"
+
+
+def _speeds(root):
+    """Figure 12 of two models on a device, one point of which failed."""
+    points = [
+        {
+            "model": model,
+            "image_size": size,
+            "images_per_second": rate,
+            "largest_batch": batch,
+        }
+        for model, size, rate, batch in (
+            ("ViT-B/32", 64, 1234.56, 4096),
+            ("ViT-B/32", 224, 98.7, None),
+            ("R50x1", 64, 500.0, 2048),
+        )
+    ]
+    path = root / "figure12_speed" / "one_cpu.json"
+    path.parent.mkdir()
+    settings, versions = {"dtype": "float32"}, {"keras": "3.15.1"}
+    found = {"device": "1 CPU", "settings": settings, "versions": versions}
+    path.write_text(json.dumps(found | {"points": points}))
+    return speed_tables.load(str(root))
+
+
+def test_figure_12_is_shown_with_links_and_gaps(tmp_path):
+    speeds = _speeds(tmp_path)
+    path = report_page.write([], tmp_path / "page" / "index.html", speeds)
+    shown = _Links(path.read_text("utf-8")).ours
+    assert [one["text"] for one in shown] == [
+        "500.0",
+        "1,234.6",
+        "98.7",
+        "2,048",
+        "4,096",
+    ]
+    for one in shown:
+        assert len(set(_recomputed(one, path.parent))) == 1
+    ((rate, batch),) = [
+        speed_tables.panels(f).values() for f in speeds.measured.values()
+    ]
+    assert [mark.y for mark in rate.lines["ViT-B/32"]] == [1234.56, 98.7]
+    assert [mark.x for mark in batch.lines["ViT-B/32"]] == [64]
+    text = report_markdown.render([], tmp_path, speeds)
+    assert "| ViT-B/32 | [1,234.6](figure12_speed/one_cpu.json) | missing |" in text
+    figures = report_markdown.figures([], tmp_path, speeds)
+    assert [figure.name for figure in figures] == [
+        "one_cpu.images_per_second.svg",
+        "one_cpu.largest_batch.svg",
+    ]
 
 
 class _Links(html.parser.HTMLParser):
@@ -293,6 +434,15 @@ def _recomputed(shown, folder) -> tuple[str, str]:
     of_cell = {}
     for link in shown["links"]:
         entry = json.loads((folder / urllib.parse.unquote(link)).read_text())
+        if "points" in entry:  # Figure 12
+            model, size, measure = shown["metric"].split("@")
+            (value,) = (
+                point[measure]
+                for point in entry["points"]
+                if (point["model"], str(point["image_size"])) == (model, size)
+            )
+            exact = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+            return shown["text"], exact
         found = results.value(entry, shown["metric"])[0]
         of_cell.setdefault(entry["cell"], []).append(found)
     number = re.match(r"[+-]?[\d.]+(?: ± [\d.]+)?", shown["text"])[0]
@@ -318,7 +468,8 @@ def page(tmp_path_factory):
     try:
         found = result_tables.sections("experiments", results.ROOT)
         path = root / "runs" / "report" / "index.html"
-        return report_page.write(found, path, planned=False)
+        speeds = speed_tables.load(results.ROOT)
+        return report_page.write(found, path, speeds, planned=False)
     finally:
         os.chdir(before)
 
@@ -363,7 +514,7 @@ def test_nothing_of_the_page_is_wider_than_the_window(page, width):
 
 
 def test_recorded_results_are_where_their_experiment_looks_for_them():
-    known = set()
+    known = set(speed_tables.load(results.ROOT).measured)
     for section in result_tables.sections("experiments", results.ROOT):
         known |= {p.path for places in section.places.values() for p in places}
     assert set(pathlib.Path(results.ROOT).rglob("*.json")) <= known

@@ -6,6 +6,7 @@ python -m tools.benchmark --what=input --folder=PHOTOS
 python -m tools.benchmark --what=loader --folder=PHOTOS --torch_python=PYTHON
 python -m tools.benchmark --what=loop --variant=ViT-S/16 --batch_size=16
 python -m tools.benchmark --what=serving --variant=ViT-B/16 --torch_python=PYTHON
+python -m tools.benchmark --what=figure12 --models=R50x1,ViT-B/32 --sizes=64,128,224
 """
 
 import itertools
@@ -13,20 +14,21 @@ import pathlib
 
 from absl import flags
 
-from tools import command
+from tools import command, figure12
 from vit_tf import config
 
 _WHAT = flags.DEFINE_enum(
     "what",
     "model",
-    ["model", "input", "loader", "loop", "serving"],
+    ["model", "input", "loader", "loop", "serving", "figure12"],
     "model: inference and training step, float32 and bfloat16, XLA off and on. "
     "input: the training stream of --dataset, or crops of JPEGs in --folder. "
     "loader: the whole stream of the images in --folder, plain and with RandAugment "
     "and mixup, and PyTorch's loader beside it. "
     "loop: what the loop costs over the bare compiled step; memory with and without "
     "accumulation and remat, sums over replicas, seconds to the first step. "
-    "serving: exports in TensorFlow's C++ runtime at batch 1 and 16, and PyTorch.",
+    "serving: exports in TensorFlow's C++ runtime at batch 1 and 16, and PyTorch. "
+    "figure12: inference of --models at --sizes, and the largest batch; JAX will do.",
 )
 _LIST = flags.DEFINE_boolean(
     "list",
@@ -50,6 +52,9 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.
 
 
 def main() -> None:
+    if _WHAT.value == "figure12" and not _LIST.value:
+        figure12.run()
+        return
     cfg = config.Config(
         model=config.Model(variant=_VARIANT.value),
         data=config.Data(

@@ -124,6 +124,38 @@ def confusion(
         _save(figure, path)
 
 
+def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Images per second and the largest batch over image sizes (Figure 12).
+
+    Args:
+        found: what `tools.benchmark --what=figure12` writes.
+        path: the PNG to write.
+    """
+    looks = itertools.cycle((c, s) for s in ("-", "--") for c in COLOURS)
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for point in sorted(found["points"], key=lambda point: point["image_size"]):
+        lines.setdefault(point["model"], []).append(point)
+    panels = {
+        "images_per_second": "peak inference speed [images/s]",
+        "largest_batch": "largest batch [images]",
+    }
+    with plt.rc_context(_STYLE):
+        figure, found_axes = plt.subplots(1, 2, figsize=(7.6, 3.4))
+        chosen = dict(zip(lines, looks))
+        for axes, (name, label) in zip(found_axes, panels.items()):
+            for model, points in lines.items():
+                known = [p for p in points if p[name]]
+                colour, dashes = chosen[model]
+                sizes, values = [[p[k] for p in known] for k in ("image_size", name)]
+                axes.plot(sizes, values, dashes, color=colour, marker="o", label=model)
+            axes.set(xlabel="input size [px]", ylabel=label, yscale="log")
+            axes.set_xticks(sorted({p["image_size"] for p in found["points"]}))
+        found_axes[1].legend(frameon=False, fontsize=7)
+        kind = found["settings"]["dtype"]
+        figure.suptitle(f"{found['device']}, {kind}, {found['backend']}", fontsize=9)
+        _save(figure, path)
+
+
 def contact_sheet(
     images: np.ndarray,
     captions: Sequence[str],

@@ -42,7 +42,7 @@ _SHAPES = (
     '<path d="M0 4.8L4.6-3.6H-4.6z"/>',
     '<path d="M-1.5-5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z"/>',
 )
-# Dashes of lines without marks, beyond the first six of which colours repeat.
+# Dashes of lines, beyond the first six of which colours repeat.
 _DASHES = ("", "6 3", "2 3")
 
 
@@ -72,6 +72,7 @@ class Panel:
     Attributes:
         lines: name -> marks; the empty ones keep the colours of the others.
         marked: whether a line's points are seen.
+        log_y: whether the vertical axis is logarithmic.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Panel:
     places: Sequence[str] = ()
     joined: bool = True
     marked: bool = True
+    log_y: bool = False
 
 
 def draw(panel: Panel, *, styled: bool = True) -> str:
@@ -96,7 +98,7 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
     low = min(mark.y - (mark.spread or 0) for mark in shown)
     high = max(mark.y + (mark.spread or 0) for mark in shown)
     across, x_ticks = _horizontal(panel, [mark.x for mark in shown])
-    up, y_ticks = _vertical(low, high)
+    up, y_ticks = _vertical(panel, low, high)
     turned = _turned(panel, x_ticks)
     below = 20 + (max(len(text) for _, text in x_ticks) * 4 if turned else 0)
     bottom = _TOP + _HEIGHT
@@ -140,33 +142,37 @@ def _horizontal(panel: Panel, values: Sequence[float]) -> tuple[_To, _Ticks]:
             return left + (x + 0.5) * width
 
         return place, [(place(i), name) for i, name in enumerate(panel.places)]
-    if panel.log:
-        if min(values) <= 0:
-            raise ValueError(f"{panel.title}: {min(values)} on a logarithmic axis")
-        low, high = math.log10(min(values)), math.log10(max(values))
-        pad = 0.06 * (high - low) or 0.3
-        low, high = low - pad, high + pad
-
-        def log(x: float) -> float:
-            return left + (math.log10(x) - low) / (high - low) * (right - left)
-
-        ticks = [v for v in _log_ticks(low, high) if low <= math.log10(v) <= high]
-        return log, [(log(v), _short(v)) for v in ticks]
-    low, high = _padded(min(values), max(values))
-
-    def linear(x: float) -> float:
-        return left + (x - low) / (high - low) * (right - left)
-
-    return linear, [(linear(v), text) for v, text in _linear_ticks(low, high)]
+    scale = _logarithmic if panel.log else _linear
+    return scale(panel.title, min(values), max(values), left, right)
 
 
-def _vertical(low: float, high: float) -> tuple[_To, _Ticks]:
+def _vertical(panel: Panel, low: float, high: float) -> tuple[_To, _Ticks]:
+    scale = _logarithmic if panel.log_y else _linear
+    return scale(panel.title, low, high, _TOP + _HEIGHT, _TOP)
+
+
+def _linear(title: str, low: float, high: float, start: float, end: float):
+    """Numbers to places between `start` and `end`, and ticks there."""
     low, high = _padded(low, high)
 
-    def up(y: float) -> float:
-        return _TOP + _HEIGHT - (y - low) / (high - low) * _HEIGHT
+    def to(value: float) -> float:
+        return start + (value - low) / (high - low) * (end - start)
 
-    return up, [(up(v), text) for v, text in _linear_ticks(low, high)]
+    return to, [(to(value), text) for value, text in _linear_ticks(low, high)]
+
+
+def _logarithmic(title: str, low: float, high: float, start: float, end: float):
+    if low <= 0:
+        raise ValueError(f"{title}: {low} on a logarithmic axis")
+    low, high = math.log10(low), math.log10(high)
+    pad = 0.06 * (high - low) or 0.3
+    low, high = low - pad, high + pad
+
+    def to(value: float) -> float:
+        return start + (math.log10(value) - low) / (high - low) * (end - start)
+
+    ticks = [v for v in _log_ticks(low, high) if low <= math.log10(v) <= high]
+    return to, [(to(value), _short(value)) for value in ticks]
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -264,7 +270,7 @@ def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To)
                 f'M{_number(x - 3)} {_number(low)}h6"/>'
             )
     if panel.marked or len(spots) == 1:
-        shape = _SHAPES[index % len(_SHAPES)]
+        shape = _shape(index)
         for mark, (x, y) in zip(marks, spots):
             drawn = (
                 f'<g transform="translate({_number(x)} {_number(y)})">'
@@ -274,6 +280,11 @@ def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To)
                 drawn = f'<a href="{html.escape(mark.link)}">{drawn}</a>'
             parts.append(drawn)
     return "".join([*parts, "</g>"])
+
+
+def _shape(index: int) -> str:
+    """Lines of the same colour have other shapes."""
+    return _SHAPES[(index + index // len(_COLOURS)) % len(_SHAPES)]
 
 
 def _legend(panel: Panel, top: float) -> tuple[str, int]:
@@ -286,7 +297,7 @@ def _legend(panel: Panel, top: float) -> tuple[str, int]:
         if x > 8 and x + width > _WIDTH:
             x, row = 8.0, row + 1
         y = top + row * _ROW + 8
-        shape = _SHAPES[index % len(_SHAPES)]
+        shape = _shape(index)
         if not panel.marked:
             dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
             shape = (

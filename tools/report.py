@@ -11,7 +11,14 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from tools import command, report_markdown, report_page, result_tables, results
+from tools import (
+    command,
+    report_markdown,
+    report_page,
+    result_tables,
+    results,
+    speed_tables,
+)
 from vit_tf import config
 
 _FILE = flags.DEFINE_string(
@@ -21,6 +28,9 @@ _RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recor
 _HTML = flags.DEFINE_string(
     "html", "runs/report/index.html", "The page to write; empty: none."
 )
+_PLANNED = flags.DEFINE_bool(
+    "planned", True, "The page also has what runs at scale paper would take: a minute."
+)
 
 
 def main() -> None:
@@ -28,11 +38,14 @@ def main() -> None:
         raise config.Refused("experiments: no such folder; start this in the project's")
     found = result_tables.sections("experiments", _RESULTS.value)
     file = pathlib.Path(_FILE.value)
-    file.write_text(report_markdown.render(found, file.parent), "utf-8")
+    speeds = speed_tables.load(_RESULTS.value)
+    file.write_text(report_markdown.render(found, file.parent, speeds), "utf-8")
     print(file)
-    _write_figures(report_markdown.figures(found, file.parent), file.parent)
+    drawn = report_markdown.figures(found, file.parent, speeds)
+    _write_figures(drawn, file.parent)
     if _HTML.value:
-        print(report_page.write(found, pathlib.Path(_HTML.value)))
+        page = pathlib.Path(_HTML.value)
+        print(report_page.write(found, page, speeds, planned=_PLANNED.value))
 
 
 def _write_figures(drawn: Mapping[pathlib.Path, str], folder: pathlib.Path) -> None:

@@ -3,12 +3,23 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from tools import findings, plot_panels, plot_svg, result_tables
+from tools import (
+    findings,
+    plot_panels,
+    plot_svg,
+    result_layouts,
+    result_tables,
+    speed_tables,
+)
 
 _Row = Sequence[result_tables.Entry]
 
 
-def render(found: Sequence[result_tables.Section], folder: pathlib.Path) -> str:
+def render(
+    found: Sequence[result_tables.Section],
+    folder: pathlib.Path,
+    speeds: speed_tables.Speeds | None = None,
+) -> str:
     """The whole of RESULTS.md, to lie in `folder` beside `figures`."""
     listed = [
         [
@@ -20,6 +31,10 @@ def render(found: Sequence[result_tables.Section], folder: pathlib.Path) -> str:
         ]
         for section in found
     ]
+    if speeds is not None:
+        name, state = speed_tables.NAME, speed_tables.state(speeds)
+        row = [f"[{name}](#{name})", speeds.question, state]
+        listed.append([result_tables.Entry(text) for text in row])
     parts = [
         "# Results\n",
         (
@@ -32,19 +47,47 @@ def render(found: Sequence[result_tables.Section], folder: pathlib.Path) -> str:
     ]
     for section in found:
         parts += _section(section, folder)
+    parts += _speeds(speeds, folder) if speeds is not None else []
     return "\n".join(parts)
 
 
 def figures(
-    found: Sequence[result_tables.Section], folder: pathlib.Path
+    found: Sequence[result_tables.Section],
+    folder: pathlib.Path,
+    speeds: speed_tables.Speeds | None = None,
 ) -> Mapping[pathlib.Path, str]:
     """The drawings that `render` refers to: path -> SVG."""
+    drawn: dict[str, plot_svg.Panel] = {}
+    for section in found:
+        for plot in section.experiment.plots:
+            drawn |= _drawn(section, plot)
+    for path, measured in speeds.measured.items() if speeds is not None else ():
+        drawn |= _drawn_speeds(path, measured)
+    return {folder / name: plot_svg.draw(panel) for name, panel in drawn.items()}
+
+
+def _drawn_speeds(path: pathlib.Path, measured) -> dict[str, plot_svg.Panel]:
     return {
-        folder / name: plot_svg.draw(panel)
-        for section in found
-        for plot in section.experiment.plots
-        for name, panel in _drawn(section, plot).items()
+        f"figures/{speed_tables.NAME}/{path.stem}.{measure}.svg": panel
+        for measure, panel in speed_tables.panels(measured).items()
     }
+
+
+def _speeds(speeds: speed_tables.Speeds, folder: pathlib.Path) -> list[str]:
+    file = result_tables.link(speeds.file, folder)
+    parts = [
+        f"## {speed_tables.NAME}\n",
+        f"{speeds.question} ([{speeds.file}]({file}))\n",
+    ]
+    for path, measured in speeds.measured.items():
+        drawn = _drawn_speeds(path, measured)
+        link = result_tables.link(path, folder)
+        parts += [
+            f"[{speed_tables.title(measured)}]({link})\n",
+            "".join(f"![{p.title}]({name})\n" for name, p in drawn.items()),
+        ]
+        parts += [_table(*of, folder) for of in speed_tables.tables(path, measured)]
+    return [*parts, f"* one device more:\n  `{speed_tables.COMMAND}`\n"]
 
 
 def _drawn(section: result_tables.Section, plot) -> dict[str, plot_svg.Panel]:
@@ -67,17 +110,18 @@ def _section(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
     for plot in section.experiment.plots:
         drawn = _drawn(section, plot)
         caption = plot_panels.caption(section, plot)
-        parts += ["".join(f"![{p.title}]({name})\n" for name, p in drawn.items())]
+        images = "".join(f"![{p.title}]({name})\n" for name, p in drawn.items())
+        parts += [images] * bool(images)
         parts += [f"{caption}\n"] * bool(caption)
-    parts += [_table(*of, folder) for of in result_tables.matrices(section)]
-    shown, summary, rest = result_tables.folded(section)
+    parts += [_table(*of, folder) for of in result_layouts.matrices(section).values()]
+    shown, summary, rest = result_layouts.folded(section)
     heads = result_tables.heads(section)
     if shown:
-        parts.append(_table(*result_tables.without_empty(heads, shown), folder))
+        parts.append(_table(*result_layouts.without_empty(heads, shown), folder))
     if rest:
         parts += [
             f"<details><summary>{summary}</summary>\n",
-            _table(*result_tables.without_empty(heads, rest), folder),
+            _table(*result_layouts.without_empty(heads, rest), folder),
             "</details>\n",
         ]
     lines = [f"* {line}\n" for line in result_tables.facts(section)]
@@ -98,14 +142,13 @@ def _entry(entry: result_tables.Entry, folder: pathlib.Path) -> str:
         _escaped(entry.text),
         f" {_escaped(entry.detail)}" * bool(entry.detail),
     )
-    links = [result_tables.link(path, folder) for path in entry.sources]
-    if len(links) == 1:
-        return f"[{text}]({links[0]}){detail}"
-    seeds = "".join(
-        f" [{result_tables.seed(path)}]({link})"
-        for path, link in zip(entry.sources, links)
+    if len(entry.sources) == 1:
+        return f"[{text}]({result_tables.link(entry.sources[0], folder)}){detail}"
+    runs = " − ".join(
+        " ".join(f"[{seed}]({result_tables.link(path, folder)})" for seed, path in cell)
+        for cell in result_tables.seeds(entry)
     )
-    return f"{text}{detail}{seeds}"
+    return f"{text}{detail}" + f" <sup>{runs}</sup>" * bool(runs)
 
 
 def _escaped(text: str) -> str:

@@ -11,7 +11,9 @@ from tools import (
     plot_svg,
     report_costs,
     result_configs,
+    result_layouts,
     result_tables,
+    speed_tables,
 )
 
 _STYLE = """
@@ -33,7 +35,7 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid #8884; text-align: left;
          vertical-align: top }
 th { font-weight: 600; min-width: 5.5rem } td { white-space: nowrap }
 td.note { white-space: normal; min-width: 13rem; overflow-wrap: normal }
-td small { display: block }
+td small { display: block } sup { font-size: .7em; line-height: 1; white-space: nowrap }
 tr:target { outline: 2px solid var(--link) }
 .paper { background: var(--paper); font-style: italic } td.gap { color: var(--gap) }
 p.gap, p.todo { border-left: 4px solid #8886; padding-left: .8rem; margin: 1rem 0 }
@@ -53,16 +55,34 @@ _Entry = result_tables.Entry
 
 
 def write(
-    found: Sequence[result_tables.Section], path: pathlib.Path, *, planned: bool = True
+    found: Sequence[result_tables.Section],
+    path: pathlib.Path,
+    speeds: speed_tables.Speeds | None = None,
+    *,
+    planned: bool = True,
 ) -> pathlib.Path:
     """Writes the page, which needs no other file but for its links; gives its path.
 
     Args:
         found: what it shows.
         path: the page.
+        speeds: Figure 12, which has no cells.
         planned: also what runs at scale paper take: outlines of each model, a minute.
     """
     body = "".join(_section(section, path.parent, planned) for section in found)
+    listed = "".join(
+        _listed(
+            section.experiment.name,
+            result_tables.state(section),
+            section.experiment.question,
+        )
+        for section in found
+    )
+    if speeds is not None:
+        body += _speeds(speeds, path.parent)
+        listed += _listed(
+            speed_tables.NAME, speed_tables.state(speeds), speeds.question
+        )
     how = html.escape(result_tables.HOW_TO_READ)
     for whose in ("paper", "ours"):
         how = how.replace(f"*{whose}*", f"<i>{whose}</i>")
@@ -75,7 +95,7 @@ def write(
 <title>vit_tf: results</title><style>{_STYLE}{plot_svg.STYLE}</style></head><body>
 <h1>Results of vit_tf</h1>
 <p>{how} Links to runs and files lead into the checkout that the page was written in.</p>
-<ul class="contents">{"".join(map(_listed, found))}</ul>
+<ul class="contents">{listed}</ul>
 {body}</body></html>
 """,
         "utf-8",
@@ -83,13 +103,32 @@ def write(
     return path
 
 
-def _listed(section: result_tables.Section) -> str:
-    name = html.escape(section.experiment.name)
+def _listed(name: str, state: str, question: str) -> str:
     return (
-        f'<li><a href="#{name}">{name}</a> '
-        f'<span class="state">{html.escape(result_tables.state(section))}</span><br>'
-        f"{html.escape(section.experiment.question)}</li>"
+        f'<li><a href="#{html.escape(name)}">{html.escape(name)}</a> '
+        f'<span class="state">{html.escape(state)}</span><br>{html.escape(question)}</li>'
     )
+
+
+def _speeds(speeds: speed_tables.Speeds, folder: pathlib.Path) -> str:
+    """Figure 12: two panels and two tables for each device."""
+    parts = [
+        f'<section id="{speed_tables.NAME}"><h2>{speed_tables.NAME}</h2>',
+        f"<p>{html.escape(speeds.question)}</p>",
+        f'<p class="state"><a href="{result_tables.link(speeds.file, folder)}">',
+        f"{speeds.file}</a>: {html.escape(speed_tables.state(speeds))}</p>",
+    ]
+    for path, found in speeds.measured.items():
+        panels = speed_tables.panels(found).values()
+        drawn = "".join(plot_svg.draw(panel, styled=False) for panel in panels)
+        caption = html.escape(speed_tables.title(found))
+        parts.append(f'<p>{caption}</p><div class="figures">{drawn}</div>')
+        parts += [_table(*of, folder) for of in speed_tables.tables(path, found)]
+    parts.append(
+        f'<p class="todo">one device more<br><code>{speed_tables.COMMAND}</code></p>'
+    )
+    about = _folded("About this experiment", f"<pre>{html.escape(speeds.about)}</pre>")
+    return "".join([*parts, about, "</section>\n"])
 
 
 def _section(
@@ -148,12 +187,12 @@ def _cells(section: result_tables.Section, folder: pathlib.Path) -> list[str]:
         return f' id="{html.escape(result_tables.anchor(section, row[0].text))}"'
 
     def drawn(rows: Sequence[Sequence[_Entry]]) -> str:
-        kept = result_tables.without_empty(heads, rows)
+        kept = result_layouts.without_empty(heads, rows)
         return _table(*kept, folder, named) if rows else ""
 
-    shown, summary, rest = result_tables.folded(section)
+    shown, summary, rest = result_layouts.folded(section)
     return [
-        *(_table(*of, folder) for of in result_tables.matrices(section)),
+        *(_table(*of, folder) for of in result_layouts.matrices(section).values()),
         drawn(shown),
         _folded(summary, drawn(rest)),
     ]
@@ -188,17 +227,18 @@ def _class(entry: _Entry) -> str:
 def _text(entry: _Entry, folder: pathlib.Path) -> str:
     """Its text; one run is behind the number, several stand behind it by seed."""
     text = html.escape(entry.text)
-    detail = html.escape(entry.detail)
-    links = [html.escape(result_tables.link(path, folder)) for path in entry.sources]
-    if len(links) == 1:
-        text = f'<a href="{links[0]}">{text}</a>'
-    elif links:
-        seeds = [
-            f' <a href="{link}">{result_tables.seed(path)}</a>'
-            for path, link in zip(entry.sources, links)
-        ]
-        detail += f" runs{''.join(seeds)}"
-    return f"{text} <small>{detail.strip()}</small>" if detail else text
+    detail = f" <small>{html.escape(entry.detail)}</small>" * bool(entry.detail)
+    if len(entry.sources) == 1:
+        link = html.escape(result_tables.link(entry.sources[0], folder))
+        return f'<a href="{link}">{text}</a>{detail}'
+    runs = " − ".join(
+        " ".join(
+            f'<a href="{html.escape(result_tables.link(path, folder))}">{seed}</a>'
+            for seed, path in cell
+        )
+        for cell in result_tables.seeds(entry)
+    )
+    return f"{text}" + f" <sup>{runs}</sup>" * bool(runs) + detail
 
 
 def _folded(summary: str, body: str) -> str:

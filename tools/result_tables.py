@@ -13,9 +13,6 @@ from tools import command, results
 
 NOTHING = "–"
 
-# A table of more rows shows first those with a number of ours.
-_SHORT = 14
-
 MISSING, STALE = "missing", "stale"
 
 HOW_TO_READ = (
@@ -23,7 +20,7 @@ HOW_TO_READ = (
     "measured by runs of this code, and link to what each run recorded. A scale changes "
     "data, length and size, so ours compare with the paper's at scale `paper` only. ± is "
     "the sample standard deviation over the runs, which differ by their seed (one run "
-    "alone has none), and the links behind it are those runs, by seed; n counts the "
+    "alone has none), and the small links behind it are those runs, by seed; n counts the "
     "examples that each was evaluated on. A result is stale when its cell now gives "
     "another config; it is then left out."
 )
@@ -66,9 +63,12 @@ class Column:
     scale: table.Scale | None
 
     @property
+    def whose(self) -> str:
+        return "paper" if self.scale is None else f"ours at {self.scale}"
+
+    @property
     def head(self) -> str:
-        whose = "paper" if self.scale is None else f"ours at {self.scale}"
-        return f"{whose}: {self.heading}"
+        return f"{self.whose}: {self.heading}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,68 +168,6 @@ def rows(section: Section) -> list[list[Entry]]:
     return found
 
 
-def folded(section: Section) -> tuple[list[list[Entry]], str, list[list[Entry]]]:
-    """Rows to show, and if there are many: what the other rows are, and they."""
-    found = rows(section)
-    if len(found) <= _SHORT:
-        return found, "", []
-    ours = [row for row in found if any(entry.kind == Kind.OURS for entry in row)]
-    rest = [row for row in found if row not in ours]
-    return (
-        ours,
-        f"{len(rest)} cells without a result of ours"
-        if ours
-        else (f"All {len(found)} cells"),
-        rest,
-    )
-
-
-def matrix(
-    section: Section, column: Column
-) -> tuple[list[str], list[list[Entry]]] | None:
-    """A column as pre-trained models by what they were transferred to.
-
-    A row is a cell that others start from, a column what a name such as
-    'MODEL_cifar10' adds to that of its start.
-
-    Returns:
-        Headings and rows; None: not so many are named so that it would be one.
-    """
-    found: dict[str, dict[str, Entry]] = {}
-    for cell in section.experiment.cells.values():
-        start = f"{cell.starts_from}_"
-        entry = number(section, cell, column)
-        if cell.name.startswith(start) and entry.text != NOTHING:
-            found.setdefault(cell.starts_from, {})[cell.name[len(start) :]] = entry
-    targets = list(dict.fromkeys(name for of in found.values() for name in of))
-    if len(found) < 2 or len(targets) < 2:
-        return None
-    nothing = Entry(NOTHING)
-    lines = [
-        [Entry(start), *(of.get(name, nothing) for name in targets)]
-        for start, of in found.items()
-    ]
-    return [column.head, *targets], lines
-
-
-def matrices(section: Section) -> list[tuple[list[str], list[list[Entry]]]]:
-    """Every column that makes a matrix."""
-    found = (matrix(section, column) for column in columns(section))
-    return [of for of in found if of is not None]
-
-
-def without_empty(
-    heads: Sequence[str], found: Sequence[Sequence[Entry]]
-) -> tuple[list[str], list[list[Entry]]]:
-    """A table without the columns that say nothing."""
-    kept = [
-        i
-        for i in range(len(heads))
-        if any(row[i].text not in ("", NOTHING) for row in found)
-    ]
-    return [heads[i] for i in kept], [[row[i] for i in kept] for row in found]
-
-
 def number(section: Section, cell: table.Cell, column: Column) -> Entry:
     """A cell's number in a column, or what is there instead."""
     metric = column.metric
@@ -282,9 +220,13 @@ def link(to: pathlib.Path | str, folder: pathlib.Path) -> str:
     return urllib.parse.quote(path, safe="/@+=")
 
 
-def seed(path: pathlib.Path) -> str:
-    """'2' of a recorded result 'CELL.small.seed2.json'."""
-    return path.stem.rpartition("seed")[2]
+def seeds(entry: Entry) -> list[list[tuple[str, pathlib.Path]]]:
+    """For each cell that a number is computed from, (seed, recorded result) pairs."""
+    found: dict[str, list[tuple[str, pathlib.Path]]] = {}
+    for path in entry.sources:  # CELL.small.seed2.json
+        cell, _, number = path.stem.rpartition(".seed")
+        found.setdefault(cell, []).append((number, path))
+    return list(found.values())
 
 
 def anchor(section: Section, cell: str) -> str:

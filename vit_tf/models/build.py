@@ -130,8 +130,13 @@ def build(
     )
 
 
-def outline(model: config.Model, *, num_classes: int, image_size: int) -> keras.Model:
-    """The same network with shapes only: nothing is allocated, nothing can be run."""
+def outline(
+    model: config.Model, *, num_classes: int, image_size: int, dtype: str | None = None
+) -> keras.Model:
+    """The same network with shapes only: nothing is allocated.
+
+    It runs only where it is handed its weights, as by Keras' `stateless_call`.
+    """
     # Keras keeps a list of variables to allocate later, and allocates them all when
     # the next symbolic call ends: of every outline ever made.
     waiting = global_state.get_global_attribute(
@@ -139,7 +144,9 @@ def outline(model: config.Model, *, num_classes: int, image_size: int) -> keras.
     )
     known = len(waiting)
     with keras.StatelessScope(initialize_variables=False):
-        network = build(model, num_classes=num_classes, image_size=image_size)
+        network = build(
+            model, num_classes=num_classes, image_size=image_size, dtype=dtype
+        )
     del waiting[known:]
     return network
 
