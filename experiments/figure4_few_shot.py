@@ -24,7 +24,7 @@ METRIC = small.FEW_SHOT
 # Model of the paper -> its stand-in at scale small; None: there is none.
 MODELS = {
     "ViT-b/32": small.model(width=64),
-    "ViT-B/32": small.model(width=128),
+    "ViT-B/32": small.model(width=96),
     "ViT-L/32": None,
     "ViT-L/16": None,
     "R50x1": config.Model(variant="R14x1", width=32),

@@ -25,7 +25,7 @@ def pretrain(scale: table.Scale, *, pool: config.Pool, lr: float) -> config.Conf
     cfg.evals.every_steps = 25_000
     if scale != table.Scale.PAPER:
         cfg.model = small.model()
-        cfg = small.pretrain(cfg, scale)
+        cfg = small.pretrain(cfg, scale, steps=400)
         cfg.evals.every_steps = 100 if scale == table.Scale.SMALL else 1
     cfg.model.pool = pool
     cfg.model.pre_logits = pool is config.Pool.TOKEN

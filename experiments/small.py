@@ -17,7 +17,7 @@ from experiments import table
 from vit_tf import config
 
 KNOWN, NEW = "cifar10_known", "cifar10_new"
-STEPS = 400  # of 128 images: minutes on one core
+STEPS = 300  # of 128 images: minutes on one core
 SHOTS = (5, 25, 100)  # images of each new kind
 FEW_SHOT = f"{NEW}/test/100shot"
 FINETUNED_ON = 100  # images of each new kind
@@ -41,12 +41,15 @@ def model(
     )
 
 
-def pretrain(cfg: config.Config, scale: table.Scale) -> config.Config:
+def pretrain(
+    cfg: config.Config, scale: table.Scale, *, steps: int = STEPS
+) -> config.Config:
     """Pre-training `cfg` at another scale: its model and what it compares stay.
 
     Args:
         cfg: with a model of a small size; rule, schedule and weight decay stay too.
         scale: `small`, or `smoke` for two steps.
+        steps: at scale `small`.
     """
     small = scale == table.Scale.SMALL
     cfg.data = config.Data(name=KNOWN, image_size=32, batch_size=128, min_crop_area=0.3)
@@ -54,7 +57,7 @@ def pretrain(cfg: config.Config, scale: table.Scale) -> config.Config:
     cfg.objective = config.Objective()
     cfg.optim.warmup_steps = 50 if small else 1
     cfg.optim.clip_norm = 1.0
-    cfg.train = _train(small, STEPS)
+    cfg.train = _train(small, steps)
     cfg.evals = config.Evals(splits=("test",))
     if small:
         cfg.evals.few_shot = config.FewShot(datasets=(NEW,), shots=SHOTS)

@@ -56,8 +56,8 @@ PAPER = {
 SMALL = {
     ("ViT-B/32", 7): small.model("ViT-B/16"),
     ("ViT-B/16", 7): small.model("ViT-B/8"),
-    ("ViT-L/32", 7): small.model("ViT-L/16", depth=6, width=160),
-    ("ViT-L/16", 7): small.model("ViT-L/8", depth=6, width=160),
+    ("ViT-L/32", 7): small.model("ViT-L/16", depth=6, width=128),
+    ("ViT-L/16", 7): small.model("ViT-L/8", depth=6, width=128),
     ("R50x1", 7): config.Model(variant="R14x1", width=32),
     ("R101x1", 7): config.Model(variant="R26x1", width=32),
     ("R50x2", 7): config.Model(variant="R14x1", width=64),
