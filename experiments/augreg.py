@@ -1,4 +1,4 @@
-"""What do augmentation and regularisation do for a ViT, and when? (AugReg)
+"""What do augmentation and regularisation do for a ViT, and when?
 
 "How to train your ViT?" (arXiv 2106.10270) pre-trains each model 28 times on each data
 set: with and without dropout and stochastic depth of 0.1, at seven levels of RandAugment
@@ -9,9 +9,9 @@ and mixup, with weight decay of 0.1 and 0.03. Here are
 - the grid, of both regularisations and all seven levels at weight decay 0.1, for ViT-B/16
   on ImageNet (300 epochs) and on ImageNet-21k (30 epochs).
 
-The paper's answer: on ImageNet either helps and both are worth as much as ten times the
-data, on ImageNet-21k for few epochs both hurt. It draws the grid in colours, without
-numbers. For the grid of another model or weight decay:
+The paper's answer: on ImageNet either helps, and with more compute both are worth as much
+as ten times the data; on ImageNet-21k for few epochs they hurt all but the largest
+models. It draws the grid in colours, without numbers. For another model or weight decay:
 
     python -m tools.run_experiment --scale=paper --experiment=experiments/augreg.py \
         --only=grid_imagenet2012_medium1 --folder=runs/grid \

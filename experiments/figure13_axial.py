@@ -1,12 +1,13 @@
-"""What does attention along rows and columns cost, and gain? (Figure 13, D.6)
+"""What does attention along rows and columns cost, and gain?
 
-Axial models split every block into one that attends along rows and one along columns;
-AxialResNet50 does so in place of ResNet50's 3 x 3 convolutions. Pre-trained on JFT-300M
-for seven epochs as their plain twins (experiments/table6_scaling.py) and judged by the
-linear 5-shot accuracy on ImageNet. The paper has no numbers but a figure, from the top:
-Axial-ViT-B/16 (about 65 %), ViT-B/16, Axial-ViT-B/32, ViT-B/32, AxialResNet50, ResNet50
-(about 50 %). Each axial model is better than its twin and costs more, AxialResNet50
-so much more that the paper calls it slow.
+The paper's Figure 13 (appendix D.6): axial models split every block into one that
+attends along rows and one along columns; AxialResNet50 does so in place of ResNet50's 3
+x 3 convolutions. Pre-trained on JFT-300M for seven epochs as their plain twins
+(experiments/table6_scaling.py) and judged by the linear 5-shot accuracy on ImageNet.
+The paper has no numbers but a figure, from the top: Axial-ViT-B/16 (about 65 %),
+ViT-B/16, Axial-ViT-B/32, ViT-B/32, AxialResNet50, ResNet50 (about 50 %). Each axial
+model is better than its twin and costs more, AxialResNet50 so much more that the paper
+calls it slow.
 
 The figure's axes are total compute, which `python -m tools.plan` prints for each run, and
 images per second, which `python -m tools.benchmark --what=model` measures.

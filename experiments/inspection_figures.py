@@ -1,7 +1,7 @@
-"""What has a trained ViT learned to look at? (Figures 6, 7, 10, 11, 14)
+"""What has a trained ViT learned to look at?
 
-The trainings behind the paper's pictures, all on JFT-300M; the figures have no numbers.
-RUN is the folder of a run below, such as
+The trainings behind the paper's Figures 6, 7, 10, 11 and 14, all on JFT-300M; the
+figures have no numbers. RUN is the folder of a run below, such as
 runs/inspection_figures/paper/ViT-L-16_7_other.seed0, or a released .npz:
 
 - Figure 6 and 14, attention from output to input, of ViT-L/16:

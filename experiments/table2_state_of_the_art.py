@@ -1,12 +1,12 @@
-"""How good is a ViT that was pre-trained on a lot of data? (Table 2)
+"""How good is a ViT that was pre-trained on a lot of data?
 
-ViT-H/14 and ViT-L/16 pre-trained on JFT-300M, and ViT-L/16 on ImageNet-21k, each
-fine-tuned three times: on ImageNet at 512 pixels (H/14: 518) with a Polyak average of
-0.9999, on the others as in Tables 5 and 6, whose runs these are. (The paper's were runs
-of their own, so its numbers differ a little.) The paper's best earlier models are BiT-L (ResNet152x4)
-with 87.54 on ImageNet, 99.37 on CIFAR-10, 93.51 on CIFAR-100, 96.62 on Pets, 99.63 on
-Flowers and 76.29 on VTAB for 9.9k TPUv3-core-days, and Noisy Student with 88.4 on
-ImageNet for 12.3k.
+The paper's Table 2: ViT-H/14 and ViT-L/16 pre-trained on JFT-300M, and ViT-L/16 on
+ImageNet-21k, each fine-tuned three times: on ImageNet at 512 pixels (H/14: 518) with a
+Polyak average of 0.9999, on the others as in Tables 5 and 6, whose runs these are. (The
+paper's were runs of their own, so its numbers differ a little.) The paper's best
+earlier models are BiT-L (ResNet152x4) with 87.54 on ImageNet, 99.37 on CIFAR-10, 93.51
+on CIFAR-100, 96.62 on Pets, 99.63 on Flowers and 76.29 on VTAB for 9.9k TPUv3-core-
+days, and Noisy Student with 88.4 on ImageNet for 12.3k.
 
 ReaL are the runs on ImageNet, judged by other labels; VTAB's 19 tasks are in
 experiments/table9_vtab.py, and this table's number is their mean:

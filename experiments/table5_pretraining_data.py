@@ -1,9 +1,10 @@
-"""How much does the data that a ViT was pre-trained on matter? (Table 5, Figure 3)
+"""How much does the data that a ViT was pre-trained on matter?
 
-Five models, each pre-trained on ImageNet, ImageNet-21k and JFT-300M and fine-tuned on
-five data sets at 384 pixels (H/14 at 392, which its patches divide), without Table 2's
-average. On ImageNet alone the large models are no better than the small ones; it is
-JFT-300M that shows what they are worth. Figure 3 is the rows of ImageNet.
+The paper's Table 5: five models, each pre-trained on ImageNet, ImageNet-21k and
+JFT-300M and fine-tuned on five data sets at 384 pixels (H/14 at 392, which its patches
+divide), without Table 2's average. On ImageNet alone the large models are no better
+than the small ones; it is JFT-300M that shows what they are worth. Figure 3 is the rows
+of ImageNet.
 
 The paper's rows 'ReaL' are the runs on ImageNet, judged by other labels:
 

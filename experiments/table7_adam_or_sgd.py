@@ -1,8 +1,9 @@
-"""Which pre-trains ResNets better, Adam or SGD? (Table 7, appendix D.1)
+"""Which pre-trains ResNets better, Adam or SGD?
 
-The paper trains its ResNets with Adam, as its Transformers, though BiT and all others
-use SGD. ResNet50x1 and ResNet152x2, both ways, for seven epochs on JFT-300M, then
-fine-tuned as always: Adam is better on most data sets and on average.
+The paper (Table 7, appendix D.1) trains its ResNets with Adam, as its Transformers,
+though BiT and all others use SGD. ResNet50x1 and ResNet152x2, both ways, for seven
+epochs on JFT-300M, then fine-tuned as always: Adam is better on most data sets and on
+average.
 
 The runs with Adam are those of experiments/table6_scaling.py. Those with SGD are BiT's
 (`recipes.pretrain_bit`), with its marks at the same shares of seven epochs; the paper

@@ -1,9 +1,10 @@
-"""How well do ViTs adapt to 19 tasks from 1,000 examples each? (Table 9, Figure 2)
+"""How well do the paper's best ViTs adapt to 19 tasks from 1,000 examples each?
 
-VTAB-1k with the paper's three best models: 2,500 steps at learning rate 0.01 and 384
-pixels (H/14: 392), the same for all tasks but for the flips and crops that would change
-what an image shows; three runs of each. The score is the plain mean over the 19 tasks.
-The means of the groups, which are Figure 2's bars for ViT-H/14, follow from the table:
+The paper's Table 9, VTAB-1k with three models: 2,500 steps at learning rate 0.01 and
+384 pixels (H/14: 392), the same for all tasks but for the flips and crops that would
+change what an image shows; three runs of each. The score is the plain mean over the 19
+tasks. The means of the groups, which are Figure 2's bars for ViT-H/14, follow from the
+table:
 
     Natural 86.69, Specialized 87.00, Structured 65.03 (ViT-L/16 on JFT-300M: 85.56, 86.72,
     62.96; on ImageNet-21k: 83.27, 84.65, 57.50)

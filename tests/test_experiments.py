@@ -1,45 +1,43 @@
 """Every cell of every experiment builds, at every scale, and fits its schedule."""
 
+import dataclasses
+
+import found_experiments
 import keras
 import pytest
 
-from experiments import (
-    appendix_b12_masked_patch,
-    cifar10_small,
-    cifar10_transfer,
-    finetune,
-    pretrain,
-    quickstart,
-    table,
-    vtab,
-)
+from experiments import cifar10_small, finetune, pretrain, quickstart, table, vtab
 from vit_tf import config, optim, pace, recipes, vtab_protocol
 from vit_tf.models import build
 
-CELLS = [
-    (module, f"{cell},{scale}")
-    for module in (quickstart, cifar10_small, cifar10_transfer)
-    for cell in module.CELLS
+# The cells at scale paper are in tests/test_paper_scale.py.
+SCALES = [
+    (name, scale)
     for scale in (table.Scale.SMOKE, table.Scale.SMALL)
-] + [(vtab, f"svhn,{scale}") for scale in table.Scale]
-CELLS += [
-    (appendix_b12_masked_patch, f"{cell},{scale}")
-    for cell in appendix_b12_masked_patch.CELLS
-    for scale in table.Scale
+    for name in found_experiments.at(scale)
 ]
 
 
-@pytest.mark.parametrize(("module", "argument"), CELLS)
-def test_cells_build(module, argument):
-    cfg = module.get_config(argument)
-    assert config.from_json(config.to_json(cfg)) == cfg
-    model = build.outline(cfg.model, num_classes=10, image_size=cfg.data.image_size)
-    assert model.weights
-    examples = 1_281_167 if cfg.data.name == "imagenet2012" else 50_000
-    steps = pace.num_steps(
-        cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
-    )
-    optim.build(cfg.optim, total_steps=steps, variables=[keras.Variable(0.0)])
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_cells_build_and_fit_their_schedule(name, scale):
+    module = found_experiments.ALL[name]
+    runs, built = table.runs(module.CELLS, scale), set()
+    assert runs
+    for run in runs:
+        cfg = run.config
+        assert config.from_json(config.to_json(cfg)) == cfg
+        if run.seed > 0:
+            continue
+        assert module.get_config(f"{run.cell.name},{scale}") == cfg
+        key = dataclasses.astuple(cfg.model), cfg.data.image_size
+        if key not in built:
+            model = build.outline(cfg.model, num_classes=10, image_size=key[1])
+            assert model.weights
+            built.add(key)
+        steps = pace.num_steps(
+            cfg.train, batch_size=cfg.data.batch_size, num_examples=30_000
+        )
+        optim.build(cfg.optim, total_steps=steps, variables=[keras.Variable(0.0)])
 
 
 @pytest.mark.parametrize("task", vtab.CELLS)

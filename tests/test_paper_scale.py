@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-import importlib
-import pathlib
 import statistics
 
+import found_experiments
 import pytest
 
 from experiments import table
@@ -13,19 +12,8 @@ from vit_tf import budget, config, recipes, vtab_protocol
 from vit_tf.data import datasets
 from vit_tf.models import build
 
-FOLDER = pathlib.Path(table.__file__).parent
-
-# Found in the folder, so that no new file is forgotten.
-EXPERIMENTS = {
-    path.stem: importlib.import_module(f"experiments.{path.stem}")
-    for path in sorted(FOLDER.glob("*.py"))
-    if "\nCELLS = " in path.read_text()
-}
-AT_PAPER = {
-    name: module
-    for name, module in EXPERIMENTS.items()
-    if table.Scale.PAPER in module.TABLE.scales
-}
+EXPERIMENTS = found_experiments.ALL
+AT_PAPER = {name: EXPERIMENTS[name] for name in found_experiments.at(table.Scale.PAPER)}
 every_experiment = pytest.mark.parametrize("name", AT_PAPER)
 
 # Sets that nobody outside their owner's house has; who has one brings it under this

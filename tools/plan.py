@@ -56,12 +56,14 @@ class Item:
         runs: how many there are of it.
         config: of each, but for the seed.
         start_given: whether it starts from what --start_from names.
+        shared: the other experiment whose runs these are, if they are.
     """
 
     name: str
     runs: int
     config: config.Config
     start_given: bool = False
+    shared: str | None = None
 
 
 def main() -> None:
@@ -107,7 +109,8 @@ def _items() -> list[Item]:
     for run in table.runs(experiment.cells, scale):
         command.overridden(run.config)
         cell, number = run.cell, run.cell.num_seeds(scale)
-        item = Item(cell.name, number, run.config, cell.start_given)
+        shared = run.shared and run.shared[0]
+        item = Item(cell.name, number, run.config, cell.start_given, shared)
         items.setdefault(cell.name, item)
     return list(items.values())
 
@@ -244,6 +247,21 @@ def _explained(items, budgets, device, share) -> list[str]:
         ),
         f"Data: {_reading(items, budgets)}.",
         _memory(items, device),
+        *_sharing(items, budgets),
+    ]
+
+
+def _sharing(items, budgets) -> list[str]:
+    """What other experiments may have done already."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        if item.shared:
+            found.setdefault(item.shared, []).append(item)
+    return [
+        f"Shared: {sum(item.runs for item in of)} of these runs, "
+        f"{_short(sum(item.runs * budgets[item.name].exaflops for item in of))} exaFLOPs, "
+        f"are those of {other}: what is done there is not done again."
+        for other, of in found.items()
     ]
 
 
@@ -329,7 +347,7 @@ def _training(items, device) -> list[str]:
         return [
             f"python -m tools.train --config={_cell(items[0])} --workdir={folder}{where}"
         ]
-    folder = " --folder=gs://BUCKET/runs" if device.is_tpu else ""
+    folder = " --runs=gs://BUCKET/runs" if device.is_tpu else ""
     if any(item.start_given for item in items):
         folder += " --start_from=PATH"
     return [

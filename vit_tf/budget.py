@@ -61,10 +61,10 @@ class Facts:
 
 
 # Sets of the paper of which TFDS' catalogue, and so data/datasets.py, says nothing.
-# ImageNet-21k's release is one split, `full`; recipes speak of its images as `train`.
+# ImageNet-21k's release is one split, `full`.
 _PUBLISHED = {
     "imagenet21k": Facts(
-        {"full": 14_197_122, "train": 14_197_122},
+        {"full": 14_197_122},
         21_843,
         None,
         "release fall11, 21,843 classes as in the authors' code",

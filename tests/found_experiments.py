@@ -1,0 +1,18 @@
+"""Every experiment of the folder, so that tests forget no new file."""
+
+import importlib
+import pathlib
+
+from experiments import table
+
+# Those that have cells, by name.
+ALL = {
+    path.stem: importlib.import_module(f"experiments.{path.stem}")
+    for path in sorted(pathlib.Path(table.__file__).parent.glob("*.py"))
+    if "\nCELLS = " in path.read_text()
+}
+
+
+def at(scale: table.Scale) -> list[str]:
+    """Names of the experiments that have a scale."""
+    return [name for name, module in ALL.items() if scale in module.TABLE.scales]
