@@ -1,12 +1,19 @@
 """Rates and the largest batch, on devices that are invented and on this one."""
 
+import importlib.util
 import itertools
+import json
+import os
+import subprocess
+import sys
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit_tf import config, programs, throughput
+from vit_tf.models import build
 
 
 class _Device:
@@ -94,6 +101,7 @@ def test_a_truthful_compiler_needs_few_tries(monkeypatch):
     assert point.largest_batch == 99_900
     assert (point.fixed_bytes, point.image_bytes) == (1000.0, 10.0)
     climbed = len(point.rates)
+    assert not point.at_least
     assert len(device.compiled) <= climbed + 2
     assert "100 % of the device's memory by the compiler" in point.largest_how
 
@@ -139,9 +147,67 @@ def test_limits_of_batch_and_time_are_said(monkeypatch):
     here = _Device(1e9, (0.0, 1.0), (0.0, 1.0), peak=10**6)
     point = _measured(here, monkeypatch, max_batch=16_384)
     assert point.largest_batch == 16_384 and "limit of 16,384" in point.largest_how
+    assert point.at_least
     slow = _Device(1e9, (0.0, 1.0), (0.0, 1.0), tells_memory=False, peak=10**6)
     point = _measured(slow, monkeypatch, point_seconds=0.0)
     assert len(point.rates) == 1 and "time limit" in point.largest_how
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_this_cpu_is_measured_with_weights_as_arguments(dtype, monkeypatch):
+    """In this process, whose memory has been at its peak before."""
+    chosen = throughput.Settings(dtype=dtype, seconds=0.0, max_batch=2)
+    traced = []
+    real = programs._TensorFlowProgram.__init__
+
+    def noting(self, backend, call, weights, shape):
+        def noted(*arguments):
+            traced.append(len(arguments[0]) + len(arguments[1]))
+            return call(*arguments)
+
+        real(self, backend, noted, weights, shape)
+
+    monkeypatch.setattr(programs._TensorFlowProgram, "__init__", noting)
+    for model, size in [("R14x1", 32), ("R8+ViT-mu/8", 16), ("ViT-mu/8", 16)]:
+        point = throughput._measure(model, size, chosen)
+        assert point.rates[0][0] == 1
+        assert point.images_per_second > 0 and point.seconds > 0
+        network = build.outline(
+            config.Model(variant=model), num_classes=1000, image_size=size
+        )
+        assert traced.pop() == len(network.weights)
+
+
+_JAX_ALONE = """
+import json, sys
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+from tools import benchmark, command
+sys.argv = ["benchmark", "--what=figure12", "--models=ViT-mu/8,R14x1", "--sizes=32",
+            "--seconds=0", "--max_batch=2", "--json=" + sys.argv[1], *sys.argv[2:]]
+command.run(benchmark.main)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_jax_measures_without_tensorflow(tmp_path):
+    path = tmp_path / "found.json"
+    for dtype in ("float32", "float32"):  # the second finds all done
+        done = subprocess.run(
+            [sys.executable, "-c", _JAX_ALONE, str(path), f"--dtype={dtype}"],
+            check=False,
+            env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(tiny.ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 of 2 points are in")
+    found = json.loads(path.read_text())
+    assert found["backend"] == "jax" and "tensorflow" not in found["versions"]
+    for point in found["points"]:
+        # Of a compiler, so it says what two batches take, weights first.
+        assert 0 < point["image_bytes"] < point["fixed_bytes"]
+        assert point["largest_batch"] == 2 and "limit of 2" in point["largest_how"]
+    assert path.with_suffix(".png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ def confusion(
 def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
     """Images per second and the largest batch over image sizes (Figure 12).
 
+    Hollow points are lower bounds, where a limit ended the search.
+
     Args:
         found: what `tools.benchmark --what=figure12` writes.
         path: the PNG to write.
@@ -148,6 +150,14 @@ def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
                 colour, dashes = chosen[model]
                 sizes, values = [[p[k] for p in known] for k in ("image_size", name)]
                 axes.plot(sizes, values, dashes, color=colour, marker="o", label=model)
+                if name == "largest_batch":  # hollow: more may fit
+                    more = [(p["image_size"], p[name]) for p in known if p["at_least"]]
+                    axes.scatter(
+                        *np.array(more or np.empty((0, 2))).T,
+                        s=14,
+                        color="white",
+                        zorder=3,
+                    )
             axes.set(xlabel="input size [px]", ylabel=label, yscale="log")
             axes.set_xticks(sorted({p["image_size"] for p in found["points"]}))
         found_axes[1].legend(frameon=False, fontsize=7)

@@ -67,6 +67,7 @@ class Point:
         rates_end: why no other batch was tried.
         largest_batch: images of the largest batch that fits; None: not found.
         largest_how: how it was found.
+        at_least: whether a limit of batch or time ended the search for it.
         image_bytes: memory that one more image takes.
         fixed_bytes: memory that is taken whatever the batch.
         seconds: that measuring took, with compilation.
@@ -81,6 +82,7 @@ class Point:
     rates_end: str = ""
     largest_batch: int | None = None
     largest_how: str = ""
+    at_least: bool = False
     image_bytes: float | None = None
     fixed_bytes: float | None = None
     seconds: float = 0.0
@@ -356,7 +358,7 @@ class _Work:
         if high is not None:
             reason = self.failed.get(high, "too large by the compiler")
             how += f"; {high:,} did not fit ({reason})"
-        point.largest_how = how + end
+        point.largest_how, point.at_least = how + end, bool(end)
 
     def _next(self, low: int, high: int | None, cap: int) -> int:
         """The batch to try: where memory ends by the compiler, else by halving."""
