@@ -290,19 +290,16 @@ def smoke(cfg: config.Config) -> config.Config:
     pooling, heads.
     """
     model, data, train = cfg.model, cfg.data, cfg.train
-    # Hybrids keep their ResNet, and with it the size of their patches.
-    hybrid = re.fullmatch(r"(R\d*\+)ViT-\w+(/\d+)", model.variant)
-    if hybrid:
-        model.variant = f"{hybrid[1]}ViT-mu{hybrid[2]}"
-    else:
-        model.variant = re.sub(r"ViT-\w+/\d+", "ViT-mu/8", model.variant)
-        model.variant = re.sub(r"^R\d+x\d+$", "R50x1", model.variant)
+    variant = re.sub(r"^R\d*\+ViT-\w+/\d+$", "R8+ViT-mu/8", model.variant)
+    variant = re.sub(r"^(Axial-)?ViT-\w+/\d+$", r"\1ViT-mu/8", variant)
+    model.variant = re.sub(r"^R\d+x\d+$", "R14x1", variant)
     data.name, data.split, data.image_size, data.batch_size = "shapes", "train", 32, 4
     cfg.optim.warmup_steps = 1
     train.length, train.unit = 2, config.Unit.STEPS
     train.precision, train.steps_per_loop = config.Precision.FLOAT32, 1
     train.log_every_steps = train.checkpoint_every_steps = 1
-    cfg.evals.splits, cfg.evals.few_shot.datasets = ("test",), ()
+    cfg.evals.splits, cfg.evals.batch_size = ("test[:64]",), 64
+    cfg.evals.few_shot.datasets = ()
     return cfg
 
 
