@@ -87,7 +87,7 @@ class Panel:
 
 
 def draw(panel: Panel, *, styled: bool = True) -> str:
-    """The SVG; `styled` puts `STYLE` into it, which a file needs and a page has.
+    """The SVG, for a file with `STYLE` in it, or for a page that has it, with links.
 
     Raises:
         ValueError: nothing to draw, or not positive on a logarithmic axis.
@@ -106,7 +106,8 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
     height = bottom + below + 26 + rows * _ROW
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" '
+            f'role="{"img" if styled else "group"}" '
             f'viewBox="0 0 {_WIDTH} {_number(height)}" '
             f'width="{_WIDTH}" height="{_number(height)}">'
         ),
@@ -125,7 +126,7 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
     ]
     for index, marks in enumerate(panel.lines.values()):
         if marks:
-            parts.append(_line(panel, index, marks, across, up))
+            parts.append(_line(panel, index, marks, across, up, linked=not styled))
     return "\n".join([*filter(None, parts), legend, "</svg>\n"])
 
 
@@ -243,7 +244,15 @@ def _grid(
     return parts
 
 
-def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To) -> str:
+def _line(
+    panel: Panel,
+    index: int,
+    marks: Sequence[Mark],
+    across: _To,
+    up: _To,
+    *,
+    linked: bool,
+) -> str:
     """A line: joined, with bars, with marks that can be pointed at."""
     shift = 0.0
     if panel.places:  # bars of lines at the same place stand side by side
@@ -276,7 +285,7 @@ def _line(panel: Panel, index: int, marks: Sequence[Mark], across: _To, up: _To)
                 f'<g transform="translate({_number(x)} {_number(y)})">'
                 f"<title>{html.escape(mark.name)}</title>{shape}</g>"
             )
-            if mark.link:
+            if mark.link and linked:
                 drawn = f'<a href="{html.escape(mark.link)}">{drawn}</a>'
             parts.append(drawn)
     return "".join([*parts, "</g>"])
