@@ -44,13 +44,14 @@ def test_core_days_are_table_2s(variant, dataset, core_days):
     own = budget.PAPER_UTILISATION[
         f"{variant}, {'JFT-300M' if dataset == 'jft300m' else 'ImageNet-21k'}"
     ]
-    assert found.core_days(own) == pytest.approx(core_days, rel=0.002)
+    # Of ImageNet-21k 0.4 % are kept to evaluate on.
+    assert found.core_days(own) == pytest.approx(core_days, rel=0.005)
 
 
 def test_eight_cores_need_a_month_for_vit_l_on_imagenet21k():
     """ "In approximately 30 days" (section 1 of the paper's results)."""
     found = budget.of(recipes.pretrain("ViT-L/16", "imagenet21k"))
-    assert found.steps == 311_948 and found.parameters == 326_740_307
+    assert found.steps == 310_823 and found.parameters == 326_740_307
     days = found.days(accelerators.find("v3-8"), budget.UTILISATION)
     assert days == pytest.approx(30, rel=0.05)
 
