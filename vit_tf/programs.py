@@ -4,6 +4,7 @@ Only the one that `keras.backend.backend()` names is imported: TensorFlow or JAX
 are arguments, so that no compiler takes them for constants.
 """
 
+import contextlib
 import os
 import pathlib
 import platform
@@ -83,6 +84,12 @@ def _peak_bytes() -> float | None:
         return None
     (line,) = [x for x in status.read_text().splitlines() if "VmHWM" in x]
     return 1024.0 * int(line.split()[1])
+
+
+def _forget_peak() -> None:
+    """Lets `_peak_bytes` begin anew from what the process takes now, on Linux."""
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 class _Jax:
@@ -179,6 +186,7 @@ class _TensorFlowProgram:
     def __init__(self, backend: _TensorFlow, call, weights, shape):
         tf = self._tf = backend._tf
         self._shape, self._weights, self._backend = shape, weights, backend
+        _forget_peak()  # that of making the weights
         kinds = {w.dtype for w in weights[0]}
         self._dtype = tf.bfloat16 if tf.bfloat16 in kinds else tf.float32
         self._function = tf.function(

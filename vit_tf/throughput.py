@@ -1,8 +1,7 @@
 """Figure 12: images per second, and the largest batch, of models over image sizes.
 
-Inference on one device, with TensorFlow's backend of Keras or JAX's. Weights are random
-and never zero; images lie on the device. As the paper (D.5): the rate of a point is the
-best over batch sizes, the largest batch is that which fits.
+Inference on one device, by Keras' TensorFlow or JAX: random weights, never zero; images
+that lie on the device. As in D.5 a rate is the best over batch sizes.
 """
 
 import concurrent.futures
@@ -27,7 +26,9 @@ NUM_CLASSES = 1000
 _FASTER = 1.03
 # The largest batch is known when what fits and what does not are as near as this.
 _NEAR = 1.03
-# Multiply-accumulates of the first batch on an accelerator: milliseconds of work.
+# A process that grows by less may have grown by something else than its images.
+_SEEN_BYTES = 64 * 2**20
+# The first batch on an accelerator: multiply-accumulates for milliseconds; images.
 _FIRST_MACS, _LARGEST_FIRST = 1e12, 4096
 
 
@@ -181,18 +182,15 @@ def _climb(work: "_Work", point: Point, settings: Settings, *, until: float) -> 
     point.rates_end = _time_all(work, point, larger, until) or (
         f"the limit of {settings.max_batch:,} images"
     )
+    for batch in smaller if not point.rates else ():
+        point.rates_end = _time_all(work, point, [batch], until)
+        if point.rates:
+            break
     if not point.rates:
-        for batch in smaller:
-            point.rates_end = _time_all(work, point, [batch], until)
-            if point.rates:
-                break
-        else:
-            if (fault := work.fault) is not None:
-                raise fault
-    if point.rates:
-        lowest = min(row[0] for row in point.rates)
-        if _best(point) == lowest:
-            _time_all(work, point, [b for b in smaller if b < lowest], until)
+        if work.fault is not None:
+            raise work.fault
+    elif _best(point) == (lowest := min(row[0] for row in point.rates)):
+        _time_all(work, point, [b for b in smaller if b < lowest], until)
 
 
 def _time_all(work: "_Work", point: Point, batches: list[int], until: float) -> str:
@@ -222,7 +220,7 @@ class _Work:
     """A model's inference at one size, for any batch."""
 
     def __init__(self, model: str, image_size: int, settings: Settings, backend):
-        self.settings, self.backend, self.image_size = settings, backend, image_size
+        self.settings, self.backend = settings, backend
         policy = {"bfloat16": "mixed_bfloat16"}.get(settings.dtype, settings.dtype)
         self.network = build.outline(
             config.Model(variant=model),
@@ -237,14 +235,14 @@ class _Work:
                 self.network.non_trainable_variables,
             )
         ]
-        self.program = backend.program(self._call, self.weights, self.image_shape)
+        self.program = backend.program(
+            lambda *given: self.network.stateless_call(*given)[0],
+            self.weights,
+            (image_size, image_size, 3),
+        )
         self.bytes: dict[int, float] = {}  # of batches, by the compiler or the process
         self.failed: dict[int, str] = {}
         self.fault: programs.DoesNotRun | None = None  # not for want of memory
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (self.image_size, self.image_size, 3)
 
     def first_batch(self) -> int:
         """Of which a step takes milliseconds on an accelerator; 1 on a CPU."""
@@ -283,16 +281,14 @@ class _Work:
 
     def fits(self, batch: int, *, runs: bool) -> bool:
         """Whether the compiler, and if asked a run, finds that a batch fits."""
-        if batch in self.failed:
-            return False
         try:
             run = self.program.ready(batch)
             self._note(batch)
-            limit = self.backend.memory
-            if batch in self.bytes and limit and self.bytes[batch] > limit:
+            if self.bytes.get(batch, 0.0) > (self.backend.memory or math.inf):
                 return False
             if runs:
                 run()
+                self._note(batch)
         except programs.DoesNotRun as error:
             self.failed[batch] = str(error)
             return False
@@ -306,20 +302,33 @@ class _Work:
 
     def find_largest(self, point: Point, *, until: float) -> None:
         """Sets what is known of the largest batch."""
+        watches = self.backend.watches_process
+        if watches:
+            self._grow(until=until)
         if len(self.bytes) >= 2 and self.line()[1] > 0:
             point.fixed_bytes, point.image_bytes = self.line()
-        if self.backend.watches_process:
-            self._extrapolate(point)
-        else:
-            self._search(point, until=until)
+        self._extrapolate(point) if watches else self._search(point, until=until)
+
+    def _grow(self, *, until: float) -> None:
+        """Runs larger batches, untimed, until the process is seen to grow by them."""
+        while True:
+            last, *before = sorted(self.bytes.items(), reverse=True)
+            if before and last[1] - before[0][1] >= _SEEN_BYTES:
+                return
+            batch = last[0] * self.settings.growth
+            late = before and time.monotonic() > until
+            if late or batch > self.settings.max_batch or not self.may_fit(batch):
+                return
+            if not self.fits(batch, runs=True):
+                return
 
     def _extrapolate(self, point: Point) -> None:
         """By the growth of a process' memory: none of these batches is run."""
         if point.image_bytes is None:
             point.largest_how = "not found: memory did not grow with the batch"
             return
-        free = self.backend.memory - point.fixed_bytes
-        point.largest_batch = max(0, int(free / point.image_bytes))
+        free = max(0.0, self.backend.memory - point.fixed_bytes)
+        point.largest_batch = int(free / point.image_bytes)
         batches = " and ".join(f"{batch:,}" for batch in sorted(self.bytes)[-2:])
         point.largest_how = (
             f"computed: the peak memory of the process at batches {batches}, continued "
@@ -376,9 +385,6 @@ class _Work:
     def _note(self, batch: int) -> None:
         if (found := self.program.bytes_of(batch)) is not None:
             self.bytes[batch] = found
-
-    def _call(self, trainable, fixed, images):
-        return self.network.stateless_call(trainable, fixed, images)[0]
 
     def _values(self, variable):
         """Small random numbers; in bfloat16 but for what norms and biases have."""
