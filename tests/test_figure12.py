@@ -45,7 +45,7 @@ def test_a_half_written_file_is_gone_on_with(tmp_path):
     cut = _run(path, "--models=ViT-B/32", "--sizes=64,128,384,224")
     assert cut.returncode == 130 and "interrupted" in cut.stderr
     assert _sizes(path) == [64, 128]  # whole, and of all that was done
-    rest = _run(path, "--models=ViT-B/32", "--sizes=64,128,224")
+    rest = _run(path, "--models=ViT-B/32", "--sizes=64,128,224", "--growth=4")
     assert rest.returncode == 0, rest.stderr
     first, second, *_ = rest.stdout.splitlines()
     assert first == f"2 of 3 points are in {path}"
@@ -54,6 +54,8 @@ def test_a_half_written_file_is_gone_on_with(tmp_path):
     found = json.loads(path.read_text())
     assert (found["kind"], found["backend"]) == ("cpu", "tensorflow")
     assert found["settings"]["dtype"] == "float32" and found["memory_bytes"] > 1e8
+    assert found["settings"]["growth"] == 2 and "settings" not in found["points"][0]
+    assert found["points"][2]["settings"] == {"growth": 4}
     assert {"python", "keras", "tensorflow"} == set(found["versions"])
     assert path.with_suffix(".png").stat().st_size > 10_000
     assert not list(path.parent.glob("*.unfinished"))
