@@ -3,6 +3,7 @@
 The measuring itself, tested in test_throughput.py, is replaced by numbers here.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,10 @@ import sys
 
 import pytest
 import warm
+
+from experiments import figure12_speed
+from tools import figures
+from vit_tf import throughput
 
 _CODE = """
 import runpy, sys
@@ -45,7 +50,7 @@ def test_a_half_written_file_is_gone_on_with(tmp_path):
     cut = _run(path, "--models=ViT-B/32", "--sizes=64,128,384,224")
     assert cut.returncode == 130 and "interrupted" in cut.stderr
     assert _sizes(path) == [64, 128]  # whole, and of all that was done
-    rest = _run(path, "--models=ViT-B/32", "--sizes=64,128,224")
+    rest = _run(path, "--models=ViT-B/32", "--sizes=64,128,224", "--growth=4")
     assert rest.returncode == 0, rest.stderr
     first, second, *_ = rest.stdout.splitlines()
     assert first == f"2 of 3 points are in {path}"
@@ -54,6 +59,8 @@ def test_a_half_written_file_is_gone_on_with(tmp_path):
     found = json.loads(path.read_text())
     assert (found["kind"], found["backend"]) == ("cpu", "tensorflow")
     assert found["settings"]["dtype"] == "float32" and found["memory_bytes"] > 1e8
+    assert found["settings"]["growth"] == 2 and "settings" not in found["points"][0]
+    assert found["points"][2]["settings"] == {"growth": 4}
     assert {"python", "keras", "tensorflow"} == set(found["versions"])
     assert path.with_suffix(".png").stat().st_size > 10_000
     assert not list(path.parent.glob("*.unfinished"))
@@ -118,3 +125,20 @@ def test_a_backend_that_cannot_is_refused():
     )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "KERAS_BACKEND=torch: --what=figure12 takes tensorflow or jax" in done.stderr
+
+
+RECORDED = sorted((warm.ROOT / "experiments/results/figure12_speed").glob("*.json"))
+
+
+@pytest.mark.skipif(not RECORDED, reason="nothing is recorded of Figure 12")
+def test_what_is_recorded_can_be_drawn(tmp_path):
+    fields = {field.name for field in dataclasses.fields(throughput.Point)}
+    for path in RECORDED:
+        found = json.loads(path.read_text())
+        assert found["what"] == "figure12" and found["device"] and found["versions"]
+        for point in found["points"]:
+            assert fields <= point.keys() and point["model"] in figure12_speed.MODELS
+            for _, median, slowest, fastest in point["rates"]:
+                assert 0 < slowest <= median <= fastest
+        figures.speeds(found, tmp_path / "drawn.png")
+        assert (tmp_path / "drawn.png").stat().st_size > 10_000

@@ -114,7 +114,7 @@ def _measure_missing(found, path, settings, sizes) -> None:
         quiet = command.quiet_stderr if found["kind"] == "cpu" else _loud
         with quiet():  # what a fresh process' libraries say
             point = throughput.measure(model, size, settings)
-        _put(found["points"], dataclasses.asdict(point))
+        _put(found, dataclasses.asdict(point), dataclasses.asdict(settings))
         _write(path, found)
         left = (time.monotonic() - began) / number * (len(missing) - number)
         print(f"{_said(point)}; {_clock(left)} left", flush=True)
@@ -162,12 +162,18 @@ def _opened(path: pathlib.Path, device, settings) -> dict[str, Any]:
     kept, now = theirs["settings"]["dtype"], settings.dtype
     if kept != now:
         raise config.Refused(f"--json={path}: holds {kept}, this is {now}; see --dtype")
-    return ours | {"points": theirs["points"]}
+    return ours | {"settings": theirs["settings"], "points": theirs["points"]}
 
 
-def _put(points: list[dict[str, Any]], point: dict[str, Any]) -> None:
-    """Adds a point in the place of an earlier try."""
-    place = (point["model"], point["image_size"])
+def _put(found: dict[str, Any], point: dict[str, Any], settings) -> None:
+    """Adds a point in the place of an earlier try.
+
+    It says by which settings it was measured, if by others than the file's first.
+    """
+    other = {k: v for k, v in settings.items() if v != found["settings"].get(k)}
+    if other:
+        point["settings"] = other
+    place, points = (point["model"], point["image_size"]), found["points"]
     points[:] = [p for p in points if (p["model"], p["image_size"]) != place]
     points.append(point)
 

@@ -142,7 +142,7 @@ def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
         "largest_batch": "largest batch [images]",
     }
     with plt.rc_context(_STYLE):
-        figure, found_axes = plt.subplots(1, 2, figsize=(7.6, 3.4))
+        figure, found_axes = plt.subplots(1, 2, figsize=(8.6, 3.4))
         chosen = dict(zip(lines, looks))
         for axes, (name, label) in zip(found_axes, panels.items()):
             for model, points in lines.items():
@@ -160,7 +160,12 @@ def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
                     )
             axes.set(xlabel="input size [px]", ylabel=label, yscale="log")
             axes.set_xticks(sorted({p["image_size"] for p in found["points"]}))
-        found_axes[1].legend(frameon=False, fontsize=7)
+        figure.legend(
+            *found_axes[0].get_legend_handles_labels(),
+            loc="outside right center",
+            frameon=False,
+            handlelength=3.5,
+        )
         kind = found["settings"]["dtype"]
         figure.suptitle(f"{found['device']}, {kind}, {found['backend']}", fontsize=9)
         _save(figure, path)
