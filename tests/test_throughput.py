@@ -151,6 +151,11 @@ def test_limits_of_batch_and_time_are_said(monkeypatch):
     slow = _Device(1e9, (0.0, 1.0), (0.0, 1.0), tells_memory=False, peak=10**6)
     point = _measured(slow, monkeypatch, point_seconds=0.0)
     assert len(point.rates) == 1 and "time limit" in point.largest_how
+    assert point.faster_at_least
+    hurried = _Device(1e9, (0.0, 1.0), (0.0, 1.0), peak=10**6)
+    point = _measured(hurried, monkeypatch, point_seconds=0.0)
+    assert point.largest_batch is None  # what ran says little of what would fit
+    assert point.largest_how.startswith("not found in time")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

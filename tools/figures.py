@@ -141,6 +141,7 @@ def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
         "images_per_second": "peak inference speed [images/s]",
         "largest_batch": "largest batch [images]",
     }
+    bounds = {"images_per_second": "faster_at_least", "largest_batch": "at_least"}
     with plt.rc_context(_STYLE):
         figure, found_axes = plt.subplots(1, 2, figsize=(8.6, 3.4))
         chosen = dict(zip(lines, looks))
@@ -150,14 +151,10 @@ def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
                 colour, dashes = chosen[model]
                 sizes, values = [[p[k] for p in known] for k in ("image_size", name)]
                 axes.plot(sizes, values, dashes, color=colour, marker="o", label=model)
-                if name == "largest_batch":  # hollow: more may fit
-                    more = [(p["image_size"], p[name]) for p in known if p["at_least"]]
-                    axes.scatter(
-                        *np.array(more or np.empty((0, 2))).T,
-                        s=14,
-                        color="white",
-                        zorder=3,
-                    )
+                # Hollow: more may fit, or be faster.
+                more = [(p["image_size"], p[name]) for p in known if p[bounds[name]]]
+                hollow = np.array(more or np.empty((0, 2))).T
+                axes.scatter(*hollow, s=14, color="white", zorder=3)
             axes.set(xlabel="input size [px]", ylabel=label, yscale="log")
             axes.set_xticks(sorted({p["image_size"] for p in found["points"]}))
         figure.legend(

@@ -20,6 +20,8 @@ _MEASURES = {
     "images_per_second": "Peak inference speed [images/s]",
     "largest_batch": "Largest batch size",
 }
+# What says that it is a lower bound: time, or the limit of a batch, ran out first.
+_AT_LEAST = {"images_per_second": "faster_at_least", "largest_batch": "at_least"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +109,20 @@ def _entry(path, found, model: str, size: int, measure: str) -> result_tables.En
     if value is None:
         return result_tables.Entry(result_tables.MISSING, result_tables.Kind.GAP)
     text = f"{value:,.1f}" if measure == "images_per_second" else f"{value:,}"
+    if _point(found, model, size)[_AT_LEAST[measure]]:
+        text = f"≥ {text}"
     return result_tables.Entry(
         text, result_tables.Kind.OURS, [path], f"{model}@{size}@{measure}"
     )
 
 
 def _value(found, model: str, size: int, measure: str) -> float | None:
+    point = _point(found, model, size)
+    return None if point is None else point[measure]
+
+
+def _point(found, model: str, size: int) -> Mapping[str, Any] | None:
     for point in found["points"]:
         if (point["model"], point["image_size"]) == (model, size):
-            return point[measure]
+            return point
     return None

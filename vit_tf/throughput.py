@@ -28,6 +28,9 @@ _FASTER = 1.03
 _NEAR = 1.03
 # A process that grows by less may have grown by something else than its images.
 _SEEN_BYTES = 64 * 2**20
+# The largest batch is not told when time ran out with less than this share of memory.
+_TELLING = 0.25
+_NO_TIME = "the time limit of a point"
 # The first batch on an accelerator: multiply-accumulates for milliseconds; images.
 _FIRST_MACS, _LARGEST_FIRST = 1e12, 4096
 
@@ -66,6 +69,7 @@ class Point:
         batch_size: at which.
         rates: batch size, median, slowest and fastest round.
         rates_end: why no other batch was tried.
+        faster_at_least: whether a limit of time or batch ended that while rates grew.
         largest_batch: images of the largest batch that fits; None: not found.
         largest_how: how it was found.
         at_least: whether a limit of batch or time ended the search for it.
@@ -81,6 +85,7 @@ class Point:
     batch_size: int | None = None
     rates: list[list[float]] = dataclasses.field(default_factory=list)
     rates_end: str = ""
+    faster_at_least: bool = False
     largest_batch: int | None = None
     largest_how: str = ""
     at_least: bool = False
@@ -179,9 +184,9 @@ def _climb(work: "_Work", point: Point, settings: Settings, *, until: float) -> 
         larger.append(min(larger[-1] * growth, settings.max_batch))
     while first > 1:
         smaller.append(first := max(1, first // growth))
-    point.rates_end = _time_all(work, point, larger, until) or (
-        f"the limit of {settings.max_batch:,} images"
-    )
+    ended = _time_all(work, point, larger, until)
+    point.rates_end = ended or f"the limit of {settings.max_batch:,} images"
+    point.faster_at_least = ended in ("", _NO_TIME)
     for batch in smaller if not point.rates else ():
         point.rates_end = _time_all(work, point, [batch], until)
         if point.rates:
@@ -198,7 +203,7 @@ def _time_all(work: "_Work", point: Point, batches: list[int], until: float) -> 
     for batch in batches:
         best = max((row[1] for row in point.rates), default=0.0)
         if point.rates and time.monotonic() > until:
-            return "the time limit of a point"
+            return _NO_TIME
         if not work.may_fit(batch):
             return "memory would run out"
         try:
@@ -346,7 +351,7 @@ class _Work:
                 end = f"; the limit of {cap:,} images"
                 break
             if tries and time.monotonic() > until:
-                end = "; the time limit of a point"
+                end = f"; {_NO_TIME}"
                 break
             tries += 1
             batch = self._next(low, high, cap)
@@ -368,6 +373,10 @@ class _Work:
             reason = self.failed.get(high, "too large by the compiler")
             how += f"; {high:,} did not fit ({reason})"
         point.largest_how, point.at_least = how + end, bool(end)
+        filled = self.bytes.get(low, math.inf) / (self.backend.memory or math.inf)
+        if _NO_TIME in end and filled < _TELLING:
+            point.largest_batch, point.at_least = None, False
+            point.largest_how = f"not found in time; {low:,} {how}"
 
     def _next(self, low: int, high: int | None, cap: int) -> int:
         """The batch to try: where memory ends by the compiler, else by halving."""
