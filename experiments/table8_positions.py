@@ -19,6 +19,7 @@ from experiments import small, table
 from vit_tf import config, recipes
 
 METRIC = small.FEW_SHOT
+_IMAGENET = "imagenet2012/validation/5shot"
 
 Kind, At = config.Positions, config.PositionsAt
 
@@ -66,7 +67,7 @@ CELLS = table.cells(
             functools.partial(pretrain, kind=kind, at=at),
             seeds=small.seeds(3 if at is At.STEM else 2, paper=1),
             same_as="table6_scaling:ViT-B-16_7" if _name(kind, at) == "1d" else None,
-            paper={"imagenet2012/validation/5shot": number},
+            paper={_IMAGENET: number},
             note="no positions" if kind is Kind.NOWHERE else _PLACES[at],
         )
         for kind, places in _PAPER.items()
@@ -78,7 +79,7 @@ TABLE = table.Table(
     {
         METRIC: "four new kinds, linear 100-shot [%]",
         "test/accuracy": "six known kinds [%]",
-        "imagenet2012/validation/5shot": "ImageNet, linear 5-shot [%]",
+        _IMAGENET: "ImageNet, linear 5-shot [%]",
     },
     scales=tuple(table.Scale),
 )
@@ -110,7 +111,7 @@ PLOTS = (
         },
         {
             table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: "imagenet2012/validation/5shot",
+            table.Scale.PAPER: _IMAGENET,
         },
         x="Position embedding",
         y="ImageNet 5-shot linear [%]",
@@ -119,6 +120,19 @@ PLOTS = (
         joined=False,
     ),
 )
+
+FINDINGS = f"""
+Positions hardly matter to so small a model. Of the six known kinds, one table added once
+tells {{1d minus none:test/accuracy}} points more than no positions at all, two tables
+{{2d minus none:test/accuracy}}, relative ones {{relative minus none:test/accuracy}}; of the
+four new kinds, from 100 images of each, {{1d minus none:{METRIC}}},
+{{2d minus none:{METRIC}}} and {{relative minus none:{METRIC}}}. That agrees with the paper
+in that no kind and no place of insertion stands out beyond the spread of the seeds. The
+paper's gap between positions and none, {{paper 1d minus none:{_IMAGENET}}} points, is not
+seen. What this cannot say: with 16 patches and 400 steps the models still tell kinds by
+what is in single patches; whether they would come to use where it is takes longer training
+and more patches.
+"""
 
 
 def get_config(argument: str | None = None) -> config.Config:
