@@ -208,7 +208,7 @@ def test_prepared_twice_is_prepared_once(whole, capsys):
         # The first is the list of classes.
         pytest.param("note", 3, 1, marks=pytest.mark.slow),
         ("finish", 1, 1),
-        ("result", 2, 2),
+        pytest.param("result", 2, 2, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_resumed_is_as_if_never_killed(

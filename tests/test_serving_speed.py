@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_every_export_is_measured_and_agrees():
     found = serving_speed.compare(
         tiny.make(), batches=(1, 3), rounds=2, torch_python=None, torch_script=""

@@ -23,6 +23,7 @@ def test_works_take_turns_and_count_their_images():
         assert 0 < rate.slowest <= rate.median <= rate.fastest
 
 
+@pytest.mark.slow
 def test_the_model_is_measured_in_every_way():
     cfg = tiny.make(data__batch_size=4)
     ways = [(config.Precision.FLOAT32, True)]

@@ -158,7 +158,9 @@ def test_limits_of_batch_and_time_are_said(monkeypatch):
     assert point.largest_how.startswith("not found in time")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_this_cpu_is_measured_with_weights_as_arguments(dtype, monkeypatch):
     """In this process, whose memory has been at its peak before."""
     chosen = throughput.Settings(dtype=dtype, seconds=0.0, max_batch=2)

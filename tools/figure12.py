@@ -63,12 +63,12 @@ def run() -> None:
     else:
         # What is not taken at the start cannot be found by a search for the largest.
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
-    from vit_tf import throughput
+    from vit_tf import programs, throughput
 
     for model in _MODELS.value:
         for size in sizes:
             throughput.check(model, size)
-    device = throughput.device()
+    device = programs.device()
     settings = throughput.Settings(
         dtype=_DTYPE.value or ("float32" if device["kind"] == "cpu" else "bfloat16"),
         seconds=_SECONDS.value,

@@ -48,6 +48,22 @@ def find():
     return known[name]()
 
 
+def device() -> dict[str, Any]:
+    """The device that is computed on: name, kind, memory in bytes, versions."""
+    backend, library = find(), keras.backend.backend()
+    return {
+        "device": backend.name,
+        "kind": backend.kind,
+        "memory_bytes": backend.memory,
+        "backend": library,
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            library: backend.version,
+        },
+    }
+
+
 def noise(shape) -> np.ndarray:
     """Random float32, the same block of numbers again and again."""
     block = np.random.default_rng(0).normal(0.0, 0.02, 2**16).astype(np.float32)

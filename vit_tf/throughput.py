@@ -8,12 +8,10 @@ import concurrent.futures
 import dataclasses
 import math
 import multiprocessing
-import platform
 import signal
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import keras
 
@@ -92,22 +90,6 @@ class Point:
     image_bytes: float | None = None
     fixed_bytes: float | None = None
     seconds: float = 0.0
-
-
-def device() -> dict[str, Any]:
-    """The device that is measured: name, kind, memory in bytes, versions."""
-    backend = programs.find()
-    return {
-        "device": backend.name,
-        "kind": backend.kind,
-        "memory_bytes": backend.memory,
-        "backend": keras.backend.backend(),
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            keras.backend.backend(): backend.version,
-        },
-    }
 
 
 def measure(model: str, image_size: int, settings: Settings) -> Point:
