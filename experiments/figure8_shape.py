@@ -157,7 +157,7 @@ Twice the depth gives {depth_200 minus base:test/accuracy}, half of it
 {all_200 minus base:test/accuracy}. Smaller patches help without more parameters, as in the
 paper. Depth, which helps most there, does not here, and width does: deep models have not
 begun to use their blocks after so few steps. What this cannot say is what would remain after
-long training.
+long training; and it is of one seed, so that a point of difference may be chance.
 """
 
 

@@ -198,9 +198,10 @@ hybrids transfer better than ViTs. Fine-tuned on 100 images of each new kind, R5
 reaches {R50x1_7_new:accuracy} and R50x2's {R50x2_7_new:accuracy}, the hybrids
 {R50+ViT-B-32_7_new:accuracy} and {R50+ViT-B-16_7_new:accuracy}, the ViTs
 {ViT-B-32_7_new:accuracy} (B/32), {ViT-B-16_7_new:accuracy} (B/16),
-{ViT-L-32_7_new:accuracy} (L/32) and {ViT-L-16_7_new:accuracy} (L/16). Two things agree with
-the paper: in each family more compute by smaller patches or wider layers helps, and at a small
-budget hybrids are ahead of ViTs. What this cannot say: 30,000 images and 300 steps are where
+{ViT-L-32_7_new:accuracy} (L/32) and {ViT-L-16_7_new:accuracy} (L/16). Two things
+agree with the paper: at a small budget hybrids are ahead of ViTs, and a wider ResNet is ahead
+of a deeper one. Among the ViTs, smaller patches give a point or two and more blocks nothing,
+within the spread of two seeds. What this cannot say: 30,000 images and 300 steps are where
 the paper itself finds that convolutions' built-in assumptions help (Figure 4); its claim is
 about hundreds of millions.
 """
