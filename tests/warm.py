@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,8 @@ def _context():
 
 def _become(arguments, env, prepare, outputs):
     """Turns this process into `python *arguments`."""
+    # Tests started in a shell's background inherit that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
