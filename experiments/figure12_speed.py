@@ -7,7 +7,8 @@ that ViT is about as fast as similar ResNets, that its cost, quadratic in the nu
 patches, is barely seen even at the largest, and that large ViTs need much less memory.
 
 Nothing is trained, so there are no cells and no scales: the same command measures
-whatever device is there, the first GPU or TPU core, or the CPU with all its cores.
+whatever device is there: the first GPU, with JAX also the first TPU core (none was at
+hand to try), or the CPU with all its cores.
 
     python -m tools.benchmark --what=figure12
     KERAS_BACKEND=jax python -m tools.benchmark --what=figure12

@@ -50,11 +50,10 @@ SHARES = {
 def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config:
     """Pre-training on a share of the images, for the steps of 7 epochs of them all."""
     known = "ViT-B/32" if variant == "ViT-b/32" else variant  # it has no row of its own
-    cfg = recipes.pretrain(known, "jft300m")
+    cfg = recipes.pretrain(known, "jft300m", few_shot=True)
     cfg.model.variant = variant
     # Seven epochs of 303M images, whatever the model, in every size of the set.
     cfg.train.unit, cfg.train.length = config.Unit.EXAMPLES, 7 * 303e6
-    cfg.evals.few_shot.datasets = ("imagenet2012",)
     if share == 1:  # as Table 6
         cfg.train.unit, cfg.train.length = config.Unit.EPOCHS, 7
     else:
@@ -71,7 +70,7 @@ def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config
 
 def _name(variant: str, share: float) -> str:
     """Such as ViT-B-32_3, with the share in percent."""
-    return f"{variant.replace('/', '-')}_{share * 100:g}"
+    return table.named(variant, f"{share * 100:g}")
 
 
 def _shared(variant: str, share: float) -> str | None:

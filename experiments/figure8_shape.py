@@ -69,8 +69,7 @@ def image_size(scale: table.Scale) -> int:
 
 def pretrain(scale: table.Scale, *, line: str = "", factor: float = 1) -> config.Config:
     """Pre-training of the base, or of a point of a line."""
-    cfg = recipes.pretrain("ViT-B/32", "jft300m")
-    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    cfg = recipes.pretrain("ViT-B/32", "jft300m", few_shot=True)
     if scale != table.Scale.PAPER:
         cfg.optim.lr = 1e-3
         cfg = small.pretrain(cfg, scale)
@@ -103,11 +102,7 @@ CELLS = table.cells(
 )
 
 TABLE = table.Table(
-    {
-        METRIC: "four new kinds, linear 100-shot [%]",
-        "test/accuracy": "six known kinds [%]",
-        "imagenet2012/validation/5shot": "ImageNet, linear 5-shot [%]",
-    },
+    small.COLUMNS,
     scales=tuple(table.Scale),
 )
 
@@ -136,7 +131,7 @@ PLOTS = (
         {legend: _points(line) for line, legend in _LEGEND.items()},
         {
             table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: "imagenet2012/validation/5shot",
+            table.Scale.PAPER: small.IMAGENET,
         },
         x="Relative compute",
         y="ImageNet 5-shot [%]",

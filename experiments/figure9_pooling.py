@@ -23,8 +23,7 @@ METRIC = small.FEW_SHOT
 
 def pretrain(scale: table.Scale, *, pool: config.Pool, lr: float) -> config.Config:
     """Pre-training with a pool and a learning rate, evaluated as it goes."""
-    cfg = recipes.pretrain("ViT-B/16", "jft300m")
-    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    cfg = recipes.pretrain("ViT-B/16", "jft300m", few_shot=True)
     cfg.evals.every_steps = 25_000
     if scale != table.Scale.PAPER:
         cfg.model = small.model()
@@ -60,11 +59,7 @@ CELLS = table.cells(
 )
 
 TABLE = table.Table(
-    {
-        METRIC: "four new kinds, linear 100-shot [%]",
-        "test/accuracy": "six known kinds [%]",
-        "imagenet2012/validation/5shot": "ImageNet, linear 5-shot [%]",
-    },
+    small.COLUMNS,
     scales=tuple(table.Scale),
 )
 
@@ -84,7 +79,7 @@ PLOTS = (
         },
         {
             table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: "imagenet2012/validation/5shot",
+            table.Scale.PAPER: small.IMAGENET,
         },
         x="Epochs of training",
         y="ImageNet linear 5-shot accuracy [%]",

@@ -20,6 +20,12 @@ KNOWN, NEW = "cifar10_known", "cifar10_new"
 STEPS = 300  # of 128 images: minutes on one core
 SHOTS = (5, 25, 100)  # images of each new kind
 FEW_SHOT = f"{NEW}/test/100shot"
+IMAGENET = "imagenet2012/validation/5shot"  # what that stands for
+COLUMNS = {
+    FEW_SHOT: "four new kinds, linear 100-shot [%]",
+    "test/accuracy": "six known kinds [%]",
+    IMAGENET: "ImageNet, linear 5-shot [%]",
+}
 FINETUNED_ON = 100  # images of each new kind
 
 

@@ -78,9 +78,7 @@ SMALL = {
 
 def pretrain(scale: table.Scale, *, variant: str, epochs: int) -> config.Config:
     """Table 3's pre-training on JFT-300M."""
-    cfg = recipes.pretrain(variant, "jft300m")
-    cfg.train.length = epochs
-    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    cfg = recipes.pretrain(variant, "jft300m", epochs=epochs, few_shot=True)
     if scale != table.Scale.PAPER:
         cfg.model = dataclasses.replace(SMALL[variant, epochs])
         cfg.optim.lr = 1e-3
@@ -99,15 +97,18 @@ def finetune(
     return cfg
 
 
-def name(variant: str, epochs: int) -> str:
+def _name(variant: str, epochs: int) -> str:
     """'ViT-L-16_14' of ViT-L/16 after 14 epochs."""
-    return f"{variant.replace('/', '-')}_{epochs}"
+    return table.named(variant, f"{epochs}")
 
 
 def _cells(variant: str, epochs: int) -> list[table.Cell]:
     """Pre-training, fine-tuning on each set, and on the new kinds at scale small."""
     has_small = 2 if (variant, epochs) in SMALL else 0
-    start, of = name(variant, epochs), {"variant": variant, "epochs": epochs}
+    start, of = (
+        table.named(variant, f"{epochs}"),
+        {"variant": variant, "epochs": epochs},
+    )
     *numbers, real, exaflops = PAPER[variant, epochs]
     found = [
         table.Cell(
@@ -165,8 +166,8 @@ def _plot(panel: str, datasets: tuple[str, ...], small_too: bool = False) -> tab
         lines[family] = [
             table.Point(
                 {
-                    table.Scale.SMALL: [f"{name(*model)}_new"] * (model in SMALL),
-                    table.Scale.PAPER: [f"{name(*model)}_{of}" for of in datasets],
+                    table.Scale.SMALL: [f"{_name(*model)}_new"] * (model in SMALL),
+                    table.Scale.PAPER: [f"{_name(*model)}_{of}" for of in datasets],
                 },
                 {table.Scale.PAPER: PAPER[model][-1]},
                 name=f"{model[0]}, {model[1]} epochs",

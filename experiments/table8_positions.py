@@ -19,15 +19,13 @@ from experiments import small, table
 from vit_tf import config, recipes
 
 METRIC = small.FEW_SHOT
-_IMAGENET = "imagenet2012/validation/5shot"
 
 Kind, At = config.Positions, config.PositionsAt
 
 
 def pretrain(scale: table.Scale, *, kind: Kind, at: At = At.STEM) -> config.Config:
     """Pre-training with a kind of positions, put in at a place."""
-    cfg = recipes.pretrain("ViT-B/16", "jft300m")
-    cfg.evals.few_shot.datasets = ("imagenet2012",)
+    cfg = recipes.pretrain("ViT-B/16", "jft300m", few_shot=True)
     if scale != table.Scale.PAPER:
         cfg.model = small.model()
         cfg.optim.lr = 1e-3
@@ -67,7 +65,7 @@ CELLS = table.cells(
             functools.partial(pretrain, kind=kind, at=at),
             seeds=small.seeds(2, paper=1),
             same_as="table6_scaling:ViT-B-16_7" if _name(kind, at) == "1d" else None,
-            paper={_IMAGENET: number},
+            paper={small.IMAGENET: number},
             note="no positions" if kind is Kind.NOWHERE else _PLACES[at],
         )
         for kind, places in _PAPER.items()
@@ -76,11 +74,7 @@ CELLS = table.cells(
 )
 
 TABLE = table.Table(
-    {
-        METRIC: "four new kinds, linear 100-shot [%]",
-        "test/accuracy": "six known kinds [%]",
-        _IMAGENET: "ImageNet, linear 5-shot [%]",
-    },
+    small.COLUMNS,
     scales=tuple(table.Scale),
 )
 
@@ -111,7 +105,7 @@ PLOTS = (
         },
         {
             table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: _IMAGENET,
+            table.Scale.PAPER: small.IMAGENET,
         },
         x="Position embedding",
         y="ImageNet 5-shot linear [%]",
@@ -128,7 +122,7 @@ tells {{1d minus none:test/accuracy}} points more than no positions at all, two 
 four new kinds, from 100 images of each, {{1d minus none:{METRIC}}},
 {{2d minus none:{METRIC}}} and {{relative minus none:{METRIC}}}. That agrees with the paper
 in that no kind and no place of insertion stands out beyond the spread of the seeds. The
-paper's gap between positions and none, {{paper 1d minus none:{_IMAGENET}}} points, is not
+paper's gap between positions and none, {{paper 1d minus none:{small.IMAGENET}}} points, is not
 seen. What this cannot say: with 16 patches and 400 steps the models still tell kinds by
 what is in single patches; whether they would come to use where it is takes longer training
 and more patches.

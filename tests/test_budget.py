@@ -64,9 +64,7 @@ def test_finetuning_counts_its_own_images_and_size():
     assert found.exaflops == pytest.approx(6 * 191.07e9 * 5.12e6 / 1e18, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "fixture", ["evaluated", pytest.param("masked", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("fixture", ["evaluated", "masked"])
 def test_checkpoints_weigh_what_a_real_run_leaves(fixture, request, data_dir):
     folder = pathlib.Path(request.getfixturevalue(fixture))
     cfg = config.from_json((folder / "config.json").read_text())

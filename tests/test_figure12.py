@@ -13,7 +13,7 @@ import pytest
 import warm
 
 from experiments import figure12_speed
-from tools import figures
+from tools import plot_svg, speed_tables
 from vit_tf import throughput
 
 _CODE = """
@@ -62,7 +62,8 @@ def test_a_half_written_file_is_gone_on_with(tmp_path):
     assert found["settings"]["growth"] == 2 and "settings" not in found["points"][0]
     assert found["points"][2]["settings"] == {"growth": 4}
     assert {"python", "keras", "tensorflow"} == set(found["versions"])
-    assert path.with_suffix(".png").stat().st_size > 10_000
+    for measure in ("images_per_second", "largest_batch"):
+        assert "</svg>" in path.with_suffix(f".{measure}.svg").read_text()
     assert not list(path.parent.glob("*.unfinished"))
 
 
@@ -131,7 +132,7 @@ RECORDED = sorted((warm.ROOT / "experiments/results/figure12_speed").glob("*.jso
 
 
 @pytest.mark.skipif(not RECORDED, reason="nothing is recorded of Figure 12")
-def test_what_is_recorded_can_be_drawn(tmp_path):
+def test_what_is_recorded_can_be_drawn():
     fields = {field.name for field in dataclasses.fields(throughput.Point)}
     for path in RECORDED:
         found = json.loads(path.read_text())
@@ -140,5 +141,15 @@ def test_what_is_recorded_can_be_drawn(tmp_path):
             assert fields <= point.keys() and point["model"] in figure12_speed.MODELS
             for _, median, slowest, fastest in point["rates"]:
                 assert 0 < slowest <= median <= fastest
-        figures.speeds(found, tmp_path / "drawn.png")
-        assert (tmp_path / "drawn.png").stat().st_size > 10_000
+        for measure, panel in speed_tables.panels(found).items():
+            marks = [mark for line in panel.lines.values() for mark in line]
+            assert len(marks) == sum(p[measure] is not None for p in found["points"])
+            # As many hollow ones as lower bounds, and each says so.
+            bounds = sum("at least" in mark.name for mark in marks)
+            assert (
+                plot_svg.draw(panel).count(
+                    'fill="none" stroke="currentColor" ' + 'stroke-width="1.5"'
+                )
+                == bounds
+            )
+            assert bounds == sum(mark.hollow for mark in marks)

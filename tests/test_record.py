@@ -134,10 +134,3 @@ def test_progress_prints_lines_where_there_is_no_terminal(capsys, monkeypatch):
     assert lines[0].startswith("a run: step 2/3  loss 0.5000  12,346 images/s  0:0")
     assert lines[0].endswith("left") and "step 3/3" in lines[1]
     assert lines[2] == "a run: done"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (61.7, "1:01"), (3723, "1:02:03")]
-)
-def test_clock(seconds, text):
-    assert record.clock(seconds) == text

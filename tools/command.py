@@ -143,12 +143,29 @@ def load_config(text: str) -> config.Config:
     return chosen
 
 
+def experiment_file(name: str) -> str:
+    """What --experiment means: a file, or the one of that name in experiments/.
+
+    Raises:
+        config.Refused: no such experiment.
+    """
+    if name.endswith(".py") or "/" in name:
+        return name
+    known = {path.stem: str(path) for path in pathlib.Path("experiments").glob("*.py")}
+    if name not in known:
+        raise config.Refused(
+            f"--experiment={name}: no such experiment{config.nearest(name, known)}"
+        )
+    return known[name]
+
+
 def load_experiment(name: str) -> table.Experiment:
     """What the experiment file `name` offers.
 
     Raises:
         config.Refused: no such file, a mistake in it, or no cells.
     """
+    name = experiment_file(name)
     given = f"--experiment={name}"
     with _refusing_mistakes(given):
         module = _module(name, given)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tools import figures
-from vit_tf import drawings, inspection, opening, record
+from vit_tf import drawings, inspection, opening, pace, record
 from vit_tf.data import datasets, pipeline
 
 RUNS = {
@@ -151,7 +151,7 @@ def _row(name: str, result: dict[str, Any]) -> str:
         f"{100 * low:.1f} – {100 * high:.1f} %",
         f"{result['config']['data']['image_size']} px",
         f"{result['steps']:,}",
-        record.clock(result["train_seconds"]),
+        pace.clock(result["train_seconds"]),
     ]
     return "<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>"
 

@@ -12,8 +12,8 @@ from typing import Any
 from absl import flags
 
 from experiments import figure12_speed
-from tools import command
-from vit_tf import config
+from tools import command, plot_svg, speed_tables
+from vit_tf import config, pace
 
 _MODELS = flags.DEFINE_list(
     "models", list(figure12_speed.MODELS), "Of figure12: which models."
@@ -25,7 +25,7 @@ _JSON = flags.DEFINE_string(
     "json",
     None,
     "Of figure12: the file that it writes and goes on from; by default "
-    "runs/figure12/DEVICE.json. A .png of the same name is drawn.",
+    "runs/figure12/DEVICE.json. Its two panels are drawn beside it, as .svg.",
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -80,11 +80,11 @@ def run() -> None:
     path = pathlib.Path(_JSON.value or f"runs/figure12/{name}.json")
     found = _opened(path, device, settings)
     _measure_missing(found, path, settings, sizes)
-    drawn = path.with_suffix(".png")
-    from tools import figures
-
-    figures.speeds(found, drawn)
-    print(f"{path}\n{drawn}")
+    print(path)
+    for measure, panel in speed_tables.panels(found).items():
+        drawn = path.with_suffix(f".{measure}.svg")
+        drawn.write_text(plot_svg.draw(panel), "utf-8")
+        print(drawn)
 
 
 def _checked_sizes() -> list[int]:
@@ -111,13 +111,15 @@ def _measure_missing(found, path, settings, sizes) -> None:
         print(f"{len(grid) - len(missing)} of {len(grid)} points are in {path}")
     began = time.monotonic()
     for number, (model, size) in enumerate(missing, 1):
-        quiet = command.quiet_stderr if found["kind"] == "cpu" else _loud
+        quiet = (
+            command.quiet_stderr if found["kind"] == "cpu" else contextlib.nullcontext
+        )
         with quiet():  # what a fresh process' libraries say
             point = throughput.measure(model, size, settings)
         _put(found, dataclasses.asdict(point), dataclasses.asdict(settings))
         _write(path, found)
         left = (time.monotonic() - began) / number * (len(missing) - number)
-        print(f"{_said(point)}; {_clock(left)} left", flush=True)
+        print(f"{_said(point)}; {pace.clock(left)} left", flush=True)
 
 
 def _said(point) -> str:
@@ -188,13 +190,3 @@ def _write(path: pathlib.Path, found: dict[str, Any]) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     os.replace(unfinished, path)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
-
-
-@contextlib.contextmanager
-def _loud():
-    yield

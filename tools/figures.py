@@ -124,50 +124,6 @@ def confusion(
         _save(figure, path)
 
 
-def speeds(found: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Images per second and the largest batch over image sizes (Figure 12).
-
-    Hollow points are lower bounds, where a limit ended the search.
-
-    Args:
-        found: what `tools.benchmark --what=figure12` writes.
-        path: the PNG to write.
-    """
-    looks = itertools.cycle((c, s) for s in ("-", "--") for c in COLOURS)
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for point in sorted(found["points"], key=lambda point: point["image_size"]):
-        lines.setdefault(point["model"], []).append(point)
-    panels = {
-        "images_per_second": "peak inference speed [images/s]",
-        "largest_batch": "largest batch [images]",
-    }
-    bounds = {"images_per_second": "faster_at_least", "largest_batch": "at_least"}
-    with plt.rc_context(_STYLE):
-        figure, found_axes = plt.subplots(1, 2, figsize=(8.6, 3.4))
-        chosen = dict(zip(lines, looks))
-        for axes, (name, label) in zip(found_axes, panels.items()):
-            for model, points in lines.items():
-                known = [p for p in points if p[name]]
-                colour, dashes = chosen[model]
-                sizes, values = [[p[k] for p in known] for k in ("image_size", name)]
-                axes.plot(sizes, values, dashes, color=colour, marker="o", label=model)
-                # Hollow: more may fit, or be faster.
-                more = [(p["image_size"], p[name]) for p in known if p[bounds[name]]]
-                hollow = np.array(more or np.empty((0, 2))).T
-                axes.scatter(*hollow, s=14, color="white", zorder=3)
-            axes.set(xlabel="input size [px]", ylabel=label, yscale="log")
-            axes.set_xticks(sorted({p["image_size"] for p in found["points"]}))
-        figure.legend(
-            *found_axes[0].get_legend_handles_labels(),
-            loc="outside right center",
-            frameon=False,
-            handlelength=3.5,
-        )
-        kind = found["settings"]["dtype"]
-        figure.suptitle(f"{found['device']}, {kind}, {found['backend']}", fontsize=9)
-        _save(figure, path)
-
-
 def contact_sheet(
     images: np.ndarray,
     captions: Sequence[str],

@@ -99,7 +99,7 @@ def _items() -> list[Item]:
         )
     if one is not None:
         return [Item(one, 1, _CONFIG())]
-    experiment = command.load_experiment(_experiment_file())
+    experiment = command.load_experiment(command.experiment_file(_EXPERIMENT.value))
     if _SCALE.value not in experiment.table.scales:
         raise config.Refused(
             f"--scale={_SCALE.value}: {experiment.name} offers "
@@ -113,19 +113,6 @@ def _items() -> list[Item]:
         item = Item(cell.name, number, run.config, cell.start_given, shared)
         items.setdefault(cell.name, item)
     return list(items.values())
-
-
-def _experiment_file() -> str:
-    """The file that --experiment means: itself, or the one in experiments/."""
-    name = _EXPERIMENT.value
-    if name.endswith(".py") or "/" in name:
-        return name
-    known = {path.stem: str(path) for path in pathlib.Path("experiments").glob("*.py")}
-    if name not in known:
-        raise config.Refused(
-            f"--experiment={name}: no such experiment{config.nearest(name, known)}"
-        )
-    return known[name]
 
 
 def _budget(item: Item):
@@ -304,19 +291,19 @@ def _cell(item: Item) -> str:
     """What --config calls a run."""
     if _EXPERIMENT.value is None:
         return item.name
-    return f"{_experiment_file()}:{item.name},{_SCALE.value}"
+    return f"{command.experiment_file(_EXPERIMENT.value)}:{item.name},{_SCALE.value}"
 
 
 def _preparations(items) -> list[str]:
     """Commands that make the data sets ready, and what they need."""
-    from vit_tf.data import datasets
+    from vit_tf.data import datasets, mixture
     from vit_tf.data.builders import imagenet21k
 
     names: dict[str, None] = {}
     for item in items:
         cfg = item.config
-        for name in [*cfg.data.name.split("+"), *cfg.evals.few_shot.datasets]:
-            names[name.partition("*")[0].strip()] = None
+        for name in [*mixture.weights_of(cfg.data.name), *cfg.evals.few_shot.datasets]:
+            names[name] = None
     lines = []
     for name in names:
         row = datasets.DATASETS.get(name)
@@ -352,7 +339,7 @@ def _training(items, device) -> list[str]:
         folder += " --start_from=PATH"
     return [
         (
-            f"python -m tools.run_experiment --experiment={_experiment_file()} "
+            f"python -m tools.run_experiment --experiment={command.experiment_file(_EXPERIMENT.value)} "
             f"--scale={_SCALE.value}{folder}{where}"
         )
     ]

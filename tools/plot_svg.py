@@ -56,6 +56,7 @@ class Mark:
         spread: the sample standard deviation, a bar up and down.
         name: what the pointer is told.
         link: where a click leads; empty: nowhere.
+        hollow: whether it is a lower bound.
     """
 
     x: float
@@ -63,6 +64,7 @@ class Mark:
     spread: float | None = None
     name: str = ""
     link: str = ""
+    hollow: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,8 +283,10 @@ def _line(
     if panel.marked or len(spots) == 1:
         shape = _shape(index)
         for mark, (x, y) in zip(marks, spots):
+            empty = ' fill="none" stroke="currentColor" stroke-width="1.5"'
             drawn = (
-                f'<g transform="translate({_number(x)} {_number(y)})">'
+                f'<g transform="translate({_number(x)} {_number(y)})"'
+                f"{empty if mark.hollow else ''}>"
                 f"<title>{html.escape(mark.name)}</title>{shape}</g>"
             )
             if mark.link and linked:

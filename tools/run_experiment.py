@@ -17,7 +17,10 @@ from tools import command, devices, results
 from vit_tf import config
 
 _EXPERIMENT = flags.DEFINE_string(
-    "experiment", None, "FILE.py, such as experiments/quickstart.py.", required=True
+    "experiment",
+    None,
+    "FILE.py, such as experiments/quickstart.py, or its name alone.",
+    required=True,
 )
 _SCALE = flags.DEFINE_enum(
     "scale",

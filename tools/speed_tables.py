@@ -58,20 +58,24 @@ def state(speeds: Speeds) -> str:
 def title(found: Mapping[str, Any]) -> str:
     """The device, what computed there and in which numbers."""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-    return f"{found['device']}, {found['settings']['dtype']}; {versions}"
+    said = f"{found['device']}, {found['settings']['dtype']}; {versions}"
+    if any(point[bound] for point in found["points"] for bound in _AT_LEAST.values()):
+        said += "; hollow and ≥: at least, a limit of time or batch ended the search"
+    return said
 
 
 def panels(found: Mapping[str, Any]) -> dict[str, plot_svg.Panel]:
     """'images_per_second', 'largest_batch' -> its panel, if anything was measured."""
     drawn = {}
+    models, sizes = _grid(found)
     for measure, label in _MEASURES.items():
         lines = {
             model: [
-                plot_svg.Mark(size, value, name=f"{model} at {size}: {value:,.0f}")
-                for size in figure12_speed.SIZES
-                if (value := _value(found, model, size, measure))
+                _mark(point, measure)
+                for size in sizes
+                if (point := _point(found, model, size)) and point[measure]
             ]
-            for model in figure12_speed.MODELS
+            for model in models
         }
         if any(lines.values()):
             drawn[measure] = plot_svg.Panel(
@@ -88,16 +92,14 @@ def tables(
     path: pathlib.Path, found: Mapping[str, Any]
 ) -> list[tuple[list[str], list[list[result_tables.Entry]]]]:
     """A table for each measure: a row for each model, a column for each size."""
+    models, sizes = _grid(found)
     return [
         (
-            [label, *(f"{size} px" for size in figure12_speed.SIZES)],
+            [label, *(f"{size} px" for size in sizes)],
             [
                 [result_tables.Entry(model)]
-                + [
-                    _entry(path, found, model, size, measure)
-                    for size in figure12_speed.SIZES
-                ]
-                for model in figure12_speed.MODELS
+                + [_entry(path, found, model, size, measure) for size in sizes]
+                for model in models
             ],
         )
         for measure, label in _MEASURES.items()
@@ -105,20 +107,30 @@ def tables(
 
 
 def _entry(path, found, model: str, size: int, measure: str) -> result_tables.Entry:
-    value = _value(found, model, size, measure)
-    if value is None:
+    point = _point(found, model, size)
+    if point is None or point[measure] is None:
         return result_tables.Entry(result_tables.MISSING, result_tables.Kind.GAP)
+    value = point[measure]
     text = f"{value:,.1f}" if measure == "images_per_second" else f"{value:,}"
-    if _point(found, model, size)[_AT_LEAST[measure]]:
+    if point[_AT_LEAST[measure]]:
         text = f"≥ {text}"
     return result_tables.Entry(
         text, result_tables.Kind.OURS, [path], f"{model}@{size}@{measure}"
     )
 
 
-def _value(found, model: str, size: int, measure: str) -> float | None:
-    point = _point(found, model, size)
-    return None if point is None else point[measure]
+def _mark(point: Mapping[str, Any], measure: str) -> plot_svg.Mark:
+    size, value, bound = point["image_size"], point[measure], point[_AT_LEAST[measure]]
+    more = "at least " if bound else ""
+    name = f"{point['model']} at {size}: {more}{value:,.0f}"
+    return plot_svg.Mark(size, value, name=name, hollow=bound)
+
+
+def _grid(found: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """The paper's models and sizes, and what was measured besides."""
+    models = [*figure12_speed.MODELS, *(p["model"] for p in found["points"])]
+    sizes = {*figure12_speed.SIZES, *(p["image_size"] for p in found["points"])}
+    return list(dict.fromkeys(models)), sorted(sizes)
 
 
 def _point(found, model: str, size: int) -> Mapping[str, Any] | None:

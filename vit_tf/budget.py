@@ -12,7 +12,7 @@ import math
 import tensorflow_datasets as tfds
 
 from vit_tf import accelerators, config, cost, pace
-from vit_tf.data import color_targets, datasets, storage
+from vit_tf.data import color_targets, datasets, mixture, storage, subsets
 from vit_tf.data.builders import shapes
 from vit_tf.models import build
 
@@ -147,7 +147,7 @@ def of(
     """
     found = [
         (facts, _count(name, facts, cfg.data, num_examples))
-        for name in _set_names(cfg.data.name)
+        for name in mixture.weights_of(cfg.data.name)
         for facts in [_facts(name, data_dir, num_examples, num_classes)]
     ]
     first, examples = found[0][0], sum(count for _, count in found)
@@ -229,11 +229,6 @@ def _owned(objective: config.Objective, network) -> int:
     return network.width + (network.width + 1) * outputs
 
 
-def _set_names(name: str) -> list[str]:
-    """The sets of a mixture such as photos*3+scans."""
-    return [part.partition("*")[0].strip() for part in name.split("+")]
-
-
 def _facts(name, data_dir, num_examples, num_classes) -> Facts:
     """What lies here, else what is published, else what the caller says."""
     if num_examples is not None and num_classes is not None:
@@ -272,21 +267,10 @@ def _prepared(name: str, data_dir: str | None) -> Facts:
 def _count(name: str, facts: Facts, data: config.Data, given: int | None) -> int:
     """Examples of an epoch: of the split, and of them the subset."""
     total = given if given is not None else _split(name, facts, data.split)
-    amount = data.subset.amount
-    if amount is None:
-        return total
-    wanted = {
-        # As data/subsets.py rounds.
-        config.Keep.FRACTION: int(total * amount + 1e-6),
-        config.Keep.EXAMPLES: int(amount),
-        config.Keep.SHOTS: int(amount) * facts.num_classes,
-    }[data.subset.unit]
-    if not 0 < wanted <= total:
-        raise config.Refused(
-            f"data.subset.amount={amount:g} {data.subset.unit}: is {wanted:,} of the "
-            f"{total:,} examples of {name}; need 1 to {total:,}"
-        )
-    return wanted
+    classes = facts.num_classes
+    return subsets.size(
+        data.subset, total=total, num_classes=classes, split=f"{name}/{data.split}"
+    )
 
 
 def _split(name: str, facts: Facts, expression: str) -> int:

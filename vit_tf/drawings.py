@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib import figure as mpl_figure
 from PIL import Image, ImageFilter
 
+from vit_tf import files
+
 # Okabe and Ito's palette: distinct for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -304,8 +306,6 @@ def encode(drawn: mpl_figure.Figure, kind: str) -> bytes:
 
 def save(drawn: mpl_figure.Figure, stem: str) -> list[str]:
     """Writes STEM.png and STEM.svg, on any path of tf.io.gfile; gives the paths."""
-    from vit_tf import files  # needs TensorFlow, which no drawing does
-
     paths = []
     for kind in ("png", "svg"):
         paths.append(f"{stem}.{kind}")

@@ -6,7 +6,6 @@ process's memory never falls again.
 
 import dataclasses
 import multiprocessing
-import pathlib
 import resource
 import sys
 import time
@@ -15,7 +14,7 @@ from unittest import mock
 
 import tensorflow as tf
 
-from vit_tf import config, objectives, optim, runtime, step
+from vit_tf import config, objectives, optim, programs, runtime, step
 from vit_tf.models import build
 
 _MIB = 2**20
@@ -127,9 +126,8 @@ def _noting_reductions(sizes: list[int]):
 
 
 def _peak_mib() -> float:
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():  # Linux, where ru_maxrss begins with the parent's peak
-        (line,) = [x for x in status.read_text().splitlines() if "VmHWM" in x]
-        return int(line.split()[1]) / 1024
+    # On Linux ru_maxrss begins with the parent's peak.
+    if (found := programs.peak_bytes()) is not None:
+        return found / _MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (_MIB if sys.platform == "darwin" else 1024)

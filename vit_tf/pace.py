@@ -25,6 +25,15 @@ def num_steps(train: config.Train, *, batch_size: int, num_examples: int) -> int
     return max(1, math.floor(examples / batch_size + 1e-9))
 
 
+def clock(seconds: float) -> str:
+    """Seconds as '1:02:03' or '2:03'."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    )
+
+
 class Pace:
     """Seconds spent training, without evaluations and checkpoints."""
 

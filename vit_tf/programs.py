@@ -93,8 +93,8 @@ def _processor() -> str:
     return f"{len(os.sched_getaffinity(0))} x {name}"
 
 
-def _peak_bytes() -> float | None:
-    """The most that this process has taken."""
+def peak_bytes() -> float | None:
+    """The most memory that this process has taken; None where Linux does not tell."""
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return None
@@ -103,7 +103,7 @@ def _peak_bytes() -> float | None:
 
 
 def _forget_peak() -> None:
-    """Lets `_peak_bytes` begin anew from what the process takes now, on Linux."""
+    """Lets `peak_bytes` begin anew from what the process takes now, on Linux."""
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/self/clear_refs").write_text("5")
 
@@ -225,7 +225,7 @@ class _TensorFlowProgram:
 
     def bytes_of(self, batch: int) -> float | None:
         """What the process has taken at most, if nothing else tells."""
-        return _peak_bytes() if self._backend.watches_process else None
+        return peak_bytes() if self._backend.watches_process else None
 
 
 class _refusing:

@@ -28,7 +28,7 @@ import keras
 import rich.progress
 import tensorflow as tf
 
-from vit_tf import config, files
+from vit_tf import config, files, pace
 
 try:
     import fcntl
@@ -321,7 +321,7 @@ class Progress:
             return
         self._printed = now
         left = (now - self._began) / max(1, step - self.first) * (self.total - step)
-        self.say(f"{self.unit} {step}/{self.total}  {state}  {clock(left)} left")
+        self.say(f"{self.unit} {step}/{self.total}  {state}  {pace.clock(left)} left")
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -341,15 +341,6 @@ class Progress:
 
     def __exit__(self, *_) -> None:
         self.close()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as '1:02:03' or '2:03'."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    )
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import config, job_state, record, runtime, train
+from vit_tf import config, job_state, pace, record, runtime, train
 
 # So that callers need to know this module only.
 Job, State, Status = job_state.Job, job_state.State, job_state.Status
@@ -170,9 +170,9 @@ class _Study:
             return False
         self.seconds.append(time.monotonic() - began)
         del self.left[number]
-        took, left = record.clock(self.seconds[-1]), len(self.left)
+        took, left = pace.clock(self.seconds[-1]), len(self.left)
         mean = sum(self.seconds) / len(self.seconds)
-        more = f"; {left} left, about {record.clock(mean * left)}" if left else ""
+        more = f"; {left} left, about {pace.clock(mean * left)}" if left else ""
         self._say(number, f"{job.name}: done in {took}{more}")
         return True
 

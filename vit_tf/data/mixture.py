@@ -62,22 +62,33 @@ def of(source: prepared.Source | Mixture) -> Mixture:
     return source if isinstance(source, Mixture) else Mixture((source,), (1,))
 
 
-def open_all(name: str, data_dir: str | None = None) -> Mixture:
-    """Opens `NAME`, or `NAME*WEIGHT+NAME...`; each as `datasets.open_source`.
+def weights_of(name: str) -> dict[str, int]:
+    """The sets that `NAME*WEIGHT+NAME...` names, none of them opened.
 
     Raises:
-        config.Refused: what `open_source` refuses; a set twice; other classes.
+        config.Refused: not of that form, or a set twice.
     """
     parts = [_PART.match(part.strip()) for part in name.split("+")]
     if None in parts or any("*" in part[1] for part in parts):
         raise config.Refused(
             f"data.name={name}: need NAME, or NAME*WEIGHT+NAME with whole weights"
         )
-    sources = tuple(datasets.open_source(m[1], data_dir=data_dir) for m in parts)
-    if len({source.name for source in sources}) < len(sources):
+    found = {part[1]: int(part[2] or 1) for part in parts}
+    if len(found) < len(parts):
         raise config.Refused(
             f"data.name={name}: names a set twice; give it a larger weight"
         )
+    return found
+
+
+def open_all(name: str, data_dir: str | None = None) -> Mixture:
+    """Opens `NAME`, or `NAME*WEIGHT+NAME...`; each as `datasets.open_source`.
+
+    Raises:
+        config.Refused: what `open_source` refuses; a set twice; other classes.
+    """
+    weights = weights_of(name)
+    sources = tuple(datasets.open_source(of, data_dir=data_dir) for of in weights)
     first = sources[0]
     for other in sources[1:]:
         if other.class_names != first.class_names:
@@ -86,7 +97,7 @@ def open_all(name: str, data_dir: str | None = None) -> Mixture:
                 f"data.name={name}: {first.name} and {other.name} have other classes "
                 f"({ours} and {theirs}); a mixture needs the same, in the same order"
             )
-    return Mixture(sources, tuple(int(m[2] or 1) for m in parts))
+    return Mixture(sources, tuple(weights.values()))
 
 
 def seed_of(seed: int, part: int) -> int:

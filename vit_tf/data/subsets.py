@@ -31,11 +31,7 @@ def choose(source: prepared.Source, data: config.Data) -> np.ndarray | None:
     subset = data.subset
     if subset.amount is None:
         return None
-    select = {
-        config.Keep.FRACTION: _fraction,
-        config.Keep.EXAMPLES: _examples,
-        config.Keep.SHOTS: _shots,
-    }[subset.unit]
+    select = _shots if subset.unit is config.Keep.SHOTS else _first
     return np.sort(select(source, data.split, subset))
 
 
@@ -91,29 +87,39 @@ def read_labels(source: prepared.Source, split: str) -> np.ndarray:
         ) from None
 
 
-def _fraction(source: prepared.Source, split: str, subset: config.Subset):
-    total = source.num_examples(split)
-    if subset.amount > 1:
-        raise config.Refused(
-            f"data.subset.amount={subset.amount:g}: more than the whole; need a "
-            "fraction up to 1, or data.subset.unit=examples or shots"
-        )
-    # The tiny term forgives fractions such as 0.29 of 100 that floats round down.
-    return _first(total, int(total * subset.amount + 1e-6), split, subset)
+def size(
+    subset: config.Subset, *, total: int, num_classes: int, split: str = "train"
+) -> int:
+    """Examples of a subset of `total`, whichever they are.
 
-
-def _examples(source: prepared.Source, split: str, subset: config.Subset):
-    total = source.num_examples(split)
-    return _first(total, _whole(subset), split, subset)
-
-
-def _first(total: int, wanted: int, split: str, subset: config.Subset) -> np.ndarray:
-    """The first of all rows in a random order."""
+    Raises:
+        config.Refused: more than there is, less than one, a part of one.
+    """
+    if subset.amount is None:
+        return total
+    if subset.unit is config.Keep.FRACTION:
+        if subset.amount > 1:
+            raise config.Refused(
+                f"data.subset.amount={subset.amount:g}: more than the whole; need a "
+                "fraction up to 1, or data.subset.unit=examples or shots"
+            )
+        # The tiny term forgives fractions such as 0.29 of 100 that floats round down.
+        wanted = int(total * subset.amount + 1e-6)
+    else:
+        each = num_classes if subset.unit is config.Keep.SHOTS else 1
+        wanted = each * _whole(subset)
     if not 0 < wanted <= total:
         raise config.Refused(
             f"data.subset.amount={subset.amount:g}: is {wanted:,} of the {total:,} "
             f"examples of {split!r}; need 1 to {total:,}"
         )
+    return wanted
+
+
+def _first(source: prepared.Source, split: str, subset: config.Subset) -> np.ndarray:
+    """The first of all rows in a random order."""
+    total = source.num_examples(split)
+    wanted = size(subset, total=total, num_classes=source.num_classes, split=split)
     return np.random.default_rng(subset.seed).permutation(total)[:wanted]
 
 
