@@ -105,10 +105,7 @@ def _name(variant: str, epochs: int) -> str:
 def _cells(variant: str, epochs: int) -> list[table.Cell]:
     """Pre-training, fine-tuning on each set, and on the new kinds at scale small."""
     has_small = 2 if (variant, epochs) in SMALL else 0
-    start, of = (
-        table.named(variant, f"{epochs}"),
-        {"variant": variant, "epochs": epochs},
-    )
+    start, of = _name(variant, epochs), {"variant": variant, "epochs": epochs}
     *numbers, real, exaflops = PAPER[variant, epochs]
     found = [
         table.Cell(
