@@ -42,7 +42,7 @@ def pretrain(
     corruption: float = 0.5,
     steps: int = 1_000_000,
 ) -> config.Config:
-    """Masked patch prediction; the labels of the data are not read."""
+    """Masked patch prediction (B.1.2); the labels of the data are not read."""
     cfg = recipes.masked_patch(
         dataset=dataset, target=target, corruption=corruption, steps=steps
     )
@@ -64,7 +64,7 @@ def pretrain(
 
 
 def untrained(scale: table.Scale) -> config.Config:
-    """What random weights give: one step, too small to matter to loss and features.
+    """B.1.2's model with random weights: one step, too small to matter.
 
     The head begins with zeros, so that step alone decides which colour is told: the
     accuracy is no baseline.

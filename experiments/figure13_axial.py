@@ -40,6 +40,7 @@ TWINS = {
 
 
 def _pretrain(variant: str) -> config.Config:
+    """Table 3's pre-training on JFT-300M; of an axial model as of its plain twin."""
     twin = TWINS.get(variant, variant)
     cfg = recipes.pretrain(twin, "jft300m", epochs=7, few_shot=True)
     cfg.model.variant = variant

@@ -48,7 +48,7 @@ SHARES = {
 
 
 def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config:
-    """Pre-training on a share of the images, for the steps of 7 epochs of them all."""
+    """Table 3's pre-training on a share of the images, for the steps of them all."""
     known = "ViT-B/32" if variant == "ViT-b/32" else variant  # it has no row of its own
     cfg = recipes.pretrain(known, "jft300m", few_shot=True)
     cfg.model.variant = variant

@@ -68,7 +68,7 @@ def image_size(scale: table.Scale) -> int:
 
 
 def pretrain(scale: table.Scale, *, line: str = "", factor: float = 1) -> config.Config:
-    """Pre-training of the base, or of a point of a line."""
+    """Table 3's pre-training on JFT-300M, of the base or of a point of a line."""
     cfg = recipes.pretrain("ViT-B/32", "jft300m", few_shot=True)
     if scale != table.Scale.PAPER:
         cfg.optim.lr = 1e-3

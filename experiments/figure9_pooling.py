@@ -22,7 +22,7 @@ METRIC = small.FEW_SHOT
 
 
 def pretrain(scale: table.Scale, *, pool: config.Pool, lr: float) -> config.Config:
-    """Pre-training with a pool and a learning rate, evaluated as it goes."""
+    """Table 3's pre-training on JFT-300M, with a pool and a learning rate."""
     cfg = recipes.pretrain("ViT-B/16", "jft300m", few_shot=True)
     cfg.evals.every_steps = 25_000
     if scale != table.Scale.PAPER:

@@ -41,7 +41,7 @@ METRIC = "accuracy"
 
 
 def _figure_10() -> config.Config:
-    """The training of Figure 10 that is in no table."""
+    """Table 3's pre-training on JFT-300M, for Figure 10 alone."""
     cfg = recipes.pretrain("ViT-L/16", "jft300m", epochs=7)
     cfg.optim.lr, cfg.optim.weight_decay = 2e-4, 0.01
     return cfg

@@ -65,6 +65,7 @@ _ROWS: dict[str, tuple[tuple[Callable, ...], tuple[float, ...]]] = {
 
 
 def _pretrain(row: str, epochs: int) -> config.Config:
+    """The baseline of arXiv 2205.01580, with or without one of its changes."""
     cfg = recipes.plain_vit(epochs)
     for change in _ROWS[row][0]:
         change(cfg)

@@ -8,6 +8,8 @@ FINDINGS, a paragraph (see `Experiment`). `tools.run_experiment` runs its cells,
 
 import dataclasses
 import enum
+import functools
+import inspect
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +59,14 @@ class Cell:
 
     def num_seeds(self, scale: Scale) -> int:
         return self.seeds if isinstance(self.seeds, int) else self.seeds[scale]
+
+    @property
+    def recipe(self) -> str:
+        """What `make` follows, such as a table of the paper: its docstring's first line."""
+        make = self.make
+        while isinstance(make, functools.partial):
+            make = make.func
+        return (inspect.getdoc(make) or "").partition("\n")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +286,7 @@ def cells(*found: Cell) -> Mapping[str, Cell]:
 def of_recipe(recipe: Callable[..., config.Config], *arguments, **settings):
     """A cell's `make`: what the recipe gives at scale `paper`, and else its `smoke`."""
 
+    @functools.wraps(recipe)  # whose docstring says what it follows
     def make(scale: Scale) -> config.Config:
         cfg = recipe(*arguments, **settings)
         return cfg if scale == Scale.PAPER else smoke(cfg)

@@ -45,6 +45,7 @@ AVERAGES = {
 
 
 def _pretrain(variant: str, rule: str) -> config.Config:
+    """Table 3's pre-training on JFT-300M, or BiT's (arXiv 1912.11370) with momentum."""
     if rule == "sgd":
         return recipes.pretrain_bit(variant, "jft300m", epochs=7)
     return recipes.pretrain(variant, "jft300m", epochs=7, few_shot=True)

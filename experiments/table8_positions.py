@@ -24,7 +24,7 @@ Kind, At = config.Positions, config.PositionsAt
 
 
 def pretrain(scale: table.Scale, *, kind: Kind, at: At = At.STEM) -> config.Config:
-    """Pre-training with a kind of positions, put in at a place."""
+    """Table 3's pre-training on JFT-300M, with positions of a kind, put in at a place."""
     cfg = recipes.pretrain("ViT-B/16", "jft300m", few_shot=True)
     if scale != table.Scale.PAPER:
         cfg.model = small.model()

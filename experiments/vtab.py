@@ -28,7 +28,7 @@ METRIC = "accuracy"
 
 
 def task(name: str, scale: table.Scale) -> config.Config:
-    """Fine-tuning on one task; the model is `--config.model.variant`."""
+    """Table 4's fine-tuning on a task; the model is `--config.model.variant`."""
     cfg = recipes.vtab("ViT-B/16", name, start_from=None)
     if scale == table.Scale.PAPER:
         return cfg

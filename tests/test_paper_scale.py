@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import statistics
 
 import found_experiments
@@ -79,6 +80,13 @@ def test_every_run_has_a_config_a_model_data_and_a_budget(name, budgets):
         cost = budgets(run)
         assert cost.parameters > 0 and cost.exaflops > 0
         assert cost.steps > cfg.optim.warmup_steps, run.name
+
+
+@every_experiment
+def test_every_cell_names_its_recipe_and_where_it_stands(name):
+    for cell in AT_PAPER[name].CELLS.values():
+        stands = re.search(r"Table [34]\b|B\.1\.2|section \d|arXiv \d", cell.recipe)
+        assert stands, (cell.name, cell.recipe)
 
 
 @every_experiment

@@ -57,6 +57,7 @@ class Item:
         config: of each, but for the seed.
         start_given: whether it starts from what --start_from names.
         shared: the other experiment whose runs these are, if they are.
+        recipe: what the config follows; '' of a config that is no experiment's.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Item:
     config: config.Config
     start_given: bool = False
     shared: str | None = None
+    recipe: str = ""
 
 
 def main() -> None:
@@ -110,8 +112,10 @@ def _items() -> list[Item]:
         command.overridden(run.config)
         cell, number = run.cell, run.cell.num_seeds(scale)
         shared = run.shared and run.shared[0]
-        item = Item(cell.name, number, run.config, cell.start_given, shared)
-        items.setdefault(cell.name, item)
+        items.setdefault(
+            cell.name,
+            Item(cell.name, number, run.config, cell.start_given, shared, cell.recipe),
+        )
     return list(items.values())
 
 
@@ -156,6 +160,7 @@ def _as_json(items, budgets, device, share) -> dict:
                 "name": item.name,
                 "runs": item.runs,
                 "variant": item.config.model.variant,
+                "recipe": item.recipe,
                 **dataclasses.asdict(budgets[item.name]),
                 "days": budgets[item.name].days(device, share),
                 "tpu_v3_core_days": budgets[item.name].core_days(share),
@@ -235,7 +240,21 @@ def _explained(items, budgets, device, share) -> list[str]:
         f"Data: {_reading(items, budgets)}.",
         _memory(items, device),
         *_sharing(items, budgets),
+        *_recipes(items),
     ]
+
+
+def _recipes(items) -> list[str]:
+    """What each run follows: a line for each recipe, with the runs that follow it."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        if item.recipe:
+            found.setdefault(item.recipe, []).append(item.name)
+    lines = []
+    for recipe, names in found.items():
+        more = f", ... ({len(names)} in all)" if len(names) > 3 else ""
+        lines.append(f"  {', '.join(names[:3])}{more}: {recipe}")
+    return [*(["Recipes:"] if lines else []), *lines]
 
 
 def _sharing(items, budgets) -> list[str]:
