@@ -62,7 +62,7 @@ def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config
     if scale != table.Scale.PAPER:
         cfg.model = dataclasses.replace(MODELS[variant])
         cfg.optim.lr = 1e-3
-        cfg = small.pretrain(cfg, scale)
+        cfg = small.pretrain(cfg, scale, steps=1000)
     if share < 1:
         cfg.data.subset.amount = share
     return cfg
