@@ -151,9 +151,9 @@ Twice the depth gives {depth_200 minus base:test/accuracy}, half of it
 {mlp_200 minus base:test/accuracy}; everything twice
 {all_200 minus base:test/accuracy}. Smaller patches help without more parameters, as in the
 paper. Depth, which helps most there, does not here, and width does: deep models have not
-begun to use their blocks after so few steps. Two runs of a cell differ by up to 1.7 points, so
-that less than that is chance: depth and hidden layers show nothing here. What this cannot say
-is what would remain after long training.
+begun to use their blocks after so few steps. Two runs of a cell differ by up to almost two
+points, so that less than that may be chance: depth and hidden layers show nothing here. What
+this cannot say is what would remain after long training.
 """
 
 

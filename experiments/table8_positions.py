@@ -29,7 +29,7 @@ def pretrain(scale: table.Scale, *, kind: Kind, at: At = At.STEM) -> config.Conf
     if scale != table.Scale.PAPER:
         cfg.model = small.model()
         cfg.optim.lr = 1e-3
-        cfg = small.pretrain(cfg, scale, steps=400)
+        cfg = small.pretrain(cfg, scale, steps=1500)
     cfg.model.positions, cfg.model.positions_at = kind, at
     return cfg
 
