@@ -1,4 +1,4 @@
-"""The paper's two ResNets in plain NumPy, from paper.md 1.8 and 1.9.
+"""The paper's two ResNets in plain NumPy, as the authors' and BiT's code has them.
 
 Float64, convolutions one tap at a time, arrays by their released names. Shares no
 line with vit_tf.

@@ -1,4 +1,4 @@
-"""The ViT forward pass in plain NumPy, from the equations of paper.md 1.4.
+"""The ViT forward pass in plain NumPy, from equations 1 to 4 and appendix A.
 
 Float64, one head and one patch at a time, arrays by their released names. Shares
 no line with vit_tf: what both compute alike is what the paper says.

@@ -25,7 +25,7 @@ def test_a_pretraining_costs_what_table_6_says(variant, epochs, published):
     cfg.train.length = epochs
     found = budget.of(cfg)
     assert found.exaflops == pytest.approx(published, rel=0.01)
-    # paper.md 2.2: 517,822 steps of 4096 for 7 epochs (of 14 one more fits than twice).
+    # Table 3: 517,822 steps of 4096 for 7 epochs (of 14 one more fits than twice).
     assert found.steps == epochs * 303_000_000 // 4096
     assert found.images == found.steps * 4096
 
@@ -60,7 +60,7 @@ def test_finetuning_counts_its_own_images_and_size():
     cfg = recipes.finetune("ViT-L/16", "cifar10", start_from=None)
     found = budget.of(cfg)
     assert (found.steps, found.examples) == (10_000, 50_000)
-    # paper.md 1.3: 191.07 GMAC at 384 pixels.
+    # Computed from the sizes: 191.07 GMAC at 384 pixels.
     assert found.exaflops == pytest.approx(6 * 191.07e9 * 5.12e6 / 1e18, rel=1e-3)
 
 

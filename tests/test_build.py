@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from vit_tf import config
 from vit_tf.models import build
 
-# paper.md 1.2 and 1.9: 1000 classes at 224 pixels, no pre_logits layer.
+# At 224 pixels, 1000 classes, no pre_logits: ViTs as in vit_jax's models_test.py,
+# ResNets computed from their sizes.
 COUNTS = {
     "ViT-Ti/16": 5_717_416,
     "ViT-S/32": 22_878_952,
     "ViT-S/16": 22_050_664,
-    "ViT-b/32": 22_878_952,  # heads of 64 make it S/32 (paper.md 1.1)
+    "ViT-b/32": 22_878_952,  # heads of 64 make it S/32 (Figure 4)
     "ViT-B/32": 88_224_232,
     "ViT-B/16": 86_567_656,
     "ViT-B/8": 86_576_872,
@@ -39,7 +40,7 @@ COUNTS = {
     "R152x4": 936_533_224,
     "R200x3": 568_633_000,
 }
-# Nobody published a count: of the backbone for g and G (paper.md 1.2), of the rest
+# Nobody published a count: of the backbone for g and G, of the rest
 # none. Held against the closed form below.
 UNPUBLISHED = {
     "ViT-M/32": {"width": 512, "mlp_dim": 2048, "depth": 12},
@@ -56,7 +57,7 @@ GAP_COUNTS = {
     "ViT-B/16": 86_566_120,
     "ViT-B/32": 88_222_696,
 }
-# ImageNet-21k's 21,843 classes (paper.md 1.9).
+# ImageNet-21k's 21,843 classes, computed from the sizes.
 RESNET_21K_COUNTS = {
     "R50x1": 68_256_659,
     "R50x2": 183_382_483,
@@ -163,7 +164,7 @@ def test_the_largest_variant_is_really_made():
 
 
 def _closed_form(model, patch, classes, size):
-    """paper.md 1.2, for the sizes in `model`."""
+    """What the sizes in `model` add up to."""
     D, M, L = model.width, model.mlp_dim, model.depth
     token = model.pool is config.Pool.TOKEN
     N = (size // patch) ** 2

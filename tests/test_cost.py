@@ -9,7 +9,7 @@ from vit_tf import config, cost
 from vit_tf.models import build
 
 # Table 6: model, epochs of JFT-300M, exaFLOPs. R50+ViT-L/16 at 7 epochs is 859 in the
-# paper, which its own 1668 at 14 epochs contradicts (paper.md 5.4): half of that.
+# paper, which its own 1668 at 14 epochs contradicts: half of that.
 TABLE_6 = [
     ("ViT-B/32", 7, 55),
     ("ViT-B/16", 7, 224),
@@ -31,7 +31,7 @@ TABLE_6 = [
     ("R50+ViT-L/16", 14, 1668),
 ]
 
-# paper.md 1.3 and 5.4, in 10^9 multiply-accumulates.
+# Computed from the sizes, in 10^9 multiply-accumulates.
 GIGAMACS = {
     ("ViT-Ti/16", 224): 1.25,
     ("ViT-Ti/16", 384): 4.68,

@@ -16,7 +16,7 @@ def _pixels(drawn):
     return matplotlib.image.imread(io.BytesIO(drawings.encode(drawn, "png")))
 
 
-# The light on an image: paper.md 8.4 --------------------------------------------
+# The light on an image: Figure 6, D.8 --------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)

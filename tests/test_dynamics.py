@@ -3,7 +3,7 @@
 What is tested is a run's own step (`step.build`, `optim.build`, the objective and the
 recipes' settings). The reference holds its weights in float64 and writes out the
 forward pass (reference_vit), the losses and their derivative by the logits, clipping,
-schedules and update rules from paper.md 2.3, 2.5 and 3.3. It takes nothing of vit_tf
+schedules and update rules from Tables 3 and 4. It takes nothing of vit_tf
 but the way back from the logits to the weights, of a second network; that way is
 tested against differences of the reference's loss.
 """
@@ -21,7 +21,7 @@ from vit_tf.models import build, weights
 
 STEPS, WARMUP, BATCH, SIZE, CLASSES = 20, 5, 8, 16, 10
 BASE = {"finetune": 0.03, "pretrain": 8e-4}  # Tables 3 and 4
-BIAS = -10.0  # of the head, in pre-training (paper.md 2.5)
+BIAS = -10.0  # of the head, in pre-training (the authors' configs)
 
 
 def _config(kind) -> config.Config:
@@ -70,7 +70,7 @@ def _batches(kind) -> dict[str, np.ndarray]:
 
 
 def _rates(kind) -> np.ndarray:
-    """Linear warm-up from 0; then a cosine to 0, or a line to 1e-5 (paper.md 2.3)."""
+    """Linear warm-up from 0; then a cosine to 0 (Table 4) or a line to 1e-5."""
     rates = []
     for t in range(STEPS):
         done = max(t - WARMUP, 0) / (STEPS - WARMUP)

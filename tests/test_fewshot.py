@@ -241,7 +241,7 @@ def test_several_labels_of_an_image_are_refused(tmp_path):
 
 
 def test_rows_know_their_few_shot_splits():
-    """Those of paper.md 3.5."""
+    """Those of big_vision's common_fewshot.py."""
     known = {n: r.few_shot for n, r in datasets.DATASETS.items() if r.few_shot}
     assert known["uc_merced"] == ("train[:1000]", "train[1000:]")
     assert known["imagenet2012"] == ("train[:65000]", "validation")

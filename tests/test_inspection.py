@@ -49,7 +49,7 @@ def test_attention_weights_are_the_models(pool):
     assert inspection.rollout_map(inspection.attention_rollout(got)).shape == (2, 3, 3)
 
 
-# Mean attention distance: paper.md 8.3 ------------------------------------------
+# Mean attention distance: Figure 7 ----------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_distances_are_means_over_images_for_each_block_and_head():
             assert got[block, head] == pytest.approx(total / 27)
 
 
-# Rollout: paper.md 8.4 ----------------------------------------------------------
+# Rollout: D.8 -----------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -203,7 +203,7 @@ def test_hsic_is_the_mean_over_distinct_images():
         inspection.hsic(k[:3, :3], m[:3, :3])
 
 
-# RGB embedding filters: paper.md 8.1 ---------------------------------------------
+# RGB embedding filters: Figure 7 -------------------------------------------------
 
 
 def test_filters_are_the_principal_components_of_the_kernels():
@@ -244,7 +244,7 @@ def test_few_or_equal_filters_have_few_components():
     assert np.isfinite(components).all() and not explained.any()
 
 
-# Position similarity: paper.md 8.2 ----------------------------------------------
+# Position similarity: Figure 7 --------------------------------------------------
 
 
 @pytest.mark.parametrize("cls", [0, 1])

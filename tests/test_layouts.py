@@ -24,7 +24,7 @@ def _arrays(network):
 
 
 def _linen(arrays):
-    """Our names to Flax Linen's, written out here from paper.md 1.11 (a)."""
+    """Our names to Flax Linen's, written out here."""
     found = {}
     for name, array in arrays.items():
         parts = name.split("/")
@@ -176,7 +176,7 @@ def test_bit_files_with_numbered_convolutions(head, tmp_path):
 
 
 def test_names_of_a_hybrid_and_of_bit_are_the_released_ones():
-    """paper.md 1.11 (b) and (d)."""
+    """Of vit_jax and of BiT's tf2jax.py."""
     hybrid = {n: a.shape for n, a in _arrays(twins.hybrid()).items()}
     for name, shape in {
         "conv_root/kernel": (7, 7, 3, 64),

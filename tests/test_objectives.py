@@ -1,4 +1,4 @@
-"""Losses against NumPy, and the authors' initial values (paper.md 2.5)."""
+"""Losses against NumPy, and the authors' initial values."""
 
 import numpy as np
 import pytest

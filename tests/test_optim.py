@@ -17,7 +17,7 @@ def _at(rate, *steps):
 
 
 def test_linear_schedule_has_the_papers_values():
-    # paper.md 2.3: base 1e-3, warm-up 10k, 311k steps, end 1e-5.
+    # ImageNet-21k's (Table 3): base 1e-3, warm-up 10k, 311k steps, end 1e-5.
     rate = _rate(base=1e-3, schedule="linear", total_steps=311_000, warmup_steps=10_000)
     np.testing.assert_allclose(
         _at(rate, 0, 5_000, 10_000, 155_000, 311_000),
@@ -34,7 +34,7 @@ def test_cosine_schedule_ends_at_zero_and_is_half_in_the_middle():
 
 
 def test_the_steps_of_the_hyperrule_are_taken_one_update_after_each_mark():
-    # paper.md 3.7: 10,000 steps, warm-up 500, a tenth at 3,000, 6,000 and 9,000.
+    # BiT's section 3.3: 10,000 steps, warm-up 500, a tenth at 3,000, 6,000 and 9,000.
     rate = _rate(base=3e-3, schedule="steps", total_steps=10_000, warmup_steps=500)
     np.testing.assert_allclose(
         _at(rate, 0, 250, 500, 3000, 3001, 6000, 6001, 9000, 9001, 9999),
@@ -44,7 +44,7 @@ def test_the_steps_of_the_hyperrule_are_taken_one_update_after_each_mark():
 
 
 def test_the_steps_of_bits_pretraining_are_its_marks_of_40_epochs():
-    # paper.md 3.7: a tenth at epochs 10, 23, 30 and 37 of 40; here 100 steps each.
+    # BiT's section 3.3: a tenth at epochs 10, 23, 30 and 37 of 40; here 100 steps each.
     rate = _rate(base=0.48, schedule="steps_jft", total_steps=4000, warmup_steps=100)
     np.testing.assert_allclose(
         _at(rate, 50, 100, 1000, 1001, 2300, 2301, 3000, 3001, 3700, 3701),
@@ -82,7 +82,7 @@ def _variables(rng):
 
 
 def _numpy(rule, theta, gradients, rates, decay):
-    """The authors' update rules (paper.md 2.3, 3.3) in float64."""
+    """The authors' update rules in float64."""
     m = np.zeros_like(theta)
     v = np.zeros_like(theta)
     path, average = [], theta.copy()

@@ -242,7 +242,7 @@ def test_table_5_is_table_6_but_for_the_largest_model():
 
 
 def test_the_exaflops_of_table_6_are_what_is_counted(budgets):
-    """To 2 %, but for one that does not fit the paper's own other (paper.md 5.4)."""
+    """To 2 %, but for one that does not fit the paper's own other."""
     module = EXPERIMENTS["table6_scaling"]
     for (variant, epochs), (*_, exaflops) in module.PAPER.items():
         name = table.named(variant, f"{epochs}")

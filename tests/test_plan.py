@@ -19,7 +19,7 @@ def masked() -> str:
 
 def test_a_table_of_cells_with_totals_and_commands(masked):
     rows = {line.split()[0]: line.split() for line in masked.splitlines() if line}
-    # A million steps of 4096 images, 17.56 GMAC each (paper.md 1.3): 431.6 exaFLOPs.
+    # A million steps of 4096 images, 17.56 GMAC each: 431.6 exaFLOPs.
     assert rows["pretrain"][3:6] == ["jft300m", "1,000,000", "432"]
     assert rows["finetune"][3:5] == ["imagenet2012", "20,000"]
     assert rows["all"][1:3] == ["14", "5,333,835"]

@@ -16,7 +16,7 @@ def _examples(n=60, d=7, classes=4, seed=0, scale=3.0):
 
 
 def _inputs(features, of=None):
-    """X as paper.md 3.5 writes it, whitened by the examples `of`."""
+    """X with its constant, as fewshot_lsr.py, whitened by the examples `of`."""
     of = features if of is None else of
     whitened = (features - of.mean(axis=0)) / (of.std(axis=0) + 1e-5)
     return np.concatenate([whitened, np.full((len(features), 1), 100.0)], axis=1)

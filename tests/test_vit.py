@@ -94,8 +94,8 @@ def test_without_classes_the_features_come_out():
 
 # The beginning -----------------------------------------------------------------
 
-# paper.md 1.6 for a model of width D = 32 and MLP M = 128, patch 4: for each name the
-# share of the range [-bound, bound] and the deviation of what is drawn.
+# The authors' initialisation, for a model of width D = 32 and MLP M = 128, patch 4: for
+# each name the share of the range [-bound, bound] and the deviation of what is drawn.
 _XAVIER_D = (6 / 64) ** 0.5
 _XAVIER_M = (6 / 160) ** 0.5
 _LECUN_48, _LECUN_32 = (1 / 48) ** 0.5, (1 / 32) ** 0.5

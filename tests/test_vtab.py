@@ -10,7 +10,7 @@ from vit_tf import config
 from vit_tf.data import datasets, pipeline, storage, vtab
 
 # Task: classes, examples of the part of train that 800 are from, where the 200 are
-# from, and the test set's size (paper.md 4.1).
+# from, and the test set's size (task_adaptation).
 PAPER = {
     "caltech101": (102, "train[2754:2954]", 6084),
     "cifar100": (100, "train[45000:45200]", 10000),

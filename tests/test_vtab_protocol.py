@@ -4,7 +4,7 @@ import pytest
 
 from vit_tf import vtab_protocol
 
-# Table 9, in its order of tasks, and what the paper and paper.md 4.5 say of it.
+# Table 9, in its order of tasks, and what the paper says of it.
 TABLE_9 = {
     "ViT-H/14 (JFT)": [
         *(95.3, 85.5, 75.2, 99.7, 97.2, 65.0, 88.9, 83.3, 96.7, 91.4, 76.6),
@@ -19,7 +19,7 @@ TABLE_9 = {
         *(70.3, 56.1, 41.9, 74.7, 64.9, 79.9, 30.5, 41.7),
     ],
 }
-# Table 2's VTAB row; groups as computed in paper.md 4.5.
+# Table 2's VTAB row; groups as computed from Table 9.
 TABLE_2 = {"ViT-H/14 (JFT)": 77.63, "ViT-L/16 (JFT)": 76.28, "ViT-L/16 (I21k)": 72.72}
 GROUPS = {
     "ViT-H/14 (JFT)": (86.69, 87.00, 65.03),

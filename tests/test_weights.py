@@ -50,7 +50,7 @@ def _images(size, batch=2):
     return rng.uniform(-1, 1, (batch, size, size, 3)).astype("float32")
 
 
-# paper.md 1.11 (a), written out: D = 32, M = 128, 2 heads, patch 4, 17 tokens.
+# The released layout, written out: D = 32, M = 128, 2 heads, patch 4, 17 tokens.
 _ATTENTION = "MultiHeadDotProductAttention_1"
 _IN = {"kernel": (32, 2, 16), "bias": (2, 16)}
 _NORM = {"scale": (32,), "bias": (32,)}

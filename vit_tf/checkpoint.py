@@ -304,7 +304,7 @@ def weights_file(path: str) -> str:
 def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
     """Loads a finished run's or a released .npz file's weights for transfer.
 
-    The head is replaced by the model's zero-initialised one (paper.md 3.1), unless
+    The head is replaced by the model's zero-initialised one (section 3.2), unless
     the run had these very classes and head layers. A file does not say which
     classes it knows, so its head is always replaced. Position embeddings are
     resized to the model's grid (3.4). What a run's objective owned stays behind.

@@ -34,7 +34,7 @@ _typed = dataclass(
 
 
 class Pool(enum.StrEnum):
-    """How tokens become one vector (paper.md 1.5; Figure 9)."""
+    """How tokens become one vector (section 3.1, Figure 9; MAP: arXiv 2106.04560)."""
 
     TOKEN = "token"  # a class token is prepended, its output is the image
     GAP = "gap"  # no class token, mean over all patch tokens
@@ -260,7 +260,7 @@ class Optim:
     warmup_steps: int = Field(default=0, ge=0)
     # Where the linear schedule ends; the paper's runs end at 1e-5.
     linear_end: float = Field(default=1e-5, ge=0)
-    # Decoupled and multiplied by the current learning rate (paper.md 2.3).
+    # Decoupled and multiplied by the current learning rate (AugReg, section 3.3).
     weight_decay: float = Field(default=0.0, ge=0)
     decay: Decay = Decay.KERNELS
     # Global norm, after the gradients are summed over replicas. None: off.
@@ -300,7 +300,7 @@ class Train:
 
 @_typed
 class FewShot:
-    """Linear few-shot evaluation of the features (fewshot.py, paper.md 3.5)."""
+    """Linear few-shot evaluation of the features (section 4.1; fewshot.py)."""
 
     # Sets with few-shot splits in data/datasets.py, or prepared folders; none: off.
     datasets: tuple[str, ...] = ()

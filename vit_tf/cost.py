@@ -1,6 +1,6 @@
 """What a model costs: parameters, forward multiply-accumulates, the paper's exaFLOPs.
 
-Counted as the paper's Table 6 must have been (paper.md 5.4, found by computing): all
+Counted as the paper's Table 6 must have been, which was found by computing: all
 convolutions and matrix products from the image to the last block, of convolutions
 only the taps that fall on the image, not on its padding. Norms, softmax, GELU and
 the layers after pooling are left out; they are below 1 %.

@@ -1,7 +1,7 @@
 """Few-shot accuracy: a linear classifier of the features, of a few images per class.
 
 The paper's fast measure of a model (section 4.1; Figures 4, 8, 9 and Table 8), with
-the conventions of the authors' evaluator (paper.md 3.5): features are what enters the
+the conventions of the authors' evaluator (fewshot_lsr.py): features are what enters the
 head, images are resized to a square and cropped (`config.EvalCrop.SQUARE_CENTRAL`),
 shots are nested, and `ridge.py` solves. One pass over a set's test split and one over
 its chosen images serve all shots, draws and l2.

@@ -1,4 +1,4 @@
-"""Masked patch prediction: an image's corrupted patches, guessed (paper.md 7).
+"""Masked patch prediction: an image's corrupted patches, guessed (B.1.2).
 
 The paper's self-supervised experiment (section 4.6, B.1.2), whose code was never
 published:

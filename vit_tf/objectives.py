@@ -13,7 +13,7 @@ from vit_tf.data import images, mixing, prepared
 class Classification:
     """Softmax or summed sigmoid cross-entropy of the labels of an image.
 
-    Sigmoid sums over the classes (paper.md 2.5): Keras would average. It takes images
+    Sigmoid sums over the classes, as big_vision's: Keras would average. It takes images
     of several labels, or none, as ImageNet-21k and JFT have them.
     """
 

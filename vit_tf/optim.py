@@ -18,7 +18,7 @@ GROW_AFTER = 2000  # steps without an overflow
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then constant, linear, cosine (paper.md 2.3) or steps (3.7).
+    """Linear warm-up, then constant, linear, cosine (Table 3) or steps (BiT, 3.3).
 
     The first update (step 0) has learning rate 0 when there is a warm-up. Steps are
     counted from the beginning of the run, at the paper's 30, 60 and 90 %, and taken
@@ -253,7 +253,7 @@ class Adam(SummedGradients):
 
 
 class Momentum(SummedGradients):
-    """SGD with momentum: m <- mu m + g; theta <- theta - lr m (paper.md 3.3)."""
+    """SGD with momentum: m <- mu m + g; theta <- theta - lr m (vit_jax)."""
 
     def __init__(self, learning_rate, *, momentum, **kwargs):
         super().__init__(learning_rate, **kwargs)

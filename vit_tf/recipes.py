@@ -139,7 +139,7 @@ def pretrain(
 
 
 def pretrain_bit(variant: str, dataset: str, *, epochs: int) -> config.Config:
-    """Pre-training of a ResNet as BiT does it on JFT-300M (Table 7; paper.md 3.7).
+    """Pre-training of a ResNet as BiT does it (Table 7; arXiv 1912.11370, section 3.3).
 
     SGD with momentum, 0.03 for each 256 images of a batch, 5,000 steps of warm-up, a
     tenth of the rate at each mark of BiT's 40 epochs, moved to the same shares of
@@ -166,7 +166,7 @@ def masked_patch(
     corruption: float = 0.5,
     steps: int = 1_000_000,
 ) -> config.Config:
-    """Self-supervised pre-training by masked patch prediction (B.1.2, paper.md 7).
+    """Self-supervised pre-training by masked patch prediction (section 4.6, B.1.2).
 
     Adam, base learning rate 2e-4, 10k steps of warm-up, cosine decay, batch 4096, half
     of the patches corrupted, their mean 3-bit colours predicted. The paper names
@@ -245,7 +245,7 @@ def augreg(
 
 
 def plain_vit(epochs: int = 90) -> config.Config:
-    """ "Better plain ViT baselines for ImageNet-1k" (arXiv 2205.01580; paper.md 9.2).
+    """ "Better plain ViT baselines for ImageNet-1k" (arXiv 2205.01580).
 
     On ImageNet as AugReg does, but for mean pooling, sines and cosines, soft-max loss
     and batch 1024, with RandAugment of 10 and a little mixup. On 99 % of ImageNet: the
@@ -331,7 +331,7 @@ def fitting(size: int, variant: str) -> int:
 
 
 def vtab(variant: str, task: str, *, start_from: str | None) -> config.Config:
-    """Fine-tuning of `variant` on a task of VTAB-1k (Table 4, B.1.1, paper.md 4.4).
+    """Fine-tuning of `variant` on a task of VTAB-1k (Table 4, B.1.1).
 
     One setting for all: 2,500 steps at learning rate 0.01, batch 512, 384 pixels, on
     the 800 + 200 examples, reported on the task's test split. Mirroring and random

@@ -1,7 +1,7 @@
 """Linear classifiers of a few features in closed form: ridge regression onto ±1.
 
 The few-shot measure of the paper (section 4.1) with the conventions of the authors'
-evaluator (big_vision's fewshot_lsr.py; paper.md 3.5), in float64. Of n examples with d
+evaluator (big_vision's fewshot_lsr.py), in float64. Of n examples with d
 features, whitened and with a constant as the last one, X is (n, d + 1); Y (n, classes)
 is 1 at the class and -1 elsewhere; the classifier is
 

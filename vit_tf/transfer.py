@@ -69,7 +69,7 @@ class Outcome:
 def describe(source: prepared.Source) -> transfer_recipes.Target:
     """What the recipes have to know of a prepared data set.
 
-    Splits are those of its row (paper.md 3.2), or follow from what there is: `test`
+    Splits are those of its row (B.1.1), or follow from what there is: `test`
     is reported, or else `validation`, or else a tenth of `train`; one chooses on
     `validation`, or else on a tenth of `train`.
 

@@ -179,7 +179,7 @@ def vtab_task(
 
 
 def without_head(model: config.Model) -> config.Model:
-    """A linear head that starts at zero, and no dropout (paper.md 3.1, 1.7)."""
+    """A linear head that starts at zero, and no dropout (section 3.2, AugReg's 3.5)."""
     return dataclasses.replace(
         model,
         pre_logits=False,
@@ -225,7 +225,7 @@ def _table_4_run(target: Target, steps: int, rate: float) -> config.Config:
 
 
 def _hyperrule(target: Target) -> config.Config:
-    """BiT's rule; its marks are the paper's 30, 60 and 90 % (paper.md 3.7)."""
+    """BiT's rule; its marks are the paper's 30, 60 and 90 % (arXiv 1912.11370, 3.3)."""
     steps = _steps(target)
     cfg = recipes.finetune("ViT-B/16", "cifar10", start_from=None, lr=0.003)
     cfg.data.name = target.name

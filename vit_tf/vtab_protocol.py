@@ -3,7 +3,7 @@
 No TensorFlow import. The training set is 800 examples of one part and 200 of another,
 the first ones in the order of TFDS' files: neither shuffled nor balanced. To use a
 task, train on `train800` and choose by `val200`, then train on `train800val200` and
-report `test` (paper.md 4.1, 4.4).
+report `test` (arXiv 1910.04867; the paper's B.1.1).
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ TASKS = {
     "smallnorb_elevation": Protocol(**_SMALLNORB),
 }
 
-# Figure 2's groups (paper.md 4.1).
+# Figure 2's groups.
 GROUPS = {
     "natural": tuple(TASKS)[:7],
     "specialized": tuple(TASKS)[7:11],
@@ -72,7 +72,7 @@ GROUPS = {
 def means(scores: Mapping[str, float]) -> dict[str, float]:
     """Means over the groups of which all tasks are there, and over all 19.
 
-    The mean of all is over tasks, not over groups (paper.md 4.5).
+    The mean of all is over tasks, not over groups, as in Table 2.
 
     Args:
         scores: task -> top-1 accuracy, in any unit.

@@ -1,4 +1,4 @@
-"""RandAugment as AugReg trained with it (arXiv 2106.10270; paper.md 9.1).
+"""RandAugment as AugReg trained with it (arXiv 2106.10270; big_vision).
 
 Sixteen operations of uint8 images, of which every layer applies one, drawn
 uniformly, at one fixed magnitude. They follow the code that the released models

@@ -1,4 +1,4 @@
-"""What masked patch prediction predicts: 3-bit colours of patches (paper.md 7).
+"""What masked patch prediction predicts: 3-bit colours of patches (B.1.2).
 
 Three bits of red, of green and of blue make a number below 512 = 64 r + 8 g + b.
 The quantiser is not published; here a colour of [0, 1] falls into floor(8 * colour),

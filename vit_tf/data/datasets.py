@@ -20,8 +20,8 @@ Source = prepared.Source  # what `open_source` gives
 
 _IMAGENET_PAGE = "https://image-net.org/download-images (after registration)"
 
-# Splits of paper.md 3.2: 2 % of CIFAR, 1 % of ImageNet, 10 % of Pets and Flowers; of
-# the few-shot sets those of paper.md 3.5. Counts are those of TFDS' catalogue.
+# Splits of B.1.1: 2 % of CIFAR, 1 % of ImageNet, 10 % of Pets and Flowers; of the
+# few-shot sets big_vision's (common_fewshot.py). Counts are those of TFDS' catalogue.
 DATASETS: dict[str, rows.Row] = {
     "shapes": rows.Row(
         tfds_name="shapes",

@@ -10,7 +10,7 @@ import tensorflow as tf
 from vit_tf import config
 from vit_tf.data import augment
 
-# tf.image.sample_distorted_bounding_box's defaults (paper.md 2.4), written out
+# tf.image.sample_distorted_bounding_box's defaults, as vit_jax takes them, written out
 # because the stateless op's own defaults are not a promise.
 _ASPECT_RANGE = (0.75, 1.33)
 _MAX_ATTEMPTS = 100
@@ -27,7 +27,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.Tensor:
-    """One augmented training image (paper.md 2.4 and 3.3).
+    """One augmented training image (section 4.1; BiT, arXiv 1912.11370, 3.3).
 
     Args:
         encoded: the image file's bytes, a scalar string.
@@ -103,7 +103,7 @@ def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
     """Bilinear without antialiasing to a square: float32 (size, size, 3).
 
-    The aspect ratio is not kept; this is the paper's resize (paper.md 3.3).
+    The aspect ratio is not kept; this is the paper's resize (section 4.1, of BiT).
     """
     resized = tf.image.resize(image, (size, size), antialias=False)
     return tf.ensure_shape(tf.cast(resized, tf.float32), (size, size, 3))
@@ -112,7 +112,7 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
 def inception_crop(
     encoded: tf.Tensor, seed: tf.Tensor, *, min_area: float
 ) -> tf.Tensor:
-    """Decodes a random box of the image (paper.md 2.4): uint8 (h, w, 3).
+    """Decodes a random box of the image, as Inception's: uint8 (h, w, 3).
 
     Of a JPEG only the box is decoded; other formats are decoded whole.
     """
@@ -172,7 +172,7 @@ def sample_box(
 
 
 def enlarged(size: int) -> int:
-    """What BiT resizes to before it cuts out `size`: 448 for 384 (paper.md 3.3)."""
+    """What BiT resizes to before it cuts out `size`: 448 for 384 (its section 3.3)."""
     return round(size * 448 / 384)
 
 

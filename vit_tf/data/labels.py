@@ -14,7 +14,7 @@ Features = Mapping[str, Any]  # tensors, or mappings of tensors
 
 OUT_OF_RANGE = "label out of range"  # how such a record's error is recognised
 
-# A bin's number is that of the last threshold below the value (paper.md 4.2).
+# A bin's number is that of the last threshold below the value (VTAB's task_adaptation).
 _CLEVR_DISTANCES = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0, 100.0)
 _KITTI_DISTANCES = (-100.0, 8.0, 20.0, 999.0)
 _NO_VEHICLE = 1000.0  # metres: beyond the last threshold
@@ -47,7 +47,7 @@ def stored(key: str) -> Label:
 def multi_hot(key: str, num_classes: int) -> Label:
     """Ones at the classes that are listed under `key`: float32 (num_classes,).
 
-    No class at all is possible: ImageNet-ReaL has such images (paper.md 3.6).
+    No class at all is possible: ImageNet-ReaL has such images.
     """
 
     def derive(features: Features) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Mixup and CutMix of pairs: how much is drawn on the host, mixed on the device.
 
 Rows 2k and 2k + 1 of the global batch are partners: each becomes a mixture of
-itself and the other, its label as well. The reference (paper.md 9.1) rolls the
+itself and the other, its label as well. The authors' get_mixup rolls the
 batch by one inside each device's shard, so that its result depends on how many
 devices there are; rolling the global batch would send images between devices and
 hosts. A pair is never torn apart, because every replica and every micro-batch has

@@ -24,7 +24,7 @@ class Row:
             that is not named here may exist besides. Empty: not known.
         development: splits to choose hyper-parameters on; None: the paper has none.
         final: splits to report.
-        few_shot: splits of the few-shot evaluation (paper.md 3.5), if it uses the set.
+        few_shot: splits of the few-shot evaluation (section 4.1), if it uses the set.
         image_key: name of the image in the features.
         label: how the label follows from the features.
         redraw: encoded image to encoded image, where the stored one is not fit to be

@@ -44,7 +44,7 @@ def count(source: prepared.Source, data: config.Data) -> int:
 def choose_shots(
     classes: np.ndarray, shots: int, *, num_classes: int, seed: int
 ) -> np.ndarray:
-    """The first `shots` of every class in a random order (paper.md 3.5).
+    """The first `shots` of every class in a random order, as in fewshot_lsr.py.
 
     Args:
         classes: int (examples,), the class of every example.

@@ -1,4 +1,4 @@
-"""TASKS: the 19 tasks of VTAB-1k as rows (paper.md 4), to be opened as 'vtab/NAME'.
+"""TASKS: the 19 tasks of VTAB-1k (arXiv 1910.04867), to be opened as 'vtab/NAME'.
 
 Their splits and exceptions stand in `vit_tf/vtab_protocol.py`.
 """
@@ -23,7 +23,7 @@ class Task(rows.Row):
 
 
 def _brighten(encoded: tf.Tensor) -> tf.Tensor:
-    """dSprites stores 0 and 1; shows 0 and 255 (paper.md 4.2)."""
+    """dSprites stores 0 and 1; shows 0 and 255, as VTAB's own code."""
     pixels = tf.io.decode_png(encoded, channels=1)
     return tf.io.encode_png(pixels * tf.constant(255, tf.uint8), compression=1)
 

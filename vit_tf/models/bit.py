@@ -2,8 +2,8 @@
 
 ResNet version 2 (normalise and ReLU before the convolution) with group norm and
 standardised kernels. Whether the ViT paper's own ResNets were version 2, as the
-published BiT models, is not stated; these are (paper.md 1.9). Names, epsilons and
-paddings are those of the released files.
+published BiT models, is not stated; these are. Names, epsilons and paddings are those
+of the released files.
 """
 
 import keras

@@ -14,7 +14,7 @@ from keras.src.backend.common import global_state
 from vit_tf import config
 from vit_tf.models import bit, resnet, vit
 
-# Rows of paper.md 1.1: Table 1 (B, L, H), Figure 4 (b, with heads of the usual 64),
+# Sizes: those of Table 1 (B, L, H), Figure 4 (b, with heads of the usual 64),
 # later releases (Ti, S, M, So400m, g, G), and mu, the authors' size for tests.
 SIZES = {
     "mu": {"depth": 1, "width": 32, "mlp_dim": 128, "num_heads": 2},
@@ -30,10 +30,10 @@ SIZES = {
     "G": {"depth": 48, "width": 1664, "mlp_dim": 8192, "num_heads": 16},
 }
 
-# Hybrids: ResNet and total stride -> units of its stages (paper.md 1.8). Stride 16 of
-# R50 has stage 4's units in stage 3 (section 4.1). R is the root alone, and what the
-# authors call R+Ti/16 has in truth a stride of 32. R14 and R8, a unit in each of four
-# or two stages, are ours, for images of 32 pixels.
+# Hybrids: ResNet and total stride -> units of its stages. Stride 16 of R50 has stage
+# 4's units in stage 3 (section 4.1). R is the root alone, and what the authors call
+# R+Ti/16 has in truth a stride of 32. R14 and R8, a unit in each of four or two stages,
+# are ours, for images of 32 pixels.
 STEMS = {
     ("R50", 16): (3, 4, 9),
     ("R50", 32): (3, 4, 6, 3),
@@ -55,7 +55,7 @@ BIT_COUNTS = {
 }
 
 # Every variant with published weights or results, and where its weights were
-# released (paper.md 1.2, 1.11, 10.3); '' where nowhere.
+# released; '' where nowhere.
 _I21K, _AUGREG, _BIT = "paper (ImageNet-21k)", "AugReg", "BiT-S, BiT-M"
 NAMES = {
     "ViT-Ti/16": _AUGREG,

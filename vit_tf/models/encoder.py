@@ -184,7 +184,7 @@ class EncoderBlock(keras.layers.Layer):
 class MapHead(keras.layers.Layer):
     """Pools by attention of one learned probe to all tokens ('Scaling ViT', 2106.04560).
 
-    Named as in the authors' later files (paper.md 1.11 c). Float32 throughout.
+    Named as in the authors' later files (big_vision's). Float32 throughout.
     """
 
     def __init__(self, width, mlp_dim, num_heads, **kwargs):

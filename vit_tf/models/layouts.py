@@ -1,7 +1,7 @@
 """Names of arrays in the authors' files: every published layout, to ours and back.
 
 Ours is that of the paper's own release, `Transformer/encoderblock_0/LayerNorm_0/scale`
-(paper.md 1.11 a, b), and for ResNets that of BiT (1.11 d). Arrays here are NumPy's.
+(vit_jax/checkpoint.py), and for ResNets that of BiT. Arrays here are NumPy's.
 """
 
 import enum

@@ -104,7 +104,7 @@ class SineCosine(keras.layers.Layer):
 def sine_cosine_table(grid: int, width: int) -> np.ndarray:
     """(grid * grid, width) float64: [sin x w, cos x w, sin y w, cos y w] in raster order.
 
-    w falls from 1 to 1/10000 over width / 4 steps (paper.md 9.2).
+    w falls from 1 to 1/10000 over width / 4 steps (big_vision's vit.py).
     """
     steps = width // 4
     frequencies = 1 / 10_000 ** (np.arange(steps) / max(steps - 1, 1))

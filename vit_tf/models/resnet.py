@@ -1,8 +1,8 @@
 """Standardised convolutions and group norms, and the ResNet that hybrids start with.
 
 The hybrids' ResNet is version 1 (normalise and ReLU after the convolution; the
-stride sits on the 3 x 3) with the names and epsilons of the authors' files (paper.md
-1.8, 1.11 b). BiT's version 2 is in bit.py. Images are NHWC.
+stride sits on the 3 x 3) with the names and epsilons of the authors' files
+(vit_jax/models_resnet.py). BiT's version 2 is in bit.py. Images are NHWC.
 """
 
 import keras

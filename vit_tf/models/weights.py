@@ -1,4 +1,4 @@
-"""The authors' released .npz files (paper.md 1.11), in and out of a model."""
+"""The authors' released .npz files (vit_jax/checkpoint.py), in and out of a model."""
 
 import enum
 import os

@@ -3,7 +3,7 @@
 The source is the unpacked release: a tar file for each synset (n01440764.tar), or a
 folder for each. All images become one split, `full`, in TFDS's format and in the
 order in which TFDS would shuffle them; big_vision cuts the same split into training
-and held-out images (paper.md 2.1). Image files are stored as they are.
+and held-out images (its configs/vit_i21k.py). Image files are stored as they are.
 
 Classes. Labels count the synsets in sorted order: 21,841 in release fall11. The heads
 of the released checkpoints have 21,843 classes: BiT's published list of them is
