@@ -25,7 +25,7 @@ def test_a_pretraining_costs_what_table_6_says(variant, epochs, published):
     cfg.train.length = epochs
     found = budget.of(cfg)
     assert found.exaflops == pytest.approx(published, rel=0.01)
-    # Table 3: 517,822 steps of 4096 for 7 epochs (of 14 one more fits than twice).
+    # Counted here: 517,822 steps of 4096 for 7 epochs (14 fit one more than twice).
     assert found.steps == epochs * 303_000_000 // 4096
     assert found.images == found.steps * 4096
 

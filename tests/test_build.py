@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from vit_tf import config
 from vit_tf.models import build
 
-# At 224 pixels, 1000 classes, no pre_logits: ViTs as in vit_jax's models_test.py,
-# ResNets computed from their sizes.
+# At 224 pixels, 1000 classes, no pre_logits: released models as in vit_jax's
+# models_test.py; ResNets and hybrids never released are counted from their sizes.
 COUNTS = {
     "ViT-Ti/16": 5_717_416,
     "ViT-S/32": 22_878_952,
     "ViT-S/16": 22_050_664,
-    "ViT-b/32": 22_878_952,  # heads of 64 make it S/32 (Figure 4)
+    "ViT-b/32": 22_878_952,  # Figure 4's; heads of 64, our choice, make it S/32
     "ViT-B/32": 88_224_232,
     "ViT-B/16": 86_567_656,
     "ViT-B/8": 86_576_872,
@@ -40,8 +40,7 @@ COUNTS = {
     "R152x4": 936_533_224,
     "R200x3": 568_633_000,
 }
-# Nobody published a count: of the backbone for g and G, of the rest
-# none. Held against the closed form below.
+# Nobody published a count. Held against the closed form below.
 UNPUBLISHED = {
     "ViT-M/32": {"width": 512, "mlp_dim": 2048, "depth": 12},
     "ViT-M/16": {"width": 512, "mlp_dim": 2048, "depth": 12},

@@ -135,7 +135,7 @@ def test_unknown_fields_in_python_are_refused():
     ("length", "unit", "steps"),
     [
         (7, "steps", 7),
-        (90, "epochs", 311_948),  # Table 3: ImageNet-21k
+        (90, "epochs", 311_948),  # counted here, for ImageNet-21k
         (30, "epochs", 103_982),
         (1000, "examples", 1),
         (8192, "examples", 2),

@@ -16,7 +16,7 @@ def _pixels(drawn):
     return matplotlib.image.imread(io.BytesIO(drawings.encode(drawn, "png")))
 
 
-# The light on an image: Figure 6, D.8 --------------------------------------------
+# The light on an image: Figure 6 -------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)

@@ -3,9 +3,9 @@
 What is tested is a run's own step (`step.build`, `optim.build`, the objective and the
 recipes' settings). The reference holds its weights in float64 and writes out the
 forward pass (reference_vit), the losses and their derivative by the logits, clipping,
-schedules and update rules from Tables 3 and 4. It takes nothing of vit_tf
-but the way back from the logits to the weights, of a second network; that way is
-tested against differences of the reference's loss.
+schedules and update rules, as the authors' code has them (vit_jax, big_vision). It
+takes nothing of vit_tf but the way back from the logits to the weights, of a second
+network; that way is tested against differences of the reference's loss.
 """
 
 import functools

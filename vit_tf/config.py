@@ -34,7 +34,7 @@ _typed = dataclass(
 
 
 class Pool(enum.StrEnum):
-    """How tokens become one vector (section 3.1, Figure 9; MAP: arXiv 2106.04560)."""
+    """How tokens become one vector (section 3.1, Figure 9; MAP: big_vision)."""
 
     TOKEN = "token"  # a class token is prepended, its output is the image
     GAP = "gap"  # no class token, mean over all patch tokens

@@ -260,10 +260,11 @@ def probes(accuracy: np.ndarray, *, chance: float, title: str) -> mpl_figure.Fig
 
 
 def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarray:
-    """A map of patches as light on the image, 0 to 1 (D.8, Figure 6).
+    """A map of patches as light on the image, 0 to 1 (Figure 6).
 
-    As the authors do it: divided by its largest value, to 8 bits, Lanczos to the
-    image's size, a Gaussian blur of one patch, and spread over [0, 1].
+    As the authors do it (vision_transformer's issue 27): divided by its largest
+    value, to 8 bits, Lanczos to the image's size, a Gaussian blur of one patch, and
+    spread over [0, 1].
 
     Args:
         weight: (g, g), not negative.

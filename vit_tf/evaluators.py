@@ -208,7 +208,7 @@ def measure(found: Predictions, name: config.Measure, split: str) -> Metric:
     """One number of a split's predictions.
 
     An image without any label can be neither right nor wrong: only the loss counts
-    it (ReaL's rule, arXiv 2006.07159).
+    it (ReaL's rule in big_vision's evaluators/classification.py).
 
     Raises:
         config.Refused: the accuracy of classes where an image has several.

@@ -3,7 +3,7 @@
 No TensorFlow import. The training set is 800 examples of one part and 200 of another,
 the first ones in the order of TFDS' files: neither shuffled nor balanced. To use a
 task, train on `train800` and choose by `val200`, then train on `train800val200` and
-report `test` (arXiv 1910.04867; the paper's B.1.1).
+report `test` (VTAB's task_adaptation; the paper's B.1.1).
 """
 
 import dataclasses

@@ -103,7 +103,7 @@ def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
     """Bilinear without antialiasing to a square: float32 (size, size, 3).
 
-    The aspect ratio is not kept; this is the paper's resize (section 4.1, of BiT).
+    The aspect ratio is not kept; this is the paper's resize (section 4.1, after BiT).
     """
     resized = tf.image.resize(image, (size, size), antialias=False)
     return tf.ensure_shape(tf.cast(resized, tf.float32), (size, size, 3))

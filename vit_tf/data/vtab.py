@@ -1,4 +1,4 @@
-"""TASKS: the 19 tasks of VTAB-1k (arXiv 1910.04867), to be opened as 'vtab/NAME'.
+"""TASKS: the 19 tasks of VTAB-1k (task_adaptation), to be opened as 'vtab/NAME'.
 
 Their splits and exceptions stand in `vit_tf/vtab_protocol.py`.
 """

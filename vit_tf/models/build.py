@@ -54,8 +54,8 @@ BIT_COUNTS = {
     200: (3, 24, 36, 3),
 }
 
-# Every variant with published weights or results, and where its weights were
-# released; '' where nowhere.
+# Every variant with published weights or results, and where its weights were released;
+# '' where nowhere.
 _I21K, _AUGREG, _BIT = "paper (ImageNet-21k)", "AugReg", "BiT-S, BiT-M"
 NAMES = {
     "ViT-Ti/16": _AUGREG,

@@ -1,7 +1,7 @@
 """What every Transformer here is made of: matrices, norms, MLP, stateless dropout.
 
-Layers are named and shaped as the arrays of the authors' released files,
-with the epsilons and the initialisation of their vit_jax, in keras.ops only.
+Layers are named and shaped as the arrays of the authors' released files, with the
+epsilons and the initialisation of their vit_jax, in keras.ops only.
 Each layer that drops takes `keys`; no layer owns a seed.
 """
 
