@@ -87,6 +87,15 @@ def test_others_go_on_after_a_failure(tmp_path, trained, capsys):
     assert "job 3 of 3: c: done" in capsys.readouterr().err
 
 
+def test_what_all_jobs_lack_is_told_once(tmp_path, trained):
+    jobs = [_job(tmp_path, name, data__name="broken") for name in "abcdef"]
+    with pytest.raises(config.Refused) as refusal:
+        study.run_all(jobs)
+    said = str(refusal.value)
+    assert said.count("is on fire") == 1 and f"(see {tmp_path}/a/failure.txt)" in said
+    assert said.startswith("6 of 6 jobs not finished: a, b, c and 3 more: failed: ")
+
+
 def test_a_failed_job_is_tried_again_and_its_failure_forgotten(tmp_path, trained):
     job = _job(tmp_path, "a")
     (tmp_path / "a").mkdir()

@@ -5,6 +5,7 @@ run's own lock decides who does it. So a study is started, stopped and continued
 the same command, from one process or from a hundred.
 """
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -219,16 +220,26 @@ class _Study:
             else:
                 self.trouble[job.name] = waiting[job.name]
         if self.trouble:
-            told = "; ".join(
-                f"{name}: {status}" for name, status in self.trouble.items()
-            )
             raise config.Refused(
-                f"{len(self.trouble)} of {self.total} jobs not finished: {told}"
+                f"{len(self.trouble)} of {self.total} jobs not finished: "
+                f"{_told(self.trouble)}"
             )
 
     def _say(self, number: int | None, line: str) -> None:
         place = "study" if number is None else f"job {number} of {self.total}"
         print(f"{place}: {line}", file=sys.stderr, flush=True)
+
+
+def _told(trouble: dict[str, Status]) -> str:
+    """What is wrong with jobs: a reason that several share is told once."""
+    of: dict[str, list[str]] = {}
+    for name, status in trouble.items():
+        of.setdefault(re.sub(r" \(see [^()]*\)$", "", str(status)), []).append(name)
+    told = []
+    for names in of.values():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told.append(f"{', '.join(names[:3])}{more}: {trouble[names[0]]}")
+    return "; ".join(told)
 
 
 def _at(jobs: Sequence[Job], index: int) -> Job:
