@@ -87,6 +87,39 @@ def test_others_go_on_after_a_failure(tmp_path, trained, capsys):
     assert "job 3 of 3: c: done" in capsys.readouterr().err
 
 
+class _Freed:
+    """Asks to stop where Python drops what is raised, as when a model is freed."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path, trained, monkeypatch):
+    usual, heard = study.train.train, []
+
+    def train(*args, **kwargs):
+        _Freed()
+        with runtime.stop_requests() as stop:
+            heard.append(bool(stop))
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(study.train, "train", train)
+    jobs = [_job(tmp_path, name) for name in "ab"]
+    # A shell's background job would not hear of it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            study.run_all(jobs)
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    # The run hears of it, and would save and stop; this one was over before.
+    assert heard == [True] and _states(jobs) == ["done", "to do"]
+    with runtime.stop_requests() as stop:
+        assert not stop
+
+
 def test_what_all_jobs_lack_is_told_once(tmp_path, trained):
     jobs = [_job(tmp_path, name, data__name="broken") for name in "abcdef"]
     with pytest.raises(config.Refused) as refusal:

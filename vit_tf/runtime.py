@@ -231,13 +231,42 @@ class StopRequest:
         )
 
 
+_noted = StopRequest()  # what `noting_interrupts` heard
+
+
+@contextlib.contextmanager
+def noting_interrupts() -> Iterator[StopRequest]:
+    """Ctrl-C interrupts as ever, and `stop_requests` inside of this know of it too.
+
+    Python drops what is raised in a `__del__`, and TensorFlow runs thousands of them
+    when a model is freed: a study would go on as if nobody had asked it to stop.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number, frame):
+        _noted.signal_name = signal.Signals(number).name
+        previous(number, frame)
+
+    try:
+        if callable(previous):  # else ignored, as in a shell's background
+            signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: the caller handles signals
+        previous = None
+    try:
+        yield _noted
+    finally:
+        _noted.signal_name = ""
+        if callable(previous):
+            signal.signal(signal.SIGINT, previous)
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turns SIGTERM and Ctrl-C into a request that the loop reads.
 
     A second signal of the same kind does what it always did.
     """
-    request = StopRequest()
+    request = StopRequest(_noted.signal_name)
     previous = {}
 
     def ask(number, frame):

@@ -97,14 +97,16 @@ def run_all(
             wait for such ones.
     """
     chosen = list(jobs) if index is None else [_at(jobs, index)]
-    _Study(chosen).do(data_dir, wait, machine)
+    with runtime.noting_interrupts() as interrupted:
+        _Study(chosen, interrupted).do(data_dir, wait, machine)
     return [result(job.folder) for job in chosen]
 
 
 class _Study:
     """One process' way through the jobs."""
 
-    def __init__(self, jobs: Sequence[Job]):
+    def __init__(self, jobs: Sequence[Job], interrupted: runtime.StopRequest):
+        self.interrupted = interrupted
         self.total = len(jobs)
         self.own = {job.folder for job in jobs}
         self.left = dict(enumerate(jobs, 1))
@@ -116,6 +118,8 @@ class _Study:
 
     def do(self, data_dir: str | None, wait: bool, machine: dict[str, Any]) -> None:
         while True:
+            if self.interrupted:
+                raise KeyboardInterrupt
             waiting = {}
             for number, job in list(self.left.items()):
                 status = look(job)
