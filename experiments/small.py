@@ -1,7 +1,7 @@
 """What scale `small` replaces in the studies on CIFAR-10: data, length and sizes.
 
 Models learn six kinds of CIFAR-10 (30,000 images of airplanes, automobiles, birds,
-cats, deer and dogs) in a few hundred steps, and are then asked about the four others
+cats, deer and dogs) in 300 to 1,500 steps, and are then asked about the four others
 (frogs, horses, ships and trucks), which stand for the paper's transfer to ImageNet.
 Both are folders of images, train/CLASS/... and test/CLASS/...:
 
