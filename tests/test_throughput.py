@@ -68,7 +68,9 @@ def _measured(device, monkeypatch, **changes):
     monkeypatch.setattr(throughput.time, "perf_counter", device.clock)
     monkeypatch.setattr(throughput.time, "monotonic", device.clock)
     chosen = {"dtype": "float32", "max_batch": 10**6, "point_seconds": 1e9} | changes
-    return throughput.measure("ViT-mu/8", 16, throughput.Settings(**chosen))
+    # A device that is watched would have a process of its own.
+    measure = throughput._measure if device.watches_process else throughput.measure
+    return measure("ViT-mu/8", 16, throughput.Settings(**chosen))
 
 
 @settings(max_examples=25, deadline=None)
@@ -104,6 +106,26 @@ def test_a_truthful_compiler_needs_few_tries(monkeypatch):
     assert not point.at_least
     assert len(device.compiled) <= climbed + 2
     assert "100 % of the device's memory by the compiler" in point.largest_how
+
+
+class _Process(_Device):
+    """Told by the memory of the process, which small batches move by leaps."""
+
+    kind, watches_process = "cpu", True
+
+    def bytes_of(self, batch):
+        return super().bytes_of(batch) + 150.0 * (batch > 3) + 100.0 * (batch > 30)
+
+
+def test_a_process_is_watched_until_its_growth_tells(monkeypatch):
+    device = _Process(24_000.0, (1000.0, 1.0), (1000.0, 1.0), peak=1)
+    point = _measured(device, monkeypatch, growth=4)
+    assert point.largest_batch == pytest.approx(23_000, rel=0.02)
+    assert point.rates[-1][0] < 256 and max(device.ran) < 0.6 * 24_000
+    assert "at batches 256 and 1,024" in point.largest_how
+    few = _measured(device, monkeypatch, growth=4, max_batch=64)
+    assert few.largest_batch is None and few.image_bytes is None
+    assert few.largest_how == "not found: memory grew too little up to batch 64"
 
 
 def test_the_rate_is_the_best_and_climbing_ends_where_nothing_is_won(monkeypatch):

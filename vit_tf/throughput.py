@@ -24,8 +24,9 @@ NUM_CLASSES = 1000
 _FASTER = 1.03
 # The largest batch is known when what fits and what does not are as near as this.
 _NEAR = 1.03
-# A process that grows by less may have grown by something else than its images.
-_SEEN_BYTES = 64 * 2**20
+# A process that grows by less of the memory may have grown by something else than its
+# images, which over the whole memory makes several times as many or as few.
+_SEEN = 1 / 32
 # The largest batch is not told when time ran out with less than this share of memory.
 _TELLING = 0.25
 _NO_TIME = "the time limit of a point"
@@ -292,27 +293,34 @@ class _Work:
         watches = self.backend.watches_process
         if watches:
             self._grow(until=until)
-        if len(self.bytes) >= 2 and self.line()[1] > 0:
+        if self._seen() if watches else len(self.bytes) > 1 and self.line()[1] > 0:
             point.fixed_bytes, point.image_bytes = self.line()
         self._extrapolate(point) if watches else self._search(point, until=until)
 
     def _grow(self, *, until: float) -> None:
         """Runs larger batches, untimed, until the process is seen to grow by them."""
         while True:
-            last, *before = sorted(self.bytes.items(), reverse=True)
-            if before and last[1] - before[0][1] >= _SEEN_BYTES:
+            if self._seen():
                 return
-            batch = last[0] * self.settings.growth
-            late = before and time.monotonic() > until
+            batch = max(self.bytes) * self.settings.growth
+            late = len(self.bytes) > 1 and time.monotonic() > until
             if late or batch > self.settings.max_batch or not self.may_fit(batch):
                 return
             if not self.fits(batch, runs=True):
                 return
 
+    def _seen(self) -> bool:
+        """Whether the process grew enough between the two largest batches."""
+        if len(self.bytes) < 2:
+            return False
+        least, most = [self.bytes[batch] for batch in sorted(self.bytes)[-2:]]
+        return most - least >= _SEEN * self.backend.memory
+
     def _extrapolate(self, point: Point) -> None:
         """By the growth of a process' memory: none of these batches is run."""
-        if point.image_bytes is None:
-            point.largest_how = "not found: memory did not grow with the batch"
+        if not self._seen():
+            last = f"{max(self.bytes):,}"
+            point.largest_how = f"not found: memory grew too little up to batch {last}"
             return
         free = max(0.0, self.backend.memory - point.fixed_bytes)
         point.largest_batch = int(free / point.image_bytes)
