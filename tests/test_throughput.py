@@ -123,6 +123,7 @@ def test_a_process_is_watched_until_its_growth_tells(monkeypatch):
     assert point.largest_batch == pytest.approx(23_000, rel=0.02)
     assert point.rates[-1][0] < 256 and max(device.ran) < 0.6 * 24_000
     assert "at batches 256 and 1,024" in point.largest_how
+    assert [row[0] for row in point.rates] == [1, 4, 16]  # one slow batch is chance
     few = _measured(device, monkeypatch, growth=4, max_batch=64)
     assert few.largest_batch is None and few.image_bytes is None
     assert few.largest_how == "not found: memory grew too little up to batch 64"

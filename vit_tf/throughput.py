@@ -24,8 +24,7 @@ NUM_CLASSES = 1000
 _FASTER = 1.03
 # The largest batch is known when what fits and what does not are as near as this.
 _NEAR = 1.03
-# A process that grows by less of the memory may have grown by something else than its
-# images, which over the whole memory makes several times as many or as few.
+# A process that grows by less of the memory may have grown by other than its images.
 _SEEN = 1 / 32
 # The largest batch is not told when time ran out with less than this share of memory.
 _TELLING = 0.25
@@ -182,7 +181,8 @@ def _climb(work: "_Work", point: Point, settings: Settings, *, until: float) -> 
 
 
 def _time_all(work: "_Work", point: Point, batches: list[int], until: float) -> str:
-    """Times batches until one is no faster than those before; says why it ended."""
+    """Times batches until they are no faster than those before; says why it ended."""
+    idle, patience = 0, 2 if work.backend.kind == "cpu" else 1  # CPUs are shared
     for batch in batches:
         best = max((row[1] for row in point.rates), default=0.0)
         if point.rates and time.monotonic() > until:
@@ -195,7 +195,8 @@ def _time_all(work: "_Work", point: Point, batches: list[int], until: float) -> 
             return str(error)
         rate = statistics.median(rounds)
         point.rates.append([batch, rate, min(rounds), max(rounds)])
-        if rate <= _FASTER * best:
+        idle = idle + 1 if rate <= _FASTER * best else 0
+        if idle == patience:
             return "no faster"
     return ""
 
