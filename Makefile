@@ -14,7 +14,9 @@ ADDONS_READY := $(ADDONS)/.ready
 TPU_CHECK := .venv-tpu
 TPU_CHECK_READY := $(TPU_CHECK)/.ready
 
-.PHONY: demo test test-all lint libtpu serving addons-reference tpu-check
+.PHONY: env demo test test-all lint libtpu serving addons-reference tpu-check
+
+env: $(READY)
 
 # The whole story on embedded data; open runs/demo/report.html afterwards.
 demo: $(READY)

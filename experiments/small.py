@@ -3,7 +3,8 @@
 Models learn six kinds of CIFAR-10 (30,000 images of airplanes, automobiles, birds,
 cats, deer and dogs) in 300 to 1,500 steps, and are then asked about the four others
 (frogs, horses, ships and trucks), which stand for the paper's transfer to ImageNet.
-Both are folders of images, train/CLASS/... and test/CLASS/...:
+Both are folders of images, train/CLASS/... and test/CLASS/...; docs/experiments.md says
+how they are made of CIFAR-10's:
 
     python -m tools.prepare_data --folder=known --name=cifar10_known
     python -m tools.prepare_data --folder=new --name=cifar10_new

@@ -351,10 +351,11 @@ def select(
 ) -> config.Config:
     """The config of 'cell' or 'cell,scale'.
 
-    The scale is `small` if not given, or `paper` where there is no `small`.
+    The scale is `small` if not given, or `paper` where there is no `small`, be it of
+    the whole table or of this cell.
 
     Raises:
-        config.Refused: no such cell or scale.
+        config.Refused: no such cell or scale, or not of this cell.
     """
     name, _, scale = (argument or "").partition(",")
     if name not in found:
@@ -366,8 +367,14 @@ def select(
         raise config.Refused(
             f"--config=...:{name},{scale}: no such scale{config.nearest(scale, names)}"
         )
-    usual = Scale.SMALL if Scale.SMALL in scales else Scale.PAPER
-    return found[name].make(Scale(scale or usual))
+    cell = found[name]
+    there = [s for s in scales if cell.num_seeds(s)]
+    usual = Scale.SMALL if Scale.SMALL in there else Scale.PAPER
+    if (chosen := Scale(scale or usual)) not in there:
+        raise config.Refused(
+            f"--config=...:{name},{chosen}: this cell is at scale {' or '.join(there)} only"
+        )
+    return cell.make(chosen)
 
 
 def _check_shared(cell: Cell, before: Mapping[str, Cell]) -> None:

@@ -87,6 +87,26 @@ def test_pretraining_is_the_recipe():
     assert pretrain.get_config() == recipes.pretrain("ViT-B/16", "imagenet21k")
 
 
+def test_a_cell_without_a_scale_named_is_at_one_that_it_has():
+    for name, module in found_experiments.ALL.items():
+        for cell in module.CELLS.values():
+            there = [s for s in module.TABLE.scales if cell.num_seeds(s)]
+            chosen = "small" if "small" in there else "paper"
+            if chosen in there:
+                cfg = module.get_config(cell.name)
+                assert cfg == cell.make(table.Scale(chosen)), (name, cell.name)
+
+
+@pytest.mark.parametrize(
+    ("argument", "there"),
+    [("ViT-L-16_14,small", "paper"), ("ViT-L-16_7_new,paper", "smoke or small")],
+)
+def test_a_scale_that_a_cell_has_not_is_refused(argument, there):
+    module = found_experiments.ALL["table6_scaling"]
+    with pytest.raises(config.Refused, match=f"this cell is at scale {there} only"):
+        module.get_config(argument)
+
+
 @pytest.mark.parametrize("argument", ["", "pretrian", "pretrain,large"])
 def test_unknown_cells_are_refused(argument):
     with pytest.raises(config.Refused, match="no such"):

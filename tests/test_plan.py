@@ -24,7 +24,7 @@ def test_a_table_of_cells_with_totals_and_commands(masked):
     assert rows["finetune"][3:5] == ["imagenet2012", "20,000"]
     assert rows["all"][1:3] == ["14", "5,333,835"]
     assert "TPUv3-core-days" in masked and "NOT checked" in masked
-    assert "0.39 of 4 x 123 TFLOP/s" in masked
+    assert "0.386 of 4 x 123 TFLOP/s" in masked
     recipes = masked.partition("Recipes:")[2].partition("Commands")[0]
     assert "(6 in all): Masked patch prediction (B.1.2)" in recipes
     commands = masked.partition("Commands")[2].split("\n")
@@ -56,6 +56,12 @@ def test_json_has_the_same_and_days_follow_from_it():
         6 * 55.48e9 * images / 1e18, rel=1e-3
     )
     assert any("--strategy=mirrored" in line for line in found["commands"])
+
+
+def test_a_batch_that_does_not_divide_is_said():
+    cell = "experiments/pretrain.py:ViT-B/16,imagenet2012"
+    said = _plan(f"--config={cell}", "--device=h100x3")
+    assert "each of 3 replicas at a time, NOT a whole number: training refuses" in said
 
 
 def test_one_config_with_overrides_and_a_slice_of_a_pod():

@@ -170,10 +170,10 @@ def load_experiment(name: str) -> table.Experiment:
     with _refusing_mistakes(given):
         module = _module(name, given)
         if not hasattr(module, "CELLS") or not hasattr(module, "TABLE"):
-            raise config.Refused(
-                f"{given}: offers no CELLS with a TABLE; use python -m tools.train "
-                f"--config={name}"
-            )
+            use = f"python -m tools.train --config={name}"
+            if not hasattr(module, "get_config"):
+                use = f"what {name} says at its top"
+            raise config.Refused(f"{given}: offers no CELLS with a TABLE; use {use}")
     question, _, about = (module.__doc__ or "").strip().partition("\n")
     return table.Experiment(
         pathlib.Path(name).stem,

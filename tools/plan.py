@@ -208,7 +208,7 @@ def _explained(items, budgets, device, share) -> list[str]:
     for b in budgets.values():
         sources.setdefault(b.source, {})[f"{b.dataset} {b.examples:,}"] = None
     examples = "; ".join(f"{', '.join(sets)} ({who})" for who, sets in sources.items())
-    reached = ", ".join(f"{v:.2f} {k}" for k, v in budget.PAPER_UTILISATION.items())
+    reached = ", ".join(f"{v:.3f} {k}" for k, v in budget.PAPER_UTILISATION.items())
     why = (
         f"as given (the paper's: {reached})"
         if _UTILISATION.value is not None
@@ -229,7 +229,7 @@ def _explained(items, budgets, device, share) -> list[str]:
             "Table 6 counts; evaluations are not in it."
         ),
         (
-            f"  Days: at {share:.2f} of {device.chips} x {device.chip_tflops:g} TFLOP/s, "
+            f"  Days: at {share:.3f} of {device.chips} x {device.chip_tflops:g} TFLOP/s, "
             f"{why}."
         ),
         "  Core-days: at the same share of 61.5 TFLOP/s, a TPU v3 core.",
@@ -276,7 +276,8 @@ def _reading(items, budgets) -> str:
     pairs = [(item.runs, budgets[item.name]) for item in items]
     known = sum(n * b.read_bytes for n, b in pairs if b.read_bytes is not None)
     missing = sorted({b.dataset for _, b in pairs if b.read_bytes is None})
-    said = [f"{_volume(known)} read by all runs together"] if known else []
+    most = "at least " * bool(missing)
+    said = [f"{most}{_volume(known)} read by all runs together"] if known else []
     if missing:
         listed = ", ".join(missing[:4]) + ", ..." * (len(missing) > 4)
         said.append(f"the size of {listed} is not known until it is prepared")
@@ -292,6 +293,8 @@ def _memory(items, device) -> str:
         f"Memory: NOT checked. A batch of {batch:,} is {batch / shares:g} images for "
         f"each of {device.replicas} replicas at a time"
     )
+    if batch % shares:
+        line += ", NOT a whole number: training refuses that"
     topologies = {"v2-8": "v2:2x2", "v3-8": "v3:2x2", "v4-8": "v4:2x2x1"}
     topologies |= {"v5e-8": "v5e:2x4", "v6e-8": "v6e:2x4", "v5p-8": "v5p:2x2x1"}
     if not device.is_tpu:

@@ -205,8 +205,9 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
             return prepared.open_directory(name, newest)
     raise config.Refused(
         f"data set {name!r}: unknown{config.nearest(name, list_names(root))}; need a "
-        f"row of vit_tf/data/datasets.py, a folder prepared in {root} by "
-        f"tools.prepare_data, or a path that holds dataset_info.json"
+        f"row of vit_tf/data/datasets.py, class folders of images prepared in {root} by "
+        f"`python -m tools.prepare_data --folder=PATH --name={name}`, or a path that "
+        f"holds dataset_info.json"
     )
 
 
