@@ -19,7 +19,7 @@ from experiments import small, table
 from vit_tf import config, recipes
 
 METRIC = small.FEW_SHOT
-FIVE_SHOT = f"{small.NEW}/test/5shot"
+FIVE_SHOT = small.FIVE_SHOT
 
 Kind, At = config.Positions, config.PositionsAt
 
@@ -75,7 +75,7 @@ CELLS = table.cells(
 )
 
 TABLE = table.Table(
-    small.COLUMNS | {FIVE_SHOT: "four new kinds, linear 5-shot [%]"},
+    small.COLUMNS | small.FIVE_SHOT_COLUMN,
     scales=tuple(table.Scale),
 )
 
@@ -129,8 +129,9 @@ change {{1d_every minus 1d:test/accuracy}} points of one table and
 may differ by more than two points, so the order of the kinds that have positions is chance.
 From 5 images of each new kind, which is nearest to the paper's measure, one table gives
 {{1d minus none:{FIVE_SHOT}}} against none, two {{2d minus none:{FIVE_SHOT}}} and relative ones
-{{relative minus none:{FIVE_SHOT}}}: no gain is seen there. What this cannot say is how it is with 196 patches instead of 16, where there is
-more to know about places.
+{{relative minus none:{FIVE_SHOT}}}: no gain is seen there. What this
+cannot say is how it is with 196 patches instead of 16, where there is more to know about
+places.
 """
 
 

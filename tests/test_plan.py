@@ -25,6 +25,7 @@ def test_a_table_of_cells_with_totals_and_commands(masked):
     assert rows["all"][1:3] == ["14", "5,333,835"]
     assert "TPUv3-core-days" in masked and "NOT checked" in masked
     assert "0.386 of 4 x 123 TFLOP/s" in masked
+    assert "Data: at least " in masked  # nobody knows the bytes of JFT-300M
     recipes = masked.partition("Recipes:")[2].partition("Commands")[0]
     assert "(6 in all): Masked patch prediction (B.1.2)" in recipes
     commands = masked.partition("Commands")[2].split("\n")
