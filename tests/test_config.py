@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools import overrides
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runtime import timing
 
 
@@ -92,7 +92,7 @@ def _another(path, value):
     ],
 )
 def test_refusals_are_one_line_and_name_the_field(path, text, said):
-    with pytest.raises(config.Refused) as caught:
+    with pytest.raises(errors.UserError) as caught:
         overrides.override(config.Config(), path, text)
     line = str(caught.value)
     assert said in line and f"--config.{path}" in line
@@ -117,14 +117,14 @@ def test_override_sets_optionals_tuples_and_enums():
 
 def test_a_refused_override_changes_nothing():
     cfg = config.Config()
-    with pytest.raises(config.Refused):
+    with pytest.raises(errors.UserError):
         overrides.override(cfg, "optim.lr", "-1")
     assert cfg == config.Config()
 
 
 def test_unknown_fields_in_json_are_refused_with_the_nearest_name():
     text = config.to_json(config.Config()).replace('"lr"', '"lrr"')
-    with pytest.raises(config.Refused, match=r"lrr.*did you mean lr\?"):
+    with pytest.raises(errors.UserError, match=r"lrr.*did you mean lr\?"):
         config.from_json(text)
 
 
@@ -184,5 +184,5 @@ def test_a_subset_is_an_amount_and_a_unit():
     assert cfg.data.subset == config.Subset(amount=5, unit=config.Keep.SHOTS)
     assert config.from_json(config.to_json(cfg)) == cfg
     for path, text in (("amount", "0"), ("unit", "shot"), ("seed", "-1")):
-        with pytest.raises(config.Refused, match=f"data.subset.{path}={text}"):
+        with pytest.raises(errors.UserError, match=f"data.subset.{path}={text}"):
             overrides.override(cfg, f"data.subset.{path}", text)

@@ -16,7 +16,7 @@ from absl import flags
 
 from tools import command
 from tools.benchmarks import figure12
-from vit_tf import config
+from vit_tf import config, errors
 
 _WHAT = flags.DEFINE_enum(
     "what",
@@ -120,8 +120,8 @@ def _list(image_size: int) -> None:
     print(f"{'':<{width}}  {heads[0]:>13} {heads[1]:>6} {heads[2]:>8}  {heads[3]}")
     for name, released in build.NAMES.items():
         try:
-            found = flops.of(config.Model(variant=name), image_size=image_size)
-        except config.Refused as refusal:
+            found = flops.count(config.Model(variant=name), image_size=image_size)
+        except errors.UserError as refusal:
             print(f"{name:<{width}}  {refusal}")
             continue
         print(
@@ -154,7 +154,7 @@ def _input(cfg, machine):
         if path.suffix.lower() in (".jpg", ".jpeg")
     )
     if not files:
-        raise config.Refused(f"--folder={_FOLDER.value}: no JPEG files there")
+        raise errors.UserError(f"--folder={_FOLDER.value}: no JPEG files there")
     works = speed.crop_works(
         [path.read_bytes() for path in files], image_size=cfg.data.image_size
     )
@@ -165,7 +165,7 @@ def _loader(cfg, machine):
     from tools.benchmarks import speed
 
     if _FOLDER.value is None:
-        raise config.Refused("--what=loader: needs --folder=PATH with class folders")
+        raise errors.UserError("--what=loader: needs --folder=PATH with class folders")
     return speed.loaders(
         _FOLDER.value,
         cfg.data,

@@ -18,7 +18,7 @@ import pydantic
 from absl import app, flags, logging
 
 from tools import overrides
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.studies import experiment_spec
 
 # Exit code of what a signal stopped, so that schedulers start it again.
@@ -28,7 +28,7 @@ _OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
 
 
 def run(main: Callable[[], None], *, overridable: bool = False) -> None:
-    """Parses the flags, calls `main`, and turns `config.Refused` into a line.
+    """Parses the flags, calls `main`, and turns `errors.UserError` into a line.
 
     Args:
         main: what the binary does.
@@ -43,7 +43,7 @@ def run(main: Callable[[], None], *, overridable: bool = False) -> None:
             return _fail(f"unexpected argument {argv[1]!r}: options start with --")
         try:
             main()
-        except config.Refused as refusal:
+        except errors.UserError as refusal:
             return _fail(str(refusal))
         except KeyboardInterrupt:
             return _fail("interrupted", code=130)
@@ -60,7 +60,7 @@ def load_tensorflow() -> None:
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
-        raise config.Refused(
+        raise errors.UserError(
             f"KERAS_BACKEND={backend}: the tools train and evaluate with TensorFlow; "
             "unset it"
         )
@@ -109,7 +109,7 @@ def define_config() -> Callable[[], config.Config]:
 
     def loaded() -> config.Config:
         if holder.value is None:
-            raise config.Refused(
+            raise errors.UserError(
                 "--config is missing: name a file, such as "
                 "--config=experiments/quickstart.py:pretrain"
             )
@@ -134,10 +134,10 @@ def load_config(text: str) -> config.Config:
     with _refusing_mistakes(given):
         module = _module(name, given)
         if not hasattr(module, "get_config"):
-            raise config.Refused(f"{given}: {name} defines no get_config()")
+            raise errors.UserError(f"{given}: {name} defines no get_config()")
         chosen = module.get_config(argument) if argument else module.get_config()
     if not isinstance(chosen, config.Config):
-        raise config.Refused(
+        raise errors.UserError(
             f"{given}: get_config() gave {type(chosen).__name__}, "
             "need a vit_tf.config.Config"
         )
@@ -148,14 +148,14 @@ def experiment_file(name: str) -> str:
     """What --experiment means: a file, or the one of that name in experiments/.
 
     Raises:
-        config.Refused: no such experiment.
+        errors.UserError: no such experiment.
     """
     if name.endswith(".py") or "/" in name:
         return name
     known = {path.stem: str(path) for path in pathlib.Path("experiments").glob("*.py")}
     if name not in known:
-        raise config.Refused(
-            f"--experiment={name}: no such experiment{config.nearest(name, known)}"
+        raise errors.UserError(
+            f"--experiment={name}: no such experiment{errors.nearest(name, known)}"
         )
     return known[name]
 
@@ -164,7 +164,7 @@ def load_experiment(name: str) -> experiment_spec.Experiment:
     """What the experiment file `name` offers.
 
     Raises:
-        config.Refused: no such file, a mistake in it, or no cells.
+        errors.UserError: no such file, a mistake in it, or no cells.
     """
     name = experiment_file(name)
     given = f"--experiment={name}"
@@ -174,7 +174,7 @@ def load_experiment(name: str) -> experiment_spec.Experiment:
             use = f"python -m tools.train --config={name}"
             if not hasattr(module, "get_config"):
                 use = f"what {name} says at its top"
-            raise config.Refused(f"{given}: offers no CELLS with a TABLE; use {use}")
+            raise errors.UserError(f"{given}: offers no CELLS with a TABLE; use {use}")
     question, _, about = (module.__doc__ or "").strip().partition("\n")
     return experiment_spec.Experiment(
         pathlib.Path(name).stem,
@@ -192,12 +192,12 @@ def _module(name: str, given: str):
     path = pathlib.Path(name)
     if not path.is_file():
         near = [str(p) for p in pathlib.Path("experiments").glob("*.py")]
-        raise config.Refused(
-            f"{given}: no such file: {name}{config.nearest(name, near)}"
+        raise errors.UserError(
+            f"{given}: no such file: {name}{errors.nearest(name, near)}"
         )
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise config.Refused(f"{given}: {name} is not a Python file (.py)")
+        raise errors.UserError(f"{given}: {name} is not a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -209,12 +209,12 @@ def _refusing_mistakes(given: str) -> Iterator[None]:
     try:
         yield
     except pydantic.ValidationError as error:
-        raise config.Refused(f"{given}: {config.first_problem(error)}") from None
-    except config.Refused:
+        raise errors.UserError(f"{given}: {config.first_problem(error)}") from None
+    except errors.UserError:
         raise
     except (SyntaxError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise config.Refused(f"{given}: {reason}") from error
+        raise errors.UserError(f"{given}: {reason}") from error
 
 
 _overrides: list[tuple[str, str]] = []
@@ -252,7 +252,7 @@ def _split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]
 def _flag_problem(error: Exception) -> str:
     """absl's complaint in one line, with the nearest flag for a typo."""
     if isinstance(error, flags.UnrecognizedFlagError):
-        hint = config.nearest(error.flagname, _own_flags())
+        hint = errors.nearest(error.flagname, _own_flags())
         return f"--{error.flagname}: no such flag{hint}"
     return " ".join(str(error).split())
 

@@ -9,7 +9,7 @@ python -m tools.convert --from=ViT-B_16.npz --to=b16_384.npz --variant=ViT-B/16 
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import errors
 
 _FROM = flags.DEFINE_string(
     "from", None, "A finished run's folder, or an .npz of any layout.", required=True
@@ -38,7 +38,7 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 
 def main() -> None:
     if _IMAGE_SIZE.value and not _VARIANT.value:
-        raise config.Refused(
+        raise errors.UserError(
             f"--image_size={_IMAGE_SIZE.value}: needs --variant=NAME, whose patches say "
             "how large the grid is"
         )

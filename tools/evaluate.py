@@ -19,7 +19,7 @@ import os
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import config, errors
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -95,7 +95,7 @@ def main() -> None:
         l2=_numbers(_L2, float),
     )
     if _JSON.value and not os.path.isdir(os.path.dirname(_JSON.value) or "."):
-        raise config.Refused(f"--json={_JSON.value}: no such folder; make it first")
+        raise errors.UserError(f"--json={_JSON.value}: no such folder; make it first")
     command.load_tensorflow()
     from vit_tf.evaluation import evaluate
     from vit_tf.runtime import devices, filesystem
@@ -128,12 +128,12 @@ def _numbers(holder: flags.FlagHolder, kind: type) -> tuple:
         found = (0,)
     if not all(0 < number < float("inf") for number in found):
         words = "whole numbers" if kind is int else "numbers"
-        raise config.Refused(
+        raise errors.UserError(
             f"--{holder.name}={','.join(holder.value)}: need {words} above 0, with "
             "commas between"
         )
     if not found and holder.default:
-        raise config.Refused(f"--{holder.name} is empty: name one or more")
+        raise errors.UserError(f"--{holder.name} is empty: name one or more")
     return found
 
 

@@ -16,7 +16,7 @@ from absl import flags
 
 from tools import command
 from tools.flags import inspection_flags
-from vit_tf import config
+from vit_tf import errors
 
 _TO = flags.DEFINE_string("to", "explorer", "Folder for index.html.")
 _MAX_IMAGES = flags.DEFINE_integer(
@@ -41,11 +41,11 @@ _PORT = flags.DEFINE_integer("port", 8000, "For --serve; 0: any that is free.")
 def main() -> None:
     inspection_flags.check()
     if inspection_flags.IMAGES.value is None:
-        raise config.Refused(
+        raise errors.UserError(
             "--images is missing: name an image, a folder of images or a data set"
         )
     if not all(text.isdecimal() for text in _BLOCKS.value):
-        raise config.Refused(
+        raise errors.UserError(
             f"--blocks={','.join(_BLOCKS.value)}: need numbers from 0, with commas "
             "between"
         )
@@ -82,7 +82,7 @@ def _serve() -> None:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", _PORT.value), handler)
     except OSError as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"--port={_PORT.value}: {error.strerror}; choose another, or 0"
         ) from None
     print(f"http://127.0.0.1:{server.server_port}/ until Ctrl-C", flush=True)

@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import config, errors
 
 _PRECISIONS = {
     "float32": config.Precision.FLOAT32,
@@ -126,7 +126,7 @@ def _bytes_of(name: str) -> bytes:
     try:
         return pathlib.Path(name).read_bytes()
     except OSError as error:
-        raise config.Refused(f"--images={name}: {error.strerror}") from None
+        raise errors.UserError(f"--images={name}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

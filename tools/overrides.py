@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from vit_tf import config
+from vit_tf import config, errors
 
 
 def override(cfg: config.Config, path: str, text: str) -> None:
@@ -16,15 +16,15 @@ def override(cfg: config.Config, path: str, text: str) -> None:
     'none' clears an optional knob; tuples are written with commas.
 
     Raises:
-        config.Refused: unknown knob, wrong type or value out of range, in one line.
+        errors.UserError: unknown knob, wrong type or value out of range, in one line.
     """
     known = config.fields(cfg)
     if path not in known:
         # A right name in the wrong place is the commonest slip.
         last = path.rsplit(".", 1)[-1]
         same = [name for name in known if name.rsplit(".", 1)[-1] == last]
-        hint = f" (did you mean {same[0]}?)" if same else config.nearest(path, known)
-        raise config.Refused(f"--config.{path}: no such field{hint}")
+        hint = f" (did you mean {same[0]}?)" if same else errors.nearest(path, known)
+        raise errors.UserError(f"--config.{path}: no such field{hint}")
     holder = cfg
     *parents, name = path.split(".")
     for parent in parents:
@@ -36,8 +36,8 @@ def override(cfg: config.Config, path: str, text: str) -> None:
         problem = error.errors()[0]["msg"]
         enums = [k for k in (kind, *typing.get_args(kind)) if type(k) is enum.EnumMeta]
         choices = enums[0] if enums else ()
-        hint = config.nearest(text, [c.value for c in choices]) if choices else ""
-        raise config.Refused(f"--config.{path}={text}: {problem}{hint}") from None
+        hint = errors.nearest(text, [c.value for c in choices]) if choices else ""
+        raise errors.UserError(f"--config.{path}={text}: {problem}{hint}") from None
 
 
 def _parse(kind: Any, text: str) -> Any:

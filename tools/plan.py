@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.costs import accelerators
 from vit_tf.studies import experiment_spec
 
@@ -76,7 +76,7 @@ def main() -> None:
     device = accelerators.find(_DEVICE.value)
     utilisation = _UTILISATION.value
     if utilisation is not None and not 0 < utilisation <= 1:
-        raise config.Refused(f"--utilisation={utilisation}: need a share up to 1")
+        raise errors.UserError(f"--utilisation={utilisation}: need a share up to 1")
     items = _items()
     command.load_tensorflow()  # Keras needs it for the outlines of the models
     from vit_tf.costs import budget
@@ -99,7 +99,7 @@ def _items() -> list[Item]:
     """What is to be planned: the cells of an experiment, or one config."""
     one = flags.FLAGS["config"].value
     if (one is None) == (_EXPERIMENT.value is None):
-        raise config.Refused(
+        raise errors.UserError(
             "need --experiment=NAME, such as --experiment=vtab, or "
             "--config=FILE.py:CELL, one of them"
         )
@@ -107,7 +107,7 @@ def _items() -> list[Item]:
         return [Item(one, 1, _CONFIG())]
     experiment = command.load_experiment(command.experiment_file(_EXPERIMENT.value))
     if _SCALE.value not in experiment.table.scales:
-        raise config.Refused(
+        raise errors.UserError(
             f"--scale={_SCALE.value}: {experiment.name} offers "
             f"{', '.join(experiment.table.scales)}"
         )
@@ -127,14 +127,14 @@ def _budget(item: Item):
     from vit_tf.costs import budget
 
     try:
-        return budget.of(
+        return budget.estimate(
             item.config,
             data_dir=_DATA_DIR.value,
             num_examples=_NUM_EXAMPLES.value,
             num_classes=_NUM_CLASSES.value,
         )
-    except config.Refused as refusal:
-        raise config.Refused(f"{item.name}: {refusal}") from None
+    except errors.UserError as refusal:
+        raise errors.UserError(f"{item.name}: {refusal}") from None
 
 
 def _totals(items, budgets, device, share) -> dict:

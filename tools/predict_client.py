@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving import (
     batch_prediction,
     named_images,
@@ -88,11 +88,11 @@ def main() -> None:
 def _address() -> serving_channel.Address:
     host, _, port = _SERVER.value.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
-        raise config.Refused(
+        raise errors.UserError(
             f"--server={_SERVER.value}: need HOST:PORT, such as localhost:8500"
         )
     if _VERSION.value and _LABEL.value:
-        raise config.Refused("--version and --label name one version each: give one")
+        raise errors.UserError("--version and --label name one version each: give one")
     return serving_channel.Address(
         server=_SERVER.value,
         model=_MODEL.value,
@@ -116,13 +116,13 @@ def _top(address: serving_channel.Address, channel: serving_channel.Channel) -> 
     try:
         found = retrying.call(channel.signatures, patience)
     except retrying.GaveUp as failure:
-        raise config.Refused(
+        raise errors.UserError(
             f"--server={address.server}: {failure}; is it running, and is this its "
             f"port for {_PROTOCOL.value}?"
         ) from failure
     given = serving_channel.check(address, found)
     if given is not None and (_TOP.value or 0) > given:
-        raise config.Refused(
+        raise errors.UserError(
             f"--top={_TOP.value}: {address.name} at {address.server} tells {given}; "
             "name at most that many"
         )
@@ -136,14 +136,14 @@ def _ask(
     top: int,
     encoded: Sequence[bytes],
     stop: threading.Event,
-) -> list[predictions.Answer]:
+) -> list[predictions.Prediction]:
     """The answers to a batch, however often it takes to get them."""
     try:
         said = retrying.call(
             functools.partial(channel.predict, encoded), patience, stop=stop
         )
     except retrying.GaveUp as failure:
-        raise config.Refused(
+        raise errors.UserError(
             f"{address.server}, model {address.name}: {failure}; the rows so far are "
             f"in {_TO.value}, the same command goes on; or raise --deadline"
         ) from failure

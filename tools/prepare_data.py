@@ -14,7 +14,7 @@ looks prepared. That of imagenet21k goes on where it was interrupted.
 from absl import flags, logging
 
 from tools import command
-from vit_tf import config
+from vit_tf import errors
 
 _DATASET = flags.DEFINE_string("dataset", None, "A data set by name; see --list.")
 _FOLDER = flags.DEFINE_string(
@@ -114,22 +114,24 @@ def main() -> None:
 def _check_flags() -> None:
     if _VERIFY.value:
         if bool(_DATASET.value) == bool(_NAME.value) or _LIST.value or _FOLDER.value:
-            raise config.Refused("--verify needs one of --dataset=NAME and --name=NAME")
+            raise errors.UserError(
+                "--verify needs one of --dataset=NAME and --name=NAME"
+            )
         return
     if _ALL.value:
-        raise config.Refused("--all: goes with --verify only")
+        raise errors.UserError("--all: goes with --verify only")
     asked = [bool(_LIST.value), bool(_DATASET.value), bool(_FOLDER.value)]
     if sum(asked) != 1:
-        raise config.Refused("need one of --dataset=NAME, --folder=PATH and --list")
+        raise errors.UserError("need one of --dataset=NAME, --folder=PATH and --list")
     in_21k = (_DATASET.value or "").startswith("imagenet21k")
     for flag in (_NAME, _VALIDATION_SHARE):
         if flag.value is not None and not _FOLDER.value:
-            raise config.Refused(f"--{flag.name}: is for --folder only")
+            raise errors.UserError(f"--{flag.name}: is for --folder only")
     for flag in (_SOURCE, _CLASS_LIST, _PARTIAL):
         if flag.value and not in_21k:
-            raise config.Refused(f"--{flag.name}: is for --dataset=imagenet21k only")
+            raise errors.UserError(f"--{flag.name}: is for --dataset=imagenet21k only")
     if _SKIP_CORRUPT.value and not (_FOLDER.value or in_21k):
-        raise config.Refused(
+        raise errors.UserError(
             "--skip_corrupt: is for --folder and --dataset=imagenet21k only"
         )
 

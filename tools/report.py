@@ -19,7 +19,7 @@ from tools.reporting import (
     results,
     speed_tables,
 )
-from vit_tf import config
+from vit_tf import errors
 
 _FILE = flags.DEFINE_string(
     "file", "experiments/RESULTS.md", "The Markdown file to write."
@@ -35,7 +35,9 @@ _PLANNED = flags.DEFINE_bool(
 
 def main() -> None:
     if not pathlib.Path("experiments").is_dir():
-        raise config.Refused("experiments: no such folder; start this in the project's")
+        raise errors.UserError(
+            "experiments: no such folder; start this in the project's"
+        )
     found = result_tables.sections("experiments", _RESULTS.value)
     file = pathlib.Path(_FILE.value)
     speeds = speed_tables.load(_RESULTS.value)

@@ -15,7 +15,7 @@ from absl import flags
 from tools import command
 from tools.flags import device_flags
 from tools.reporting import results
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.studies import experiment_spec
 
 _EXPERIMENT = flags.DEFINE_string(
@@ -92,7 +92,7 @@ def main() -> None:
 def _checked_scale(experiment: experiment_spec.Experiment) -> experiment_spec.Scale:
     scales = experiment.table.scales
     if _SCALE.value not in scales:
-        raise config.Refused(
+        raise errors.UserError(
             f"--scale={_SCALE.value}: {experiment.name} offers {', '.join(scales)}"
         )
     return experiment_spec.Scale(_SCALE.value)
@@ -106,18 +106,18 @@ def _override(runs: list[experiment_spec.Run]) -> None:
     if not names:
         return
     if "train.seed" in names:
-        raise config.Refused(
+        raise errors.UserError(
             "--config.train.seed: each repetition has its own; use tools.train for one "
             "run with another"
         )
     given = f"--config.{names[0]}"
     if _RECORD.value:
-        raise config.Refused(
+        raise errors.UserError(
             f"{given}: overridden runs are not the experiment's, so they are not "
             "recorded; leave out --record, or change the cell"
         )
     if _FOLDER.value is None:
-        raise config.Refused(
+        raise errors.UserError(
             f"{given}: add --folder=PATH, so that overridden runs do not lie among the "
             "experiment's own"
         )
@@ -129,24 +129,24 @@ def _check_choice(
     """Refuses an --only, --index or --start_from that fits no run."""
     only, index = _ONLY.value, _INDEX.value
     if only is not None and only not in experiment.cells:
-        raise config.Refused(
-            f"--only={only}: no such cell{config.nearest(only, experiment.cells)}"
+        raise errors.UserError(
+            f"--only={only}: no such cell{errors.nearest(only, experiment.cells)}"
         )
     if only is not None and index is not None:
-        raise config.Refused("--only and --index: give one of them")
+        raise errors.UserError("--only and --index: give one of them")
     if index is not None and not 0 <= index < len(runs):
-        raise config.Refused(
+        raise errors.UserError(
             f"--index={index}: {experiment.name} has {len(runs)} runs at this scale, 0 "
             f"to {len(runs) - 1}; --list shows them"
         )
     given = [cell.name for cell in experiment.cells.values() if cell.start_given]
     if _START_FROM.value is not None and not given:
-        raise config.Refused(
+        raise errors.UserError(
             f"--start_from={_START_FROM.value}: no cell of {experiment.name} starts "
             "from other weights; leave it out"
         )
     if given and _START_FROM.value is None and not _LIST.value:
-        raise config.Refused(
+        raise errors.UserError(
             f"--start_from is missing: {given[0]} starts from other weights; name a "
             "released .npz or a finished run's folder"
         )
@@ -228,13 +228,13 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
         )
         try:
             path = results.write(_RESULTS.value, found, start_given=given)
-        except config.Refused as refusal:  # the others are recorded all the same
+        except errors.UserError as refusal:  # the others are recorded all the same
             refused.append(str(refusal))
             continue
         print(f"{run.name}: recorded in {pathlib.PurePath(path)}")
     if refused:
         more = f" (and {len(refused) - 1} more like this)" if refused[1:] else ""
-        raise config.Refused(f"{refused[0]}{more}")
+        raise errors.UserError(f"{refused[0]}{more}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ TF_CONFIG, or with --num_workers=2 --worker_index=0 --coordinator=first-host:222
 from absl import flags
 
 from tools import command
-from vit_tf import config
+from vit_tf import errors
 
 _CONFIG = command.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -70,7 +70,7 @@ def main() -> None:
         tpu=_TPU.value or "local",
     )
     result = loop.train(cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value)
-    if result is None or not machine.among.chief:
+    if result is None or not machine.processes.chief:
         return
     print(f"{_WORKDIR.value}: {result['steps']} steps on {result['device']}")
     for metric in result["metrics"]:
@@ -87,13 +87,15 @@ def _chosen_strategy() -> str:
     given = [name for name, value in several.items() if value is not None]
     missing = [f"--{name}" for name in several if name not in given]
     if given and missing:
-        raise config.Refused(f"--{given[0]}: needs {' and '.join(missing)} as well")
+        raise errors.UserError(f"--{given[0]}: needs {' and '.join(missing)} as well")
     for asked, kind in ((given, "multi_worker"), (_TPU.value, "tpu")):
         if asked and _STRATEGY.value not in ("auto", kind):
             name = "tpu" if kind == "tpu" else given[0]
-            raise config.Refused(f"--{name}: not with --strategy={_STRATEGY.value}")
+            raise errors.UserError(f"--{name}: not with --strategy={_STRATEGY.value}")
     if given and _TPU.value:
-        raise config.Refused(f"--tpu: not with --{given[0]}, one process drives a TPU")
+        raise errors.UserError(
+            f"--tpu: not with --{given[0]}, one process drives a TPU"
+        )
     return "multi_worker" if given else "tpu" if _TPU.value else _STRATEGY.value
 
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from tools import command
 from tools.flags import device_flags
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.recipes import fine_tuning
 from vit_tf.runtime import timing
 
@@ -51,7 +51,7 @@ _MISTAKES = flags.DEFINE_integer("mistakes", 24, "Pictures of them.", lower_boun
 
 def main() -> None:
     if _START_FROM.value is None and _VARIANT.value is None:
-        raise config.Refused(
+        raise errors.UserError(
             "--start_from is missing: name a finished run or a released .npz, or give "
             "--variant=ViT-B/16 to train from scratch"
         )
@@ -94,7 +94,7 @@ def _rates() -> list[float] | None:
     except ValueError:
         found = []
     if not found or not all(0 < rate < float("inf") for rate in found):
-        raise config.Refused(
+        raise errors.UserError(
             f"--lrs={','.join(_LRS.value)}: need numbers above 0, such as "
             "--lrs=0.01,0.03"
         )
@@ -132,8 +132,8 @@ def _model() -> config.Model:
         return config.Model(variant=_VARIANT.value)
     try:
         return loading.model_of(_START_FROM.value, variant=_VARIANT.value)
-    except config.Refused as refusal:
-        raise config.Refused(f"--start_from={refusal}") from None
+    except errors.UserError as refusal:
+        raise errors.UserError(f"--start_from={refusal}") from None
 
 
 def _print_plan(target, candidates, source) -> None:

@@ -17,7 +17,7 @@ from absl import flags
 
 from tools import command
 from tools.flags import inspection_flags
-from vit_tf import config
+from vit_tf import config, errors
 
 # Figures of a model, in the order of `vit_tf.inspection.figures.NAMES`.
 MODEL_FIGURES = (
@@ -65,8 +65,8 @@ def main() -> None:
     } | dict.fromkeys(("all", *MODEL_FIGURES), _draw_model)
     for name in _WHAT.value:
         if name not in draws:
-            raise config.Refused(
-                f"--what={name}: no such figure{config.nearest(name, draws)}"
+            raise errors.UserError(
+                f"--what={name}: no such figure{errors.nearest(name, draws)}"
             )
     for drawing in dict.fromkeys(draws[name] for name in _WHAT.value):
         drawing()
@@ -175,7 +175,7 @@ def _evaluation(cfg, source):
     from vit_tf.data import pipeline
 
     if not cfg.evals.splits:
-        raise config.Refused("evals.splits is empty: name a split to draw from")
+        raise errors.UserError("evals.splits is empty: name a split to draw from")
     split = cfg.evals.splits[0]
     number = min(_NUMBER.value, source.num_examples(split))
     stream = pipeline.eval_stream(source, cfg.data, split, batch_size=number)

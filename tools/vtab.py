@@ -15,7 +15,7 @@ from absl import flags
 
 from tools import command
 from tools.flags import device_flags
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.recipes import fine_tuning
 
 _START_FROM = flags.DEFINE_string(
@@ -68,8 +68,8 @@ def _fine_tune(tasks: list[str]) -> None:
 
     try:
         model = loading.model_of(_START_FROM.value, variant=_VARIANT.value)
-    except config.Refused as refusal:
-        raise config.Refused(f"--start_from={refusal}") from None
+    except errors.UserError as refusal:
+        raise errors.UserError(f"--start_from={refusal}") from None
     jobs = vtab.jobs(
         model,
         tasks,

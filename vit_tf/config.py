@@ -6,21 +6,16 @@ experiment on any machine. Values are refused when they are set, in one line.
 """
 
 import dataclasses
-import difflib
 import enum
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-
-class Refused(ValueError):
-    """Input that the user can mend: one line with the input and the remedy."""
-
+from vit_tf import errors
 
 _typed = dataclass(
     config=pydantic.ConfigDict(
@@ -343,11 +338,11 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Reads `to_json` back. Unknown fields and bad values raise `Refused`."""
+    """Reads `to_json` back. Unknown fields and bad values raise `UserError`."""
     try:
         return pydantic.TypeAdapter(Config).validate_json(text)
     except pydantic.ValidationError as error:
-        raise Refused(f"config: {first_problem(error)}") from None
+        raise errors.UserError(f"config: {first_problem(error)}") from None
 
 
 def fingerprint(config: Config) -> str:
@@ -374,21 +369,6 @@ def differences(ours: Config, theirs: Config) -> list[str]:
     return [f"{k}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """' (did you mean X?)' for the closest of `words`, or all of a short list."""
-    words = list(words)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (one of: {', '.join(words)})" if 0 < len(words) <= 12 else ""
-
-
-def near_multiples(number: int, divisor: int) -> str:
-    """'192, 256' for 200 and 64: the multiples around a number, none of them 0."""
-    below = number // divisor * divisor
-    return ", ".join(str(size) for size in (below, below + divisor) if size)
-
-
 def first_problem(error: pydantic.ValidationError) -> str:
     """The first of pydantic's complaints as 'optim.lr: message'."""
     first = error.errors()[0]
@@ -397,4 +377,4 @@ def first_problem(error: pydantic.ValidationError) -> str:
     if first["type"] != "unexpected_keyword_argument":
         return f"{where}: {first['msg']}"
     known = [path.rsplit(".", 1)[-1] for path in fields(Config())]
-    return f"{where}: {first['msg']}{nearest(name, known)}"
+    return f"{where}: {first['msg']}{errors.nearest(name, known)}"

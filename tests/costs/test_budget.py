@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.costs.test_flops import TABLE_6
 from tests.support import tiny, tiny_config
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.costs import accelerators, budget
 from vit_tf.recipes import paper
 
@@ -24,7 +24,7 @@ def _folder_bytes(folder: pathlib.Path) -> int:
 def test_a_pretraining_costs_what_table_6_says(variant, epochs, published):
     cfg = paper.pretrain(variant, "jft300m")
     cfg.train.length = epochs
-    found = budget.of(cfg)
+    found = budget.estimate(cfg)
     assert found.exaflops == pytest.approx(published, rel=0.01)
     # Counted here: 517,822 steps of 4096 for 7 epochs (14 fit one more than twice).
     assert found.steps == epochs * 303_000_000 // 4096
@@ -40,7 +40,7 @@ def test_a_pretraining_costs_what_table_6_says(variant, epochs, published):
     ],
 )
 def test_core_days_are_table_2s(variant, dataset, core_days):
-    found = budget.of(paper.pretrain(variant, dataset))
+    found = budget.estimate(paper.pretrain(variant, dataset))
     assert found.core_days(budget.UTILISATION) == pytest.approx(core_days, rel=0.2)
     own = budget.PAPER_UTILISATION[
         f"{variant}, {'JFT-300M' if dataset == 'jft300m' else 'ImageNet-21k'}"
@@ -51,7 +51,7 @@ def test_core_days_are_table_2s(variant, dataset, core_days):
 
 def test_eight_cores_need_a_month_for_vit_l_on_imagenet21k():
     """ "In approximately 30 days" (section 1 of the paper's results)."""
-    found = budget.of(paper.pretrain("ViT-L/16", "imagenet21k"))
+    found = budget.estimate(paper.pretrain("ViT-L/16", "imagenet21k"))
     assert found.steps == 310_823 and found.parameters == 326_740_307
     days = found.days(accelerators.find("v3-8"), budget.UTILISATION)
     assert days == pytest.approx(30, rel=0.05)
@@ -59,7 +59,7 @@ def test_eight_cores_need_a_month_for_vit_l_on_imagenet21k():
 
 def test_finetuning_counts_its_own_images_and_size():
     cfg = paper.finetune("ViT-L/16", "cifar10", start_from=None)
-    found = budget.of(cfg)
+    found = budget.estimate(cfg)
     assert (found.steps, found.examples) == (10_000, 50_000)
     # Computed from the sizes: 191.07 GMAC at 384 pixels.
     assert found.exaflops == pytest.approx(6 * 191.07e9 * 5.12e6 / 1e18, rel=1e-3)
@@ -69,7 +69,7 @@ def test_finetuning_counts_its_own_images_and_size():
 def test_checkpoints_weigh_what_a_real_run_leaves(fixture, request, data_dir):
     folder = pathlib.Path(request.getfixturevalue(fixture))
     cfg = config.from_json((folder / "config.json").read_text())
-    found = budget.of(cfg, data_dir=data_dir)
+    found = budget.estimate(cfg, data_dir=data_dir)
     stored = sorted((folder / "checkpoints").glob("step_*"))
     arrays = tiny.newest_state(folder)
     # Beyond what is counted: the step and the learning rate.
@@ -97,8 +97,8 @@ def test_moments_and_averages_count_with_their_types():
         "sgd": {"optim__rule": "sgd"},
         "average": {"optim__polyak": 0.9},
     }.items():
-        parts[name] = budget.of(tiny_config.make(**changes)).checkpoint_bytes
-    number = budget.of(cfg).parameters
+        parts[name] = budget.estimate(tiny_config.make(**changes)).checkpoint_bytes
+    number = budget.estimate(cfg).parameters
     assert parts["adam"] == 12 * number
     assert parts["adam"] - parts["short"] == 2 * number
     assert parts["adam"] - parts["sgd"] == 4 * number
@@ -144,21 +144,26 @@ def test_kept_steps_follow_the_rule_of_the_keeper(every, total, keep, keep_every
 )
 def test_an_epoch_is_the_split_and_of_it_the_subset(changes, examples, tmp_path):
     cfg = tiny_config.make(data__name="cifar10", **changes)
-    assert budget.of(cfg, data_dir=str(tmp_path)).examples == examples
+    assert budget.estimate(cfg, data_dir=str(tmp_path)).examples == examples
 
 
 def test_data_volume_counts_epochs_unless_the_set_stays_in_memory(tmp_path):
     here = {"data_dir": str(tmp_path)}
-    large = budget.of(paper.pretrain("ViT-B/32", "imagenet2012"), **here)
+    large = budget.estimate(paper.pretrain("ViT-B/32", "imagenet2012"), **here)
     assert large.epoch_bytes == 147_897_477_120
     assert large.read_bytes == pytest.approx(300 * large.epoch_bytes, rel=1e-4)
-    small = budget.of(paper.finetune("ViT-B/32", "cifar10", start_from=None), **here)
+    small = budget.estimate(
+        paper.finetune("ViT-B/32", "cifar10", start_from=None), **here
+    )
     assert small.read_bytes == small.epoch_bytes == pytest.approx(1.157e8, rel=1e-3)
-    assert budget.of(paper.pretrain("ViT-B/32", "jft300m"), **here).read_bytes is None
+    assert (
+        budget.estimate(paper.pretrain("ViT-B/32", "jft300m"), **here).read_bytes
+        is None
+    )
 
 
 def test_what_lies_here_is_believed_before_the_catalogue(data_dir):
-    found = budget.of(tiny_config.make(), data_dir=data_dir)
+    found = budget.estimate(tiny_config.make(), data_dir=data_dir)
     assert found.source == "digits 1.0.0 as prepared here" and found.examples == 1197
     assert found.epoch_bytes is not None
 
@@ -173,14 +178,14 @@ def test_what_lies_here_is_believed_before_the_catalogue(data_dir):
     ],
 )
 def test_what_cannot_be_counted_is_refused_in_a_line(changes, line, tmp_path):
-    with pytest.raises(config.Refused, match=line) as refusal:
-        budget.of(tiny_config.make(**changes), data_dir=str(tmp_path))
+    with pytest.raises(errors.UserError, match=line) as refusal:
+        budget.estimate(tiny_config.make(**changes), data_dir=str(tmp_path))
     assert "\n" not in str(refusal.value)
 
 
 def test_an_unknown_set_is_counted_as_its_owner_says():
     cfg = tiny_config.make(data__name="photos", train__length=2, train__unit="epochs")
-    found = budget.of(cfg, num_examples=1600, num_classes=7)
+    found = budget.estimate(cfg, num_examples=1600, num_classes=7)
     assert (found.examples, found.steps, found.source) == (1600, 200, "as given")
 
 
@@ -205,12 +210,12 @@ def test_devices_by_their_rented_names(name, tflops):
 
 @pytest.mark.parametrize("name", ["v3-9", "h100x0", "tpu", "v3", "", "h100-8"])
 def test_devices_that_there_are_not(name):
-    with pytest.raises(config.Refused, match=f"--device={name}: not known"):
+    with pytest.raises(errors.UserError, match=f"--device={name}: not known"):
         accelerators.find(name)
 
 
 def test_days_fall_with_devices_and_with_utilisation():
-    found = budget.of(paper.pretrain("ViT-B/16", "imagenet2012"))
+    found = budget.estimate(paper.pretrain("ViT-B/16", "imagenet2012"))
     one, eight = (accelerators.find(n) for n in ("h100", "h100x8"))
     assert found.days(one, 0.5) == pytest.approx(8 * found.days(eight, 0.5))
     assert found.days(one, 0.25) == pytest.approx(2 * found.days(one, 0.5))

@@ -48,7 +48,7 @@ GIGAMACS = {
 
 @pytest.mark.parametrize(("variant", "epochs", "published"), TABLE_6)
 def test_table_6_within_two_percent(variant, epochs, published):
-    found = flops.of(config.Model(variant=variant))
+    found = flops.count(config.Model(variant=variant))
     exaflops = flops.exaflops(found.macs, images=epochs * flops.JFT_IMAGES)
     # The table's numbers are whole, which is 1 % of its smallest.
     assert abs(exaflops - published) <= 0.02 * published + 0.5
@@ -56,7 +56,7 @@ def test_table_6_within_two_percent(variant, epochs, published):
 
 @pytest.mark.parametrize(("variant", "size"), GIGAMACS)
 def test_multiply_accumulates_of_one_image(variant, size):
-    found = flops.of(config.Model(variant=variant), image_size=size)
+    found = flops.count(config.Model(variant=variant), image_size=size)
     # Published with three or four digits.
     assert found.macs / 1e9 == pytest.approx(GIGAMACS[variant, size], rel=3e-3)
 
@@ -66,13 +66,13 @@ def test_multiply_accumulates_of_one_image(variant, size):
     [("ViT-B/16", 224, 197), ("ViT-H/14", 518, 1370), ("R+ViT-Ti/16", 224, 50)],
 )
 def test_tokens(variant, size, tokens):
-    assert flops.of(config.Model(variant=variant), image_size=size).tokens == tokens
+    assert flops.count(config.Model(variant=variant), image_size=size).tokens == tokens
 
 
 def test_a_resnet_has_no_tokens_and_all_variants_have_a_cost():
-    assert flops.of(config.Model(variant="R50x1")).tokens is None
+    assert flops.count(config.Model(variant="R50x1")).tokens is None
     for name in build.names():
-        found = flops.of(config.Model(variant=name))
+        found = flops.count(config.Model(variant=name))
         assert found.parameters > 1e6 and found.macs > 1e8
 
 
@@ -88,14 +88,14 @@ def test_a_resnet_has_no_tokens_and_all_variants_have_a_cost():
     ],
 )
 def test_what_heads_and_relative_positions_add(fields, more):
-    plain = flops.of(config.Model(variant="ViT-Ti/16", pool="gap"))
-    found = flops.of(config.Model(variant="ViT-Ti/16", **fields))
+    plain = flops.count(config.Model(variant="ViT-Ti/16", pool="gap"))
+    found = flops.count(config.Model(variant="ViT-Ti/16", **fields))
     assert found.macs - plain.macs == more
 
 
 def test_axial_attention_doubles_the_blocks_and_shortens_the_rows():
-    plain = flops.of(config.Model(variant="ViT-B/16", pool="gap"))
-    axial = flops.of(config.Model(variant="Axial-ViT-B/16"))
+    plain = flops.count(config.Model(variant="ViT-B/16", pool="gap"))
+    axial = flops.count(config.Model(variant="Axial-ViT-B/16"))
     matrices = 12 * 196 * (4 * 768**2 + 2 * 768 * 3072)
     pairs = 12 * 2 * 196 * 768 * (2 * 14 - 196)
     assert axial.macs - plain.macs == matrices + pairs

@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.support import fakes
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog
 from vit_tf.data.builders import digits, objectnet, shapes
 
@@ -146,7 +146,7 @@ def test_the_data_folder_is_an_argument_an_environment_variable_or_home(monkeypa
 
 def test_what_is_not_prepared_names_the_command(tmp_path):
     command = f"`python -m tools.prepare_data --dataset=cifar10 --data_dir={tmp_path}`"
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         catalog.open_source("cifar10", str(tmp_path))
     assert str(refusal.value).startswith("cifar10: not prepared in ")
     assert str(refusal.value).endswith(f"run {command}")
@@ -155,7 +155,7 @@ def test_what_is_not_prepared_names_the_command(tmp_path):
 
 def test_another_version_is_refused(tmp_path, data_dir):
     shutil.copytree(f"{data_dir}/digits/1.0.0", tmp_path / "digits" / "0.9.0")
-    with pytest.raises(config.Refused, match="holds version 0.9.0, need 1.0.0; run"):
+    with pytest.raises(errors.UserError, match="holds version 0.9.0, need 1.0.0; run"):
         catalog.open_source("digits", str(tmp_path))
 
 
@@ -163,13 +163,15 @@ def test_a_half_written_data_set_is_not_prepared(tmp_path, data_dir):
     home = tmp_path / "digits"
     shutil.copytree(f"{data_dir}/digits/1.0.0", home / "incomplete.X4F2_1.0.0")
     (home / "1.0.0").mkdir()
-    with pytest.raises(config.Refused, match="not prepared"):
+    with pytest.raises(errors.UserError, match="not prepared"):
         catalog.open_source("digits", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["cifr10", "oxford_flower", "", "..", "no/such/place"])
 def test_an_unknown_name_is_refused(tmp_path, name):
-    with pytest.raises(config.Refused, match=f"data set '{name}': unknown") as refusal:
+    with pytest.raises(
+        errors.UserError, match=f"data set '{name}': unknown"
+    ) as refusal:
         catalog.open_source(name, str(tmp_path))
     near = {"cifr10": "cifar10", "oxford_flower": "oxford_flowers102"}.get(name)
     assert near is None or f"did you mean {near}?" in str(refusal.value)
@@ -192,11 +194,11 @@ def test_the_newest_version_is_opened(tmp_path, scans_dir):
 
 
 def test_an_ambiguous_label_is_refused(scans_dir):
-    with pytest.raises(config.Refused, match="'colour', 'kind'.*add a row"):
+    with pytest.raises(errors.UserError, match="'colour', 'kind'.*add a row"):
         catalog.open_source("two_labels", str(scans_dir))
 
 
 def test_other_file_formats_are_refused(tmp_path):
     digits.Digits(data_dir=tmp_path).download_and_prepare(file_format="array_record")
-    with pytest.raises(config.Refused, match="stored as array_record, need tfrecord"):
+    with pytest.raises(errors.UserError, match="stored as array_record, need tfrecord"):
         catalog.open_source("digits", str(tmp_path))

@@ -6,14 +6,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.support import fakes
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog
 
 
 def test_a_split_that_names_examples_twice_is_refused(data_dir):
     source = catalog.open_source("digits", data_dir)
     for split, twice in (("train+train[:5]", 5), ("test[:9]+train+test[4:6]", 2)):
-        with pytest.raises(config.Refused, match=f"names {twice} examples twice"):
+        with pytest.raises(errors.UserError, match=f"names {twice} examples twice"):
             source.num_examples(split)
     assert source.num_examples("train[:5]+train[5:]") == 1197
 
@@ -65,7 +65,7 @@ def test_parse_keeps_the_image_encoded(data_dir):
 )
 def test_an_unknown_split_lists_what_there_is(data_dir, split, complaint):
     source = catalog.open_source("digits", data_dir)
-    with pytest.raises(config.Refused, match=complaint) as refusal:
+    with pytest.raises(errors.UserError, match=complaint) as refusal:
         source.num_examples(split)
     line = str(refusal.value)
     assert line.startswith(f"digits: no split {split!r}") and "\n" not in line
@@ -75,7 +75,7 @@ def test_an_unknown_split_lists_what_there_is(data_dir, split, complaint):
 
 def test_an_empty_split_is_refused(data_dir):
     source = catalog.open_source("digits", data_dir)
-    with pytest.raises(config.Refused, match="holds no examples"):
+    with pytest.raises(errors.UserError, match="holds no examples"):
         source.num_examples("train[5:5]")
 
 

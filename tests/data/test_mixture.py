@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support import tiny
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import mixture, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
@@ -114,16 +114,16 @@ def test_one_set_is_what_it_was(root):
     ],
 )
 def test_what_cannot_be_mixed_is_refused(root, name, words):
-    with pytest.raises(config.Refused, match=words) as refusal:
+    with pytest.raises(errors.UserError, match=words) as refusal:
         mixture.open_all(name, root)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_batch_without_whole_periods_is_refused(root):
     mix = mixture.open_all("night*3+dusk*2", root)
-    with pytest.raises(config.Refused, match="batch_size=12.*near: 10, 15"):
+    with pytest.raises(errors.UserError, match="batch_size=12.*near: 10, 15"):
         pipeline.train_stream(mix, _data(), seed=0)
-    with pytest.raises(config.Refused, match="hosts=5: not a multiple"):
+    with pytest.raises(errors.UserError, match="hosts=5: not a multiple"):
         mix = mixture.open_all("night+dusk", root)
         data = _data(batch_size=10)
         pipeline.train_stream(mix, data, seed=0, num_hosts=2, num_replicas=2)

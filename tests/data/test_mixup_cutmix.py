@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.support import tiny
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, mixup_cutmix, pipeline
 from vit_tf.training import loop, step
 
@@ -175,7 +175,7 @@ def test_evaluation_is_never_mixed(data_dir):
 def test_an_odd_share_is_refused():
     cfg = tiny.make(**MIXED, data__batch_size=12, train__accumulation=2)
     assert step.share(cfg, replicas=1) == 6
-    with pytest.raises(config.Refused, match="3 images per replica.*near: 8, 16"):
+    with pytest.raises(errors.UserError, match="3 images per replica.*near: 8, 16"):
         step.share(cfg, replicas=2)
     assert step.share(tiny.make(data__batch_size=12), replicas=4) == 3
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import fakes, tiny
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, images, pipeline, record_store
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
@@ -260,10 +260,10 @@ def test_hosts_evaluate_what_one_host_evaluates(source, num_hosts, batch_size):
 
 def test_a_batch_that_does_not_divide_is_refused(source):
     with pytest.raises(
-        config.Refused, match="data.batch_size=100.*8 replicas.*96, 104"
+        errors.UserError, match="data.batch_size=100.*8 replicas.*96, 104"
     ):
         pipeline.train_stream(source, _data(batch_size=100), seed=0, num_replicas=8)
-    with pytest.raises(config.Refused, match="evals.batch_size=3.*near.*: 8$"):
+    with pytest.raises(errors.UserError, match="evals.batch_size=3.*near.*: 8$"):
         pipeline.eval_stream(source, _data(), "test", batch_size=3, num_replicas=8)
 
 
@@ -281,9 +281,9 @@ def test_unequal_hosts_are_an_error(source):
 
 
 def test_a_split_that_is_not_there_is_refused(source):
-    with pytest.raises(config.Refused, match="validation"):
+    with pytest.raises(errors.UserError, match="validation"):
         pipeline.train_stream(source, _data(split="validation"), seed=0)
-    with pytest.raises(config.Refused, match="validation"):
+    with pytest.raises(errors.UserError, match="validation"):
         pipeline.eval_stream(source, _data(), "validation", batch_size=8)
 
 
@@ -361,7 +361,7 @@ def test_several_labels_reach_training_batches(real, path):
 def test_several_labels_cannot_be_shots(real):
     subset = config.Subset(amount=1, unit="shots")
     data = _data(split="validation", subset=subset)
-    with pytest.raises(config.Refused, match="imagenet2012_real has several labels"):
+    with pytest.raises(errors.UserError, match="imagenet2012_real has several labels"):
         pipeline.train_stream(real, data, seed=0)
 
 
@@ -383,7 +383,9 @@ def test_a_label_out_of_range_is_named(tmp_path):
     assert pipeline.find_corrupt(source, data, seed=0, step=0) == line
     assert pipeline.find_corrupt_eval(source, data, "train") == line
     shots = _data(subset=config.Subset(amount=1, unit="shots"))
-    with pytest.raises(config.Refused, match="a label is out of range 0 to 7; `python"):
+    with pytest.raises(
+        errors.UserError, match="a label is out of range 0 to 7; `python"
+    ):
         pipeline.train_stream(source, shots, seed=0)
 
 

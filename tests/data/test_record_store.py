@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog, data_source, record_store, sharded_shuffle
 from vit_tf.data.builders import digits
 
@@ -250,7 +250,7 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch, damage):
             ends.append(ends[-1] + length + 16)
         file.write_bytes(content[: ends[-2]])
     assert file.name in record_store.find_broken_file(source, "train")
-    with pytest.raises(config.Refused, match=file.name):
+    with pytest.raises(errors.UserError, match=file.name):
         record_store.shuffled(source, "train", seed=0, start=0, share=_share())
     monkeypatch.setattr(record_store, "IN_MEMORY_BYTES", 0)
     with pytest.raises(tf.errors.OpError):

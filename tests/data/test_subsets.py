@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline, record_store, subsets
 from vit_tf.data.builders import digits
 
@@ -118,7 +118,7 @@ def test_labels_are_read_in_file_order(source):
     ],
 )
 def test_what_cannot_be_is_refused(source, amount, unit, split, complaint):
-    with pytest.raises(config.Refused, match=complaint) as refusal:
+    with pytest.raises(errors.UserError, match=complaint) as refusal:
         pipeline.train_stream(source, _data(amount, unit, split=split), seed=0)
     assert "\n" not in str(refusal.value)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.support import fakes
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline, record_store, vtab_catalog
 
 # Task: classes, examples of the part of train that 800 are from, where the 200 are
@@ -221,7 +221,7 @@ def test_a_manual_task_says_where_its_files_go(tmp_path):
     from vit_tf.data.preparation import prepare
 
     for name, file in (("resisc45", "NWPU-RESISC45"), ("retinopathy", "trainLabels")):
-        with pytest.raises(config.Refused, match=file) as refusal:
+        with pytest.raises(errors.UserError, match=file) as refusal:
             prepare.prepare_dataset(f"vtab/{name}", catalog.Path(tmp_path))
         assert str(tmp_path / "downloads" / "manual") in str(refusal.value)
         assert "https://" in str(refusal.value)
@@ -234,5 +234,5 @@ def test_kitti_is_read_in_the_version_that_the_benchmark_names(tmp_path):
     home = tmp_path / "kitti" / "3.3.0"
     home.mkdir(parents=True)
     (home / "dataset_info.json").write_text("{}")
-    with pytest.raises(config.Refused, match="holds version 3.3.0, need 3.1.0"):
+    with pytest.raises(errors.UserError, match="holds version 3.3.0, need 3.1.0"):
         catalog.open_source("vtab/kitti_distance", str(tmp_path))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.evaluation import evaluators
 from vit_tf.objectives import classification
 
@@ -87,7 +87,7 @@ def test_any_of_several_labels_is_right_and_none_does_not_count(logits):
     both = _soft_max(logits)[:150, :2].sum(axis=1)
     assert nll.value == pytest.approx(-np.log(both).mean(), rel=1e-5)
     assert evaluators.measure(found, "loss", "validation").count == 200
-    with pytest.raises(config.Refused, match="class_accuracy: .* several labels"):
+    with pytest.raises(errors.UserError, match="class_accuracy: .* several labels"):
         evaluators.measure(found, "class_accuracy", "validation")
 
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn import linear_model
 
 from tests.support import fakes, tiny, twins
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
@@ -136,14 +136,14 @@ def test_features_are_what_enters_the_head(pre_logits):
 
 def test_one_pass_over_every_split_and_one_program_for_all(painted, monkeypatch):
     seen = []
-    over = inference.Pass.over
+    over = inference.InferencePass.over
 
     def counting(self, source, data, split, **changes):
         rows = over(self, source, data, split, **changes)
         seen.append((source.name, split, len(rows["label"]), data.eval_crop.value))
         return rows
 
-    monkeypatch.setattr(inference.Pass, "over", counting)
+    monkeypatch.setattr(inference.InferencePass, "over", counting)
     found = _few_shot(painted, ("colours", "few"), l2=(1.0, 4.0), num_seeds=1)
     assert found.names == [
         "colours/test/1shot",
@@ -215,7 +215,7 @@ def test_another_size_sees_resized_positions(painted):
     want = npz_weights.resize_positions(ours[name], 10)
     np.testing.assert_array_equal(theirs[name], want)
     np.testing.assert_array_equal(theirs["cls"], ours["cls"])
-    with pytest.raises(config.Refused, match="image size 20: not a multiple"):
+    with pytest.raises(errors.UserError, match="image size 20: not a multiple"):
         _few_shot(painted, ("colours",), image_size=20)
 
 
@@ -229,7 +229,7 @@ def test_another_size_sees_resized_positions(painted):
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_a_line(painted, names, settings, said):
-    with pytest.raises(config.Refused, match=said) as caught:
+    with pytest.raises(errors.UserError, match=said) as caught:
         _few_shot(painted, names, **settings)
     assert "\n" not in str(caught.value)
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_evaluated_is_refused_in_a_line(painted, names, settings,
 def test_several_labels_of_an_image_are_refused(tmp_path):
     examples = fakes.drawn("imagenet2012_real", 2)
     fakes.write("imagenet2012_real", tmp_path, {"validation": examples})
-    with pytest.raises(config.Refused, match="imagenet2012_real: .* several labels"):
+    with pytest.raises(errors.UserError, match="imagenet2012_real: .* several labels"):
         _few_shot(str(tmp_path), ("imagenet2012_real",))
 
 
@@ -285,12 +285,12 @@ def test_the_best_checkpoint_may_go_by_them(evaluated, tmp_path, data_dir):
     kept = {int(p.name[5:]) for p in (evaluated / "checkpoints").iterdir()}
     assert kept == best
     cfg = tiny.make(**tiny.EVALUATED | {"train__keep_best": "digits/test/6shot"})
-    with pytest.raises(config.Refused, match="digits/test/6shot: not evaluated"):
+    with pytest.raises(errors.UserError, match="digits/test/6shot: not evaluated"):
         loop.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
 
 
 def test_a_missing_set_is_refused_before_training(tmp_path, data_dir):
     cfg = tiny.make(evals__few_shot__datasets="digits,cifar100")
-    with pytest.raises(config.Refused, match="cifar100: not prepared"):
+    with pytest.raises(errors.UserError, match="cifar100: not prepared"):
         loop.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
     assert not (tmp_path / "metrics.jsonl").exists()

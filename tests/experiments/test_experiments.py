@@ -7,7 +7,7 @@ import pytest
 
 from experiments import cifar10_small, finetune, pretrain, quickstart, vtab
 from tests.support import found_experiments
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import vtab_splits
 from vit_tf.models import build
 from vit_tf.recipes import paper
@@ -111,11 +111,11 @@ def test_a_cell_without_a_scale_named_is_at_one_that_it_has():
 )
 def test_a_scale_that_a_cell_has_not_is_refused(argument, there):
     module = found_experiments.ALL["table6_scaling"]
-    with pytest.raises(config.Refused, match=f"this cell is at scale {there} only"):
+    with pytest.raises(errors.UserError, match=f"this cell is at scale {there} only"):
         module.get_config(argument)
 
 
 @pytest.mark.parametrize("argument", ["", "pretrian", "pretrain,large"])
 def test_unknown_cells_are_refused(argument):
-    with pytest.raises(config.Refused, match="no such"):
+    with pytest.raises(errors.UserError, match="no such"):
         quickstart.get_config(argument)

@@ -62,7 +62,7 @@ def budgets(tmp_path_factory):
 
     def of(run):
         if id(run.cell) not in counted:
-            counted[id(run.cell)] = budget.of(run.config, data_dir=nowhere)
+            counted[id(run.cell)] = budget.estimate(run.config, data_dir=nowhere)
         return counted[id(run.cell)]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import twins
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import attention_statistics, measures
 from vit_tf.models import vit
 
@@ -93,5 +93,5 @@ def test_a_last_batch_of_few_images_is_left_out_of_likeness_alone():
 
 def test_a_resnet_has_no_attention():
     model = twins.TWINS["resnet"]()
-    with pytest.raises(config.Refused, match="a ResNet has no tokens"):
+    with pytest.raises(errors.UserError, match="a ResNet has no tokens"):
         attention_statistics.measure(model, [twins.images(model)])

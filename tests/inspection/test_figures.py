@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny, twins
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import figures, image_sets, inspector, linear_probes, measures
 
 
@@ -12,14 +12,14 @@ def _subject(name, number=5, **changes):
     model = twins.filled(twins.TWINS[name]())
     pixels = twins.images(model, batch=number)
     shown = image_sets.Gallery(pixels, ("photo",) * number, None, "places", number)
-    return inspector.Subject(model, name, shown, **changes)
+    return inspector.Inspector(model, name, shown, **changes)
 
 
 def _outcome(seen):
     """The figures by name, and what is said of the others."""
     found = list(figures.draw_all(seen))
     drawn = {f.name: f for f in found if isinstance(f, figures.Figure)}
-    return drawn, [str(f) for f in found if isinstance(f, config.Refused)]
+    return drawn, [str(f) for f in found if isinstance(f, errors.UserError)]
 
 
 def test_all_figures_of_a_model_with_their_arrays(tmp_path):
@@ -91,7 +91,7 @@ def test_one_image_and_none():
     drawn, refused = _outcome(_subject("token", number=1))
     assert "layers: comparing layers needs 4 images or more, got 1" in refused
     assert "rollout" in drawn
-    seen = inspector.Subject(twins.TWINS["token"](), "name")
+    seen = inspector.Inspector(twins.TWINS["token"](), "name")
     drawn, refused = _outcome(seen)
     assert set(drawn) == {"filters", "position"}
     assert "rollout: needs images: name them with --images" in refused

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import image_files
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline
 from vit_tf.inspection import image_sets
 
@@ -99,13 +99,15 @@ def test_what_cannot_be_read_is_named(folder, tmp_path, data_dir):
         (b"", "empty: no bytes"),
     ):
         (folder / "broken.png").write_bytes(content)
-        with pytest.raises(config.Refused, match=f"broken.png: {why}.*; mend it or"):
+        with pytest.raises(errors.UserError, match=f"broken.png: {why}.*; mend it or"):
             image_sets.load(str(folder), DATA, max_images=10)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(config.Refused, match="empty: no images; need files ending"):
+    with pytest.raises(errors.UserError, match="empty: no images; need files ending"):
         image_sets.load(str(empty), DATA, max_images=10)
-    with pytest.raises(config.Refused, match="no prepared data set"):
+    with pytest.raises(errors.UserError, match="no prepared data set"):
         image_sets.load(str(folder), DATA, max_images=10, split="test")
-    with pytest.raises(config.Refused, match="--images=digit: no such file or folder"):
+    with pytest.raises(
+        errors.UserError, match="--images=digit: no such file or folder"
+    ):
         image_sets.load("digit", DATA, max_images=10, data_dir=data_dir)

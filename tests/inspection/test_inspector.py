@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny, twins
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import attention_statistics, image_sets, inspector
 from vit_tf.runs import checkpoint
 
@@ -58,7 +58,7 @@ def test_another_size_is_shown_at_that_size(evaluated, data_dir):
 
 def test_sigmoid_classes_are_independent():
     model = twins.filled(twins.TWINS["gap+sincos2d"]())
-    seen = inspector.Subject(model, "name", _shown(model), sigmoid=True)
+    seen = inspector.Inspector(model, "name", _shown(model), sigmoid=True)
     logits = np.asarray(model(seen.images.pixels, training=False), np.float64)
     np.testing.assert_allclose(seen.probabilities, 1 / (1 + np.exp(-logits)), 1e-4)
 
@@ -66,25 +66,25 @@ def test_sigmoid_classes_are_independent():
 @pytest.mark.parametrize("name", ["unpooled", "features"])
 def test_models_without_answers_have_none(name):
     model = twins.transformer(classes=0) if name == "features" else twins.TWINS[name]()
-    assert inspector.Subject(model, "name", _shown(model)).probabilities is None
+    assert inspector.Inspector(model, "name", _shown(model)).probabilities is None
 
 
 def test_without_images_there_is_nothing_to_measure():
-    with pytest.raises(config.Refused, match="needs images: name them with --images"):
-        _ = inspector.Subject(twins.TWINS["map"](), "name").measured
+    with pytest.raises(errors.UserError, match="needs images: name them with --images"):
+        _ = inspector.Inspector(twins.TWINS["map"](), "name").measured
 
 
 def test_a_batch_fits_in_memory_and_can_be_compared():
     for tokens, size in ((17, 64), (197, 27), (1025, 7)):
         large = dataclasses.make_dataclass("Large", ["num_heads", "num_tokens"])
-        assert inspector.Subject(large(16, tokens), "name").batch_size == size
+        assert inspector.Inspector(large(16, tokens), "name").batch_size == size
 
 
 def test_layers_are_compared_over_every_image(monkeypatch):
     monkeypatch.setattr(inspector, "_MEMORY", 1)  # seven images at a time
     model = twins.filled(twins.TWINS["token"]())
     shown = _shown(model, 8)
-    got = inspector.Subject(model, "name", shown).measured.similarity
+    got = inspector.Inspector(model, "name", shown).measured.similarity
     halves = [shown.pixels[:4], shown.pixels[4:]]
     want = attention_statistics.measure(model, halves).similarity
     np.testing.assert_array_equal(got, want)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny, twins
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, labels, pipeline
 from vit_tf.evaluation import ridge_regression
 from vit_tf.inspection import image_sets, linear_probes
@@ -61,7 +61,7 @@ def test_several_labels_are_refused(data_dir):
     source = catalog.open_source("digits", data_dir)
     row = dataclasses.replace(source.row, label=labels.multi_hot("label", 10))
     source = dataclasses.replace(source, row=row)
-    with pytest.raises(config.Refused, match="several labels"):
+    with pytest.raises(errors.UserError, match="several labels"):
         _probe(twins.transformer(classes=10), source)
-    with pytest.raises(config.Refused, match="a ResNet has no tokens"):
+    with pytest.raises(errors.UserError, match="a ResNet has no tokens"):
         _probe(twins.TWINS["resnet"](), source)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import tiny
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import masked_patch_figures
 from vit_tf.objectives import masked_patches
 
@@ -72,9 +72,9 @@ def test_nothing_is_drawn_of_classification_or_without_a_split():
 
 def test_what_has_no_masked_patches_is_refused(masked, evaluated):
     machine = tiny.one_device()
-    with pytest.raises(config.Refused, match="name a run that was"):
+    with pytest.raises(errors.UserError, match="name a run that was"):
         masked_patch_figures.of_run(str(evaluated), number=1, machine=machine)
-    with pytest.raises(config.Refused, match="name a run's folder"):
+    with pytest.raises(errors.UserError, match="name a run's folder"):
         masked_patch_figures.of_run(
             str(masked / "weights.npz"), number=1, machine=machine
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import reference_vit, twins
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.inspection import measures
 from vit_tf.models import build, npz_weights, vit
 
@@ -197,7 +197,7 @@ def test_hsic_is_the_mean_over_distinct_images():
         [k[i, j] * m[q, r] for i, j, q, r in itertools.permutations(range(n), 4)]
     )
     assert measures.hsic(k, m) == pytest.approx(twos - 2 * threes + fours)
-    with pytest.raises(config.Refused, match="needs 4 images or more, got 3"):
+    with pytest.raises(errors.UserError, match="needs 4 images or more, got 3"):
         measures.hsic(k[:3, :3], m[:3, :3])
 
 
@@ -291,7 +291,7 @@ def test_the_position_table_is_what_the_model_adds(name):
     ],
 )
 def test_models_without_positions_say_so(name, said):
-    with pytest.raises(config.Refused, match=said):
+    with pytest.raises(errors.UserError, match=said):
         measures.position_table(twins.TWINS[name]())
 
 
@@ -301,5 +301,5 @@ def test_tokens_that_are_no_square_are_refused():
         lambda: measures.rollout_map(np.ones((1, 12, 12))),
         lambda: measures.mean_attention_distance([_uniform(12)], patch_size=4),
     ):
-        with pytest.raises(config.Refused, match="12 tokens: need a square"):
+        with pytest.raises(errors.UserError, match="12 tokens: need a square"):
             call()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import figures, training_hooks
 from vit_tf.training import loop
 
@@ -99,5 +99,5 @@ def test_replicas_and_bfloat16_draw_too(tmp_path, data_dir):
 
 
 def test_without_a_split_there_is_nothing_to_draw(tmp_path, data_dir):
-    with pytest.raises(config.Refused, match="draw_every_steps=3: draws images of"):
+    with pytest.raises(errors.UserError, match="draw_every_steps=3: draws images of"):
         _train(tmp_path, data_dir, evals__draw_every_steps=3, evals__splits="")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build
 
 # At 224 pixels, 1000 classes, no pre_logits: released models as in vit_jax's
@@ -264,7 +264,7 @@ def test_each_family_takes_its_own_pool():
 )
 def test_what_a_resnet_does_not_have_is_refused(field, value):
     model = config.Model(variant="R50x1", **{field: value})
-    with pytest.raises(config.Refused, match=f"model.{field}=.*R50x1 is a ResNet"):
+    with pytest.raises(errors.UserError, match=f"model.{field}=.*R50x1 is a ResNet"):
         build.build(model, num_classes=2, image_size=64)
 
 
@@ -301,7 +301,7 @@ def test_a_narrow_resnet_is_a_wide_one_of_another_root():
 )
 def test_settings_that_exclude_each_other_are_refused(fields, words):
     model = config.Model(**{"variant": "ViT-mu/4", **fields})
-    with pytest.raises(config.Refused, match=words) as refusal:
+    with pytest.raises(errors.UserError, match=words) as refusal:
         build.build(model, num_classes=2, image_size=16)
     assert "\n" not in str(refusal.value)
 
@@ -317,7 +317,7 @@ def test_settings_that_exclude_each_other_are_refused(fields, words):
     ],
 )
 def test_an_image_too_small_or_between_sizes_is_refused(variant, size, words):
-    with pytest.raises(config.Refused, match=words):
+    with pytest.raises(errors.UserError, match=words):
         _count(config.Model(variant=variant), image_size=size)
 
 
@@ -346,7 +346,7 @@ def test_every_registered_variant_has_its_count_above():
     ],
 )
 def test_an_unknown_variant_is_refused_in_one_line(variant, words):
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         build.build(config.Model(variant=variant), num_classes=2, image_size=32)
     assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -356,7 +356,7 @@ def test_an_unknown_variant_is_refused_in_one_line(variant, words):
     [(224, 15, "210, 225"), (384, 14, "378, 392"), (8, 16, "16"), (33, 32, "32, 64")],
 )
 def test_an_image_size_that_does_not_divide_names_its_neighbours(size, patch, near):
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         model = config.Model(variant=f"ViT-mu/{patch}")
         build.build(model, num_classes=2, image_size=size)
     message = str(refusal.value)
@@ -365,7 +365,7 @@ def test_an_image_size_that_does_not_divide_names_its_neighbours(size, patch, ne
 
 
 def test_a_width_that_its_heads_do_not_divide_is_refused():
-    with pytest.raises(config.Refused, match="width 32: .* num_heads 5"):
+    with pytest.raises(errors.UserError, match="width 32: .* num_heads 5"):
         build.build(
             config.Model(variant="ViT-mu/4", num_heads=5), num_classes=2, image_size=8
         )

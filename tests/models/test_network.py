@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import reference_resnet, reference_vit, tiny, twins
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.models import npz_weights
 
 EVERY = pytest.mark.parametrize("kind", twins.TWINS)
@@ -128,7 +128,7 @@ def test_the_released_layout_holds_every_array_and_comes_back(kind, tmp_path):
 @EVERY
 def test_images_of_another_size_are_refused_in_one_line(kind):
     network = _twin(kind)
-    with pytest.raises(config.Refused, match="images: got shape") as refusal:
+    with pytest.raises(errors.UserError, match="images: got shape") as refusal:
         network(np.zeros((1, 8, 12, 3), "float32"))
     assert "\n" not in str(refusal.value)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build, npz_identification, npz_weights
 
 AXIAL = [name for name in build.names() if name.startswith("Axial-")]
@@ -67,7 +67,7 @@ def test_tokens_positions_heads_and_free_sizes_are_told(fields):
 def test_an_axial_transformer_has_to_be_named():
     variant = AXIAL[0]
     arrays = _arrays(config.Model(variant=variant))
-    with pytest.raises(config.Refused, match="weights.npz: an axial or a deep"):
+    with pytest.raises(errors.UserError, match="weights.npz: an axial or a deep"):
         npz_identification.recognise(arrays, name="weights.npz")
     found = npz_identification.recognise(arrays, name="weights.npz", variant=variant)
     assert found.variant == variant
@@ -75,7 +75,7 @@ def test_an_axial_transformer_has_to_be_named():
 
 def test_what_is_no_model_is_refused_with_its_arrays():
     arrays = {"conv1/weight": np.zeros((3, 3))}
-    with pytest.raises(config.Refused, match="x.npz: neither .* conv1/weight"):
+    with pytest.raises(errors.UserError, match="x.npz: neither .* conv1/weight"):
         npz_identification.recognise(arrays, name="x.npz")
 
 

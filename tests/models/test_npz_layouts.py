@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.support import reference_resnet, reference_vit, twins
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.models import npz_layouts, npz_weights
 
 POSITIONS = npz_layouts.POSITIONS
@@ -224,13 +224,13 @@ def test_every_kind_of_table_is_resized(kind, tmp_path):
 
 def test_relative_offsets_fit_one_resolution(tmp_path):
     arrays = _arrays(twins.TWINS["relative"]())
-    with pytest.raises(config.Refused, match="of another shape: .*/relative"):
+    with pytest.raises(errors.UserError, match="of another shape: .*/relative"):
         _load(twins.TWINS["relative"](size=24), arrays, tmp_path)
 
 
 def test_weights_of_another_architecture_list_the_first_mismatches(tmp_path):
     arrays = _arrays(twins.resnet())
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         _load(twins.transformer(), arrays, tmp_path)
     message = str(refusal.value)
     assert "missing in the file" in message and "not in the model" in message

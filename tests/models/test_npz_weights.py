@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import reference_vit
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build, npz_weights
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
@@ -243,7 +243,7 @@ def test_a_zero_head_is_pointed_out(tmp_path):
 def _refused(model, path, **options):
     """The message, after checking that it is one line and nothing was loaded."""
     before = npz_weights.released(model)
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         npz_weights.load_released(model, path, **options)
     _same(model, before)
     message = str(refusal.value)
@@ -373,7 +373,7 @@ def test_missing_files_and_folders_are_refused(tmp_path):
 def test_no_truncation_is_read(data):
     whole = _npz(_arrays())
     cut = data.draw(st.integers(0, len(whole) - 1))
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         npz_weights.read_npz(io.BytesIO(whole[:cut]))
     assert "\n" not in str(refusal.value)
 
@@ -400,9 +400,9 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     for weight in model.weights:
         weight.assign(keras.ops.ones_like(weight))
-    with pytest.raises(config.Refused, match="No space left on device"):
+    with pytest.raises(errors.UserError, match="No space left on device"):
         npz_weights.save_released(model, path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["weights.npz"]
-    with pytest.raises(config.Refused, match="No such file"):
+    with pytest.raises(errors.UserError, match="No such file"):
         npz_weights.save_released(model, tmp_path / "no" / "weights.npz")

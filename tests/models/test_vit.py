@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import reference_vit
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build, npz_weights, vit
 
 SHAPES = [
@@ -375,7 +375,7 @@ def test_the_model_owns_no_random_state():
 def test_wrong_images_are_refused_in_one_line(images, words):
     model = _model()
     for verb in (model, model.embed):
-        with pytest.raises(config.Refused, match=words) as refusal:
+        with pytest.raises(errors.UserError, match=words) as refusal:
             verb(images)
         assert "\n" not in str(refusal.value)
 
@@ -383,7 +383,7 @@ def test_wrong_images_are_refused_in_one_line(images, words):
 def test_training_with_dropout_needs_a_seed():
     model = _model(dropout=0.1)
     for run in (model, model.embed):
-        with pytest.raises(config.Refused, match="got no seed") as refusal:
+        with pytest.raises(errors.UserError, match="got no seed") as refusal:
             run(_images(), training=True)
         assert "\n" not in str(refusal.value)
     model(_images())

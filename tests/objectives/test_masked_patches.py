@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tests.support import closeness, tiny
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import mixture
 from vit_tf.inspection import masked_patch_figures
 from vit_tf.models import build
@@ -482,14 +482,14 @@ def test_its_weights_are_those_of_a_plain_vit(masked, tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(changes, said):
-    with pytest.raises(config.Refused, match=said) as refusal:
+    with pytest.raises(errors.UserError, match=said) as refusal:
         _pair(_make(**changes))
     assert "\n" not in str(refusal.value)
 
 
 def test_mixed_labels_are_refused_and_several_are_not_read(data_dir):
     (source,) = mixture.open_all("digits", data_dir=data_dir).sources
-    with pytest.raises(config.Refused, match="masked patches have none"):
+    with pytest.raises(errors.UserError, match="masked patches have none"):
         classification.check_data(_make(data__mixup=0.2), source)
     classification.check_data(_make(), source)
     assert classification.class_names(_make().objective, source) == []
@@ -497,5 +497,5 @@ def test_mixed_labels_are_refused_and_several_are_not_read(data_dir):
 
 def test_an_objective_of_another_shape_is_refused(masked):
     _, objective = _pair(_make(objective__target="shrunk_colors"))
-    with pytest.raises(config.Refused, match="not what this objective learns"):
+    with pytest.raises(errors.UserError, match="not what this objective learns"):
         checkpoint.load_objective(objective, str(masked))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.recipes import fine_tuning, paper
 from vit_tf.training import optimizers
 
@@ -111,7 +111,7 @@ def test_table_2_differs_on_imagenet_only():
         )
         for cfg in found.values():
             assert (cfg.data.image_size, cfg.optim.polyak) == (size, 0.9999)
-    with pytest.raises(config.Refused, match="--protocol=paper for cifar10"):
+    with pytest.raises(errors.UserError, match="--protocol=paper for cifar10"):
         _candidates("table2", name="cifar10")
 
 
@@ -127,7 +127,7 @@ def test_patches_that_do_not_divide_take_the_next_size():
 
 @pytest.mark.parametrize("name", fine_tuning.RESERVED)
 def test_what_a_protocol_sets_cannot_be_changed(name):
-    with pytest.raises(config.Refused, match=f"--config.{name}: each run"):
+    with pytest.raises(errors.UserError, match=f"--config.{name}: each run"):
         fine_tuning.check_changes(["optim.lr", name])
     fine_tuning.check_changes(["optim.lr", "data.batch_size"])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build
 from vit_tf.recipes import paper
 
@@ -134,11 +134,13 @@ def test_plain_vit_is_its_report():
 
 
 def test_what_the_tables_do_not_have_is_refused():
-    with pytest.raises(config.Refused, match="no pre-training recipe for ViT-S/16"):
+    with pytest.raises(errors.UserError, match="no pre-training recipe for ViT-S/16"):
         paper.pretrain("ViT-S/16", "jft300m")
-    with pytest.raises(config.Refused, match="no pre-training recipe for R50x1 on im"):
+    with pytest.raises(
+        errors.UserError, match="no pre-training recipe for R50x1 on im"
+    ):
         paper.pretrain("R50x1", "imagenet21k")
-    with pytest.raises(config.Refused, match="did you mean cifar10"):
+    with pytest.raises(errors.UserError, match="did you mean cifar10"):
         paper.finetune("ViT-B/16", "cifar-10", start_from=None)
 
 
@@ -176,9 +178,9 @@ def test_augreg_is_its_study(level, layers, magnitude, mixup, dataset, bias):
 
 
 def test_what_augreg_does_not_have_is_refused():
-    with pytest.raises(config.Refused, match="did you mean medium"):
+    with pytest.raises(errors.UserError, match="did you mean medium"):
         paper.augreg("ViT-B/16", "imagenet21k", level="medium")
-    with pytest.raises(config.Refused, match="no AugReg recipe for 'jft300m'"):
+    with pytest.raises(errors.UserError, match="no AugReg recipe for 'jft300m'"):
         paper.augreg("ViT-B/16", "jft300m", level="none")
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import tiny
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.models import build
 from vit_tf.runs import checkpoint
 from vit_tf.training import optimizers
@@ -25,7 +25,7 @@ def _keeper(folder, *, keep=2, value=0.0, depth=1, **rules):
     )
     for variable in [*model.trainable_variables, *optimizer.averages]:
         variable.assign(tf.fill(variable.shape, value))
-    return model, checkpoint.Keeper(
+    return model, checkpoint.CheckpointManager(
         str(folder), model=model, optimizer=optimizer, keep=keep, **rules
     )
 
@@ -115,7 +115,7 @@ def test_a_failing_write_keeps_the_one_before(tmp_path, monkeypatch, call):
             "write_whole": checkpoint.filesystem,
         }[call]
         patch.setattr(target, call, full)
-        with pytest.raises(config.Refused) as caught:
+        with pytest.raises(errors.UserError) as caught:
             _save(keeper, 6)
     line = str(caught.value)
     assert "checkpoint of step 6" in line and "No space left" in line
@@ -160,7 +160,7 @@ def test_a_failure_of_training_waits_for_the_write_and_stays_the_reason(
         keeper.save(5)
         raise KeyError("training")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(config.Refused, match="cannot save"), keeper.finishing():
+    with pytest.raises(errors.UserError, match="cannot save"), keeper.finishing():
         keeper.save(5)
 
 
@@ -168,7 +168,7 @@ def test_another_models_checkpoint_is_refused(tmp_path):
     _, keeper = _keeper(tmp_path, depth=1)
     _save(keeper, 5)
     _, other = _keeper(tmp_path, depth=2)
-    with pytest.raises(config.Refused, match="of another model and optimizer"):
+    with pytest.raises(errors.UserError, match="of another model and optimizer"):
         other.restore()
 
 
@@ -182,5 +182,5 @@ def test_weights_are_written_whole(tmp_path):
     checkpoint.save_weights(model, str(path))
     with np.load(path) as arrays:
         assert set(map(float, map(np.max, arrays.values()))) == {2.0}
-    with pytest.raises(config.Refused, match="cannot write"):
+    with pytest.raises(errors.UserError, match="cannot write"):
         checkpoint.save_weights(model, str(tmp_path / "no" / "weights.npz"))

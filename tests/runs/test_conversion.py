@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import reference_vit, tiny, twins, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build, npz_weights
 from vit_tf.runs import conversion
 from vit_tf.training import loop
@@ -99,27 +99,29 @@ def test_the_model_is_recognised_by_its_arrays(kind, tmp_path):
 
 def test_the_wrong_variant_is_refused_and_nothing_is_written(source, tmp_path):
     _, path = source
-    with pytest.raises(config.Refused, match="do not fit"):
+    with pytest.raises(errors.UserError, match="do not fit"):
         conversion.convert(path, str(tmp_path / "out.npz"), variant="ViT-Ti/16")
     assert not (tmp_path / "out.npz").exists()
 
 
 def test_a_resnet_is_no_vit(source, tmp_path):
     _, path = source
-    with pytest.raises(config.Refused, match="do not fit R50x1: .* missing in the fi"):
+    with pytest.raises(
+        errors.UserError, match="do not fit R50x1: .* missing in the fi"
+    ):
         conversion.convert(path, str(tmp_path / "out.npz"), variant="R50x1")
     npz_weights.save_released(twins.filled(twins.resnet()), tmp_path / "bit.npz")
     bit = str(tmp_path / "bit.npz")
-    with pytest.raises(config.Refused, match="in the released layout"):
+    with pytest.raises(errors.UserError, match="in the released layout"):
         conversion.convert(bit, str(tmp_path / "out.npz"), layout="big_vision")
 
 
 def test_a_failed_write_leaves_nothing(source, tmp_path):
     _, path = source
     (tmp_path / "folder").mkdir()
-    with pytest.raises(config.Refused, match="cannot write"):
+    with pytest.raises(errors.UserError, match="cannot write"):
         conversion.convert(path, str(tmp_path / "folder"))
-    with pytest.raises(config.Refused, match="no such folder; make it first"):
+    with pytest.raises(errors.UserError, match="no such folder; make it first"):
         conversion.convert(path, str(tmp_path / "nowhere" / "out.npz"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "source.npz"]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runs import run_directory
 
 
@@ -37,7 +37,9 @@ def test_the_best_step_is_the_highest_or_the_lowest_loss(tmp_path):
 
 
 def test_a_run_that_does_not_write_leaves_the_folder_alone(tmp_path):
-    with run_directory.Run(str(tmp_path), config.Config(), writes=False) as run:
+    with run_directory.RunDirectory(
+        str(tmp_path), config.Config(), writes=False
+    ) as run:
         run.begin(0, data=DATA)
         run.write({"step": 1, "loss": 1.0})
         run.finish({})
@@ -49,7 +51,7 @@ DATA = {"dataset": "digits 1.0.0", "training_examples": 7}
 
 def test_what_comes_after_the_checkpoint_is_dropped(tmp_path):
     """Also the evaluation of its step, which may have been cut off half-way."""
-    with run_directory.Run(str(tmp_path), config.Config()) as run:
+    with run_directory.RunDirectory(str(tmp_path), config.Config()) as run:
         run.begin(0, data=DATA)
         for step in (1, 2, 3):
             run.write({"step": step, "loss": 1.0})
@@ -69,15 +71,15 @@ def test_a_folder_is_claimed_when_the_run_begins(tmp_path):
     cfg, other = config.Config(), config.Config()
     other.optim.lr, other.train.seed = 0.5, 3
     for early in (cfg, other):  # refused before they began, say
-        run_directory.Run(str(tmp_path), early).close()
-    with run_directory.Run(str(tmp_path), cfg) as run:
+        run_directory.RunDirectory(str(tmp_path), early).close()
+    with run_directory.RunDirectory(str(tmp_path), cfg) as run:
         run.begin(0, data=DATA)
         assert config.from_json((tmp_path / "config.json").read_text()) == cfg
         assert run.result() is None
         run.finish({"steps": 3})
         assert run.result() == {"steps": 3}
-    with pytest.raises(config.Refused) as caught:
-        run_directory.Run(str(tmp_path), other)
+    with pytest.raises(errors.UserError) as caught:
+        run_directory.RunDirectory(str(tmp_path), other)
     assert "optim.lr: 0.001 against 0.5; train.seed: 0 against 3" in str(caught.value)
 
 
@@ -87,7 +89,7 @@ def test_what_killed_processes_left_unfinished_is_removed(tmp_path):
     others = [f"start.json.{own}.unfinished", "config.json.mine.unfinished"]
     for name in left + others:
         (tmp_path / name).write_text("{")
-    with run_directory.Run(str(tmp_path), config.Config()) as run:
+    with run_directory.RunDirectory(str(tmp_path), config.Config()) as run:
         assert run_directory.read_rows(str(tmp_path)) == [] and run.result() is None
         run.begin(0, data=DATA)
     found = {path.name for path in tmp_path.iterdir()}
@@ -96,21 +98,21 @@ def test_what_killed_processes_left_unfinished_is_removed(tmp_path):
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(config.Refused, match=r"config\.json cannot be read"):
-        run_directory.Run(str(tmp_path), config.Config())
+    with pytest.raises(errors.UserError, match=r"config\.json cannot be read"):
+        run_directory.RunDirectory(str(tmp_path), config.Config())
 
 
 def test_other_data_are_refused(tmp_path):
-    with run_directory.Run(str(tmp_path), config.Config()) as run:
+    with run_directory.RunDirectory(str(tmp_path), config.Config()) as run:
         run.begin(0, data=DATA)
-        with pytest.raises(config.Refused, match="training_examples 7 against 8"):
+        with pytest.raises(errors.UserError, match="training_examples 7 against 8"):
             run.begin(5, data=DATA | {"training_examples": 8})
 
 
 def test_curves_hold_each_step_once(tmp_path):
     from tensorboard.backend.event_processing import event_accumulator
 
-    with run_directory.Run(str(tmp_path), config.Config()) as run:
+    with run_directory.RunDirectory(str(tmp_path), config.Config()) as run:
         run.begin(0, data=DATA)
         for step in (1, 2, 3):
             run.write({"step": step, "loss": 0.5})
@@ -121,17 +123,3 @@ def test_curves_hold_each_step_once(tmp_path):
     curves.Reload()
     assert [e.step for e in curves.Tensors("train/loss")] == [1, 2, 3]
     assert [e.step for e in curves.Tensors("test/accuracy")] == [3]
-
-
-def test_progress_prints_lines_where_there_is_no_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(run_directory, "_LINE_SECONDS", 0.0)
-    with run_directory.Progress("a run", first=0, total=3) as progress:
-        for step in (1, 2, 3):
-            progress.update(step, loss=1 / step, rate=12345.6)
-        progress.say("done")
-    lines = capsys.readouterr().err.splitlines()
-    # The first step compiles and would give a foolish time left.
-    assert len(lines) == 3
-    assert lines[0].startswith("a run: step 2/3  loss 0.5000  12,346 images/s  0:0")
-    assert lines[0].endswith("left") and "step 3/3" in lines[1]
-    assert lines[2] == "a run: done"

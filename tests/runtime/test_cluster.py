@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.runtime import cluster
 
 TWO = {"worker": ["a:1", "b:2"]}
@@ -46,7 +46,7 @@ def test_a_chief_is_the_first_worker():
     ],
 )
 def test_a_malformed_tf_config_is_one_line(text, said):
-    with pytest.raises(config.Refused, match="TF_CONFIG") as caught:
+    with pytest.raises(errors.UserError, match="TF_CONFIG") as caught:
         cluster.parse(text)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
@@ -66,7 +66,7 @@ def _meet(workers, *, patience=20.0):
             found[place] = cluster.rendezvous(
                 coordinator, num_workers=num_workers, index=index, patience=patience
             )
-        except config.Refused as refusal:
+        except errors.UserError as refusal:
             found[place] = str(refusal)
 
     threads = [
@@ -102,7 +102,7 @@ def test_workers_that_disagree_are_refused_on_both_sides():
 
 
 def test_wrong_flags_are_one_line():
-    with pytest.raises(config.Refused, match="need HOST:PORT"):
+    with pytest.raises(errors.UserError, match="need HOST:PORT"):
         cluster.rendezvous("here", num_workers=2, index=0)
-    with pytest.raises(config.Refused, match="--worker_index=2: need 0 to 1"):
+    with pytest.raises(errors.UserError, match="--worker_index=2: need 0 to 1"):
         cluster.rendezvous("here:1", num_workers=2, index=2)

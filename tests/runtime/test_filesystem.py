@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.runtime import filesystem
 
 
@@ -22,7 +22,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(filesystem.tf.io.gfile, "rename", broken)
-    with pytest.raises(config.Refused, match=r"a\.json: No space left .*free some"):
+    with pytest.raises(errors.UserError, match=r"a\.json: No space left .*free some"):
         filesystem.write_whole(str(path), "new")
     assert filesystem.read(str(path)) == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
@@ -54,5 +54,5 @@ def test_append_and_remove(tmp_path):
     filesystem.remove(str(path.parent))
     filesystem.remove(str(path.parent))  # not there any more, which is fine
     assert not path.parent.exists()
-    with pytest.raises(config.Refused, match="cannot write"):
+    with pytest.raises(errors.UserError, match="cannot write"):
         filesystem.append(str(tmp_path / "nowhere" / "rows"), "a")

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support import stand_in
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving import named_images
 
 
@@ -52,6 +52,6 @@ def test_a_file_named_itself_may_have_any_name(folder):
     ],
 )
 def test_nothing_to_ask_about_is_one_line(folder, name, said):
-    with pytest.raises(config.Refused, match=said.replace("*", ".")) as caught:
+    with pytest.raises(errors.UserError, match=said.replace("*", ".")) as caught:
         _found(folder, name)
     assert "\n" not in str(caught.value)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving import predictions, predictions_table
 
 KINDS = ["t.csv", "t.jsonl"]
 ROWS = [
-    ("a.png", predictions.Answer(("cat", "dog, large"), (0.75, 0.25))),
+    ("a.png", predictions.Prediction(("cat", "dog, large"), (0.75, 0.25))),
     ('b"\n.png', predictions.refuse("not an\nimage")),
-    ("c\udcff.png", predictions.Answer(('say "é"', ""), (1.0, 1e-9))),
+    ("c\udcff.png", predictions.Prediction(('say "é"', ""), (1.0, 1e-9))),
 ]
 
 
@@ -50,7 +50,9 @@ def test_rows_are_read_as_they_were_written(tmp_path, kind):
 def test_scores_keep_their_float32_to_seven_digits(tmp_path_factory, score):
     path = tmp_path_factory.mktemp("t") / "t.jsonl"
     _write(
-        path, [("a", predictions.Answer(("x",), (float(np.float32(score)),)))], top=1
+        path,
+        [("a", predictions.Prediction(("x",), (float(np.float32(score)),)))],
+        top=1,
     )
     assert _read(path)[0]["score_1"] == pytest.approx(score, rel=5e-7, abs=0)
 
@@ -67,7 +69,7 @@ _NAMES = st.text(st.sampled_from('a,"\n\r é\udcff'), min_size=1, max_size=6)
 )
 @example(names=["a\n", "a"], share=0.5, kind="t.csv")
 def test_a_table_cut_anywhere_ends_as_one_written_at_once(tmp_path, names, share, kind):
-    rows = [(n, predictions.Answer(("x", 'y"\n'), (0.9, 0.1))) for n in names]
+    rows = [(n, predictions.Prediction(("x", 'y"\n'), (0.9, 0.1))) for n in names]
     whole, cut = tmp_path / f"whole_{kind}", tmp_path / f"cut_{kind}"
     for path in (whole, cut):
         path.unlink(missing_ok=True)
@@ -108,7 +110,7 @@ def test_other_files_are_refused_and_left_alone(tmp_path, name, content, said):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(config.Refused, match=said) as caught:
+    with pytest.raises(errors.UserError, match=said) as caught:
         predictions_table.Table(str(path), 2)
     assert "\n" not in str(caught.value)
     assert content is None or path.read_bytes() == content
@@ -118,7 +120,7 @@ def test_other_files_are_refused_and_left_alone(tmp_path, name, content, said):
 def test_rows_of_another_width_are_refused(tmp_path, kind):
     _write(tmp_path / kind, ROWS)
     before = (tmp_path / kind).read_bytes()
-    with pytest.raises(config.Refused, match="the same --top"):
+    with pytest.raises(errors.UserError, match="the same --top"):
         predictions_table.Table(str(tmp_path / kind), 3)
     assert (tmp_path / kind).read_bytes() == before
 
@@ -127,7 +129,7 @@ def test_a_broken_row_in_the_middle_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     _write(path, ROWS[:1])
     path.write_bytes(path.read_bytes() + b"half,\n" + b"c,x,1,y,0,\n")
-    with pytest.raises(config.Refused, match="line 3 is no row of 6 columns"):
+    with pytest.raises(errors.UserError, match="line 3 is no row of 6 columns"):
         predictions_table.Table(str(path), 2)
 
 
@@ -135,7 +137,7 @@ def test_two_processes_do_not_write_one_table(tmp_path):
     path = str(tmp_path / "t.csv")
     with (
         predictions_table.Table(path, 2),
-        pytest.raises(config.Refused, match="another process"),
+        pytest.raises(errors.UserError, match="another process"),
     ):
         predictions_table.Table(path, 2)
     with predictions_table.Table(path, 2):
@@ -149,7 +151,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_rows(tmp_path):
     with predictions_table.Table(path, 2) as table:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
         try:
-            with pytest.raises(config.Refused, match="free some space"):
+            with pytest.raises(errors.UserError, match="free some space"):
                 table.write(ROWS[1:] * 9)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

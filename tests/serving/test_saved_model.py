@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.support import image_files, tiny, twins, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline, record_store
 from vit_tf.inspection import measures
 from vit_tf.runs import loading
@@ -125,7 +125,7 @@ def test_batches_of_any_size_have_the_same_answers(loaded):
 
 def test_too_large_a_batch_is_refused_and_the_next_one_answered(loaded):
     files = np.array([b"x"] * 257, object)
-    with pytest.raises(config.Refused, match="at most 256; send several"):
+    with pytest.raises(errors.UserError, match="at most 256; send several"):
         loaded("serving_default", {"image_bytes": files})
     loaded("serving_default", {"image_bytes": files[:256]})
 
@@ -246,7 +246,7 @@ def test_every_kind_of_network_is_exported(tmp_path, kind):
 
 def _prepared(model, folder, options):
     """A network that was made here, as if it had been opened."""
-    known = loading.Opened(
+    known = loading.LoadedModel(
         network=model,
         model=config.Model(variant="ViT-Ti/16"),
         image_size=model.image_size,
@@ -277,7 +277,7 @@ def test_an_export_that_disagrees_is_not_written(evaluated, tmp_path, monkeypatc
 
     monkeypatch.setattr(parity_check, "expected", other)
     request = saved_model.Request(str(evaluated), str(tmp_path), name="tiny")
-    with pytest.raises(config.Refused, match="features/features differs by"):
+    with pytest.raises(errors.UserError, match="features/features differs by"):
         saved_model.saved_model(request)
     assert os.listdir(tmp_path / "tiny") == []
 
@@ -314,7 +314,7 @@ def test_another_model_under_the_same_name_is_said(tmp_path):
 )
 def test_what_cannot_be_exported_is_refused(evaluated, tmp_path, changes, words):
     given = {"checkpoint": str(evaluated), "to": str(tmp_path / "to")} | changes
-    with pytest.raises(config.Refused, match=words):
+    with pytest.raises(errors.UserError, match=words):
         saved_model.saved_model(saved_model.Request(**given))
     assert not (tmp_path / "to").exists()
 
@@ -332,7 +332,7 @@ def test_labels_that_do_not_fit_are_refused(evaluated, tmp_path, text, words):
     request = saved_model.Request(
         str(evaluated), str(tmp_path), labels=str(tmp_path / "names.txt")
     )
-    with pytest.raises(config.Refused, match=words):
+    with pytest.raises(errors.UserError, match=words):
         saved_model.saved_model(request)
 
 
@@ -360,11 +360,13 @@ def test_samples_that_cannot_be_read_are_named(evaluated, tmp_path):
     request = saved_model.Request(
         str(evaluated), str(tmp_path), samples=(("notes.txt", b"no image"),)
     )
-    with pytest.raises(config.Refused, match=r"notes.txt: not a JPEG.*name other"):
+    with pytest.raises(errors.UserError, match=r"notes.txt: not a JPEG.*name other"):
         saved_model.saved_model(request)
     small = serving_signatures.Options(max_pixels=50_000)
     request = saved_model.Request(str(evaluated), str(tmp_path), options=small)
-    with pytest.raises(config.Refused, match="drawn picture .: too large.*raise --max"):
+    with pytest.raises(
+        errors.UserError, match="drawn picture .: too large.*raise --max"
+    ):
         saved_model.saved_model(request)
 
 
@@ -387,7 +389,7 @@ def test_other_formats_refuse_what_they_lack(evaluated, tmp_path):
     options = serving_signatures.Options(precision=config.Precision.MIXED_BFLOAT16)
     request = saved_model.Request(str(evaluated), str(tmp_path), options=options)
     for kind in onnx_tflite.Format:
-        with pytest.raises(config.Refused, match="precision mixed_bfloat16; it has"):
+        with pytest.raises(errors.UserError, match="precision mixed_bfloat16; it has"):
             onnx_tflite.write(request, kind)
 
 
@@ -395,7 +397,7 @@ def test_other_formats_say_what_they_take(evaluated, tmp_path):
     pytest.importorskip("tf2onnx", reason="no tf2onnx: make serving")
     options = serving_signatures.Options(top_k=3)
     request = saved_model.Request(str(evaluated), str(tmp_path), options=options)
-    with pytest.raises(config.Refused, match="format=onnx: has no top_k"):
+    with pytest.raises(errors.UserError, match="format=onnx: has no top_k"):
         onnx_tflite.write(request, onnx_tflite.Format.ONNX)
 
 

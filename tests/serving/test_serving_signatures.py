@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support import twins
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runs import loading
 from vit_tf.serving import fused_encoder, serving_signatures
 
@@ -27,7 +27,7 @@ def test_every_variable_has_the_dtype_that_it_is_read_in(kind):
 
 
 def _opened(model):
-    return loading.Opened(
+    return loading.LoadedModel(
         network=model,
         model=config.Model(variant="ViT-Ti/16"),
         image_size=model.image_size,
@@ -53,30 +53,31 @@ def test_weights_that_a_graph_cannot_hold_stay_variables(monkeypatch, tmp_path):
         monkeypatch.setattr(serving_signatures, "MAX_CONSTANT_BYTES", limit)
         options = serving_signatures.Options(attention=attention)
         assert (
-            serving_signatures.Served(opened, options, str(labels)).as_constants == fits
+            serving_signatures.ServedModel(opened, options, str(labels)).as_constants
+            == fits
         )
         forced = serving_signatures.Options(
             attention=attention, weights=serving_signatures.Weights.CONSTANTS
         )
         if not fits:
-            with pytest.raises(config.Refused, match="use weights=variables"):
-                serving_signatures.Served(opened, forced, str(labels))
+            with pytest.raises(errors.UserError, match="use weights=variables"):
+                serving_signatures.ServedModel(opened, forced, str(labels))
 
 
 def test_what_has_no_such_answer_is_refused(tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\nc\nd\ne\n")
-    with pytest.raises(config.Refused, match="gives logits for every token"):
-        serving_signatures.Served(
+    with pytest.raises(errors.UserError, match="gives logits for every token"):
+        serving_signatures.ServedModel(
             _opened(twins.TWINS["unpooled"]()),
             serving_signatures.Options(),
             str(labels),
         )
     resnet = _opened(twins.TWINS["resnet"]())
-    found = serving_signatures.Served(
+    found = serving_signatures.ServedModel(
         resnet, serving_signatures.Options(attention=True), str(labels)
     )
-    with pytest.raises(config.Refused, match="attends to nothing"):
+    with pytest.raises(errors.UserError, match="attends to nothing"):
         found.signatures()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import cifar10_transfer, quickstart, table7_adam_or_sgd, vtab
 from tests.support import tiny_experiment
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.studies import experiment_spec
 
 
@@ -73,7 +73,7 @@ def test_a_shared_cell_has_the_runs_of_the_other_at_scale_paper_only():
 def test_without_small_a_cell_without_scale_is_the_papers():
     ours = table7_adam_or_sgd.get_config("R50x1_sgd")
     assert ours == table7_adam_or_sgd.get_config("R50x1_sgd,paper")
-    with pytest.raises(config.Refused, match="one of: smoke, paper"):
+    with pytest.raises(errors.UserError, match="one of: smoke, paper"):
         table7_adam_or_sgd.get_config("R50x1_sgd,small")
 
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from tests.support import tiny, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runs import run_directory
-from vit_tf.runtime import devices
+from vit_tf.runtime import devices, signals
 from vit_tf.studies import runner
 
 
@@ -23,7 +23,7 @@ def trained(monkeypatch) -> list[str]:
 
     def train(cfg, workdir, *, machine, data_dir):
         del machine, data_dir
-        with run_directory.Run(workdir, cfg) as run:
+        with run_directory.RunDirectory(workdir, cfg) as run:
             if (found := run.result()) is not None:
                 return found
             run.begin(0, data={})
@@ -63,14 +63,14 @@ def test_one_index_is_done_alone(tmp_path, trained):
     jobs = [_job(tmp_path, name) for name in "abc"]
     (found,) = runner.run_all(jobs, index=1)
     assert trained == ["b"] and found["device"] == "none"
-    with pytest.raises(config.Refused, match="--index=3: there are 3 jobs, 0 to 2"):
+    with pytest.raises(errors.UserError, match="--index=3: there are 3 jobs, 0 to 2"):
         runner.run_all(jobs, index=3)
 
 
 def test_a_job_does_not_begin_before_its_start_is_finished(tmp_path, trained):
     job = _job(tmp_path, "b", needs="a")
     for attempt in (lambda: runner.run(job), lambda: runner.run_all([job])):
-        with pytest.raises(config.Refused, match=f"waiting: for {tmp_path}/a"):
+        with pytest.raises(errors.UserError, match=f"waiting: for {tmp_path}/a"):
             attempt()
     assert not trained and not (tmp_path / "b").exists()
 
@@ -78,7 +78,7 @@ def test_a_job_does_not_begin_before_its_start_is_finished(tmp_path, trained):
 def test_others_go_on_after_a_failure(tmp_path, trained, capsys):
     broken = _job(tmp_path, "a", data__name="broken")
     jobs = [broken, _job(tmp_path, "b", needs="a"), _job(tmp_path, "c")]
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         runner.run_all(jobs)
     said = str(refusal.value)
     assert said.startswith("2 of 3 jobs not finished: a: failed: RuntimeError")
@@ -102,7 +102,7 @@ def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path, trained, monkeypatch):
 
     def train(*args, **kwargs):
         _Freed()
-        with devices.stop_requests() as stop:
+        with signals.stop_requests() as stop:
             heard.append(bool(stop))
         return usual(*args, **kwargs)
 
@@ -118,13 +118,13 @@ def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path, trained, monkeypatch):
         signal.signal(signal.SIGINT, before)
     # The run hears of it, and would save and stop; this one was over before.
     assert heard == [True] and _states(jobs) == ["done", "to do"]
-    with devices.stop_requests() as stop:
+    with signals.stop_requests() as stop:
         assert not stop
 
 
 def test_what_all_jobs_lack_is_told_once(tmp_path, trained):
     jobs = [_job(tmp_path, name, data__name="broken") for name in "abcdef"]
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         runner.run_all(jobs)
     said = str(refusal.value)
     assert said.count("is on fire") == 1 and f"(see {tmp_path}/a/failure.txt)" in said
@@ -152,7 +152,7 @@ def test_what_failed_elsewhere_meanwhile_is_not_tried_here(
         return quick(cfg, workdir, **options)
 
     monkeypatch.setattr(runner.loop, "train", train)
-    with pytest.raises(config.Refused, match="b: failed: OSError: over there"):
+    with pytest.raises(errors.UserError, match="b: failed: OSError: over there"):
         runner.run_all([_job(tmp_path, "a"), _job(tmp_path, "b")])
     assert trained == ["a"]
 
@@ -167,7 +167,7 @@ def test_a_run_of_another_config_is_stale_and_left_alone(tmp_path, trained):
     runner.run_all([_job(tmp_path, "a")])
     before = (tmp_path / "a" / "result.json").read_text()
     changed = _job(tmp_path, "a", optim__lr=1)
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         runner.run_all([changed, _job(tmp_path, "b")])
     assert "stale: its run has optim.lr: 0.003 against 1.0" in str(refusal.value)
     assert f"remove {tmp_path / 'a'}" in str(refusal.value)
@@ -196,7 +196,7 @@ def test_nothing_starts_from_a_stale_run(tmp_path, trained, monkeypatch):
         lambda: runner.run_all([start, job, last]),
         lambda: runner.run_all([start, job], index=1, wait=True),
     ):
-        with pytest.raises(config.Refused) as refusal:
+        with pytest.raises(errors.UserError) as refusal:
             attempt()
         said = str(refusal.value)
         assert f"b: waiting: for {tmp_path}/a, which is stale: its run has" in said
@@ -259,7 +259,7 @@ def test_a_given_start_may_be_named_in_other_ways(tmp_path, trained, monkeypatch
     runner.run_all([_job(tmp_path, "a")])
     monkeypatch.chdir(tmp_path)
     begun = tiny.make(start_from=f"{tmp_path}/a")
-    with run_directory.Run(str(tmp_path / "b"), begun) as run:
+    with run_directory.RunDirectory(str(tmp_path / "b"), begun) as run:
         run.begin(0, data={})
     runner.run_all([_given(tmp_path, "b", "./a/")])
     assert runner.result("b")["config"]["start_from"] == f"{tmp_path}/a"
@@ -304,7 +304,7 @@ def test_a_run_of_another_commit_counts_as_done(tmp_path, trained, monkeypatch, 
 
 def test_what_runs_elsewhere_is_left_to_it(tmp_path, trained, capsys):
     jobs = [_job(tmp_path, "a"), _job(tmp_path, "b", needs="a"), _job(tmp_path, "c")]
-    with run_directory.Run(jobs[0].folder, jobs[0].config):
+    with run_directory.RunDirectory(jobs[0].folder, jobs[0].config):
         assert _states(jobs) == ["running elsewhere", "waiting", "to do"]
         with pytest.raises(
             run_directory.InUse, match="a: another process is running it"
@@ -318,7 +318,7 @@ def test_what_runs_elsewhere_is_left_to_it(tmp_path, trained, capsys):
 
 def test_waiting_for_what_runs_elsewhere(tmp_path, trained, monkeypatch):
     jobs = [_job(tmp_path, "a"), _job(tmp_path, "b", needs="a")]
-    held = run_directory.Run(jobs[0].folder, jobs[0].config)
+    held = run_directory.RunDirectory(jobs[0].folder, jobs[0].config)
 
     def sleep(seconds):
         if seconds == runner.WAIT_SECONDS:
@@ -350,7 +350,7 @@ def test_what_is_waited_for_is_said_once(tmp_path, trained, monkeypatch, capsys)
 
 
 def test_a_job_is_not_run_over_several_hosts(tmp_path, trained):
-    with pytest.raises(config.Refused, match="train a run over several hosts"):
+    with pytest.raises(errors.UserError, match="train a run over several hosts"):
         runner.run(_job(tmp_path, "a"), strategy=devices.Strategy.MULTI_WORKER)
 
 

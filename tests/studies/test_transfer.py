@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny, warm
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog
 from vit_tf.recipes import fine_tuning
 from vit_tf.runs import run_directory
@@ -98,12 +98,14 @@ def test_the_same_call_repeats_nothing(finished, source, data_dir, monkeypatch):
 def test_another_plan_in_the_same_folder_is_refused(finished, source, data_dir):
     _, workdir, _ = finished
     other = _candidates(low=1e-9, good=0.31)
-    with pytest.raises(config.Refused, match="optim.lr: 0.3 against 0.31"):
+    with pytest.raises(errors.UserError, match="optim.lr: 0.3 against 0.31"):
         transfer.run(_target(source), other, workdir, data_dir=data_dir)
 
 
 def test_when_all_diverge_lower_rates_are_named():
-    with pytest.raises(config.Refused, match="every candidate diverged .* lower rates"):
+    with pytest.raises(
+        errors.UserError, match="every candidate diverged .* lower rates"
+    ):
         transfer._best({"lr=1": None, "lr=2": None}, "runs/photos")
 
 
@@ -164,11 +166,13 @@ def test_a_split_too_small_to_choose_by_is_refused_with_the_way_out(source):
         _target(source), development=("train[:1196]", "train[1197:]")
     )
     sweep = _candidates(low=0.01, high=0.1)
-    with pytest.raises(config.Refused, match="no examples; 2 candidates .* --lrs=0.01"):
+    with pytest.raises(
+        errors.UserError, match="no examples; 2 candidates .* --lrs=0.01"
+    ):
         transfer.check(source, target, sweep)
     transfer.check(source, target, {"low": sweep["low"]})
     target = dataclasses.replace(target, final=("train", "tset"))
-    with pytest.raises(config.Refused, match="tset"):
+    with pytest.raises(errors.UserError, match="tset"):
         transfer.check(source, target, {"low": sweep["low"]})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import fakes, tiny, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import vtab_splits
 from vit_tf.runs import checkpoint
 from vit_tf.studies import runner, vtab
@@ -117,7 +117,7 @@ def test_the_quick_look_is_kept_and_tells_what_it_has_learned(start, data, tmp_p
     again = linear.score_once("dtd", str(tmp_path), data_dir="/nowhere", batch_size=1)
     assert again == score
     other = vtab.Linear(start, machine=tiny.one_device(), image_size=32)
-    with pytest.raises(config.Refused, match="at 16 pixels; choose another"):
+    with pytest.raises(errors.UserError, match="at 16 pixels; choose another"):
         other.score_once("dtd", str(tmp_path), **how)
 
 
@@ -125,19 +125,19 @@ def test_tasks_come_by_name_or_group_in_the_tables_order():
     assert vtab.choose_tasks(["all"]) == list(vtab_splits.TASKS)
     chosen = vtab.choose_tasks(["svhn", "specialized", "dtd", "camelyon"])
     assert chosen == ["dtd", "svhn", *vtab_splits.GROUPS["specialized"]]
-    with pytest.raises(config.Refused, match="--tasks=pest: .* mean pets"):
+    with pytest.raises(errors.UserError, match="--tasks=pest: .* mean pets"):
         vtab.choose_tasks(["pest"])
 
 
 def test_what_is_not_prepared_is_named_with_its_command(data):
     tasks = ["dtd", "svhn", "pets"]
-    with pytest.raises(config.Refused) as caught:
+    with pytest.raises(errors.UserError) as caught:
         vtab.prepared_tasks(tasks, data, skip_missing=False)
     said = str(caught.value)
     assert "tools.prepare_data --dataset=vtab/svhn" in said
     assert "missing too: pets; --skip_missing" in said and "\n" not in said
     assert vtab.prepared_tasks(tasks, data, skip_missing=True) == ["dtd"]
-    with pytest.raises(config.Refused, match="svhn"):
+    with pytest.raises(errors.UserError, match="svhn"):
         vtab.prepared_tasks(["svhn"], data, skip_missing=True)
 
 

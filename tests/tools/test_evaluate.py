@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import fakes, tiny, twins, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
@@ -89,7 +89,7 @@ def test_an_npz_of_the_run_has_the_same_numbers(evaluated, data_dir, tmp_path):
     del want["digits", 16, "loss"]
     assert _numbers(report) == pytest.approx(want, rel=1e-6)
     assert report["config"] is None and report["eval_crop"] == "resize"
-    with pytest.raises(config.Refused, match="loss: .*weights.npz does not say"):
+    with pytest.raises(errors.UserError, match="loss: .*weights.npz does not say"):
         _evaluate(path, data_dir, asked=("loss",))
 
 
@@ -130,9 +130,9 @@ def test_sizes_are_refused_before_the_first_pass(evaluated, data_dir, monkeypatc
         evaluators.Classification, "predict", lambda *_, **__: pytest.fail("a pass")
     )
     asked = ("accuracy", "resolution")
-    with pytest.raises(config.Refused, match="image size 20: .* nearest .* 16, 24"):
+    with pytest.raises(errors.UserError, match="image size 20: .* nearest .* 16, 24"):
         _evaluate(evaluated, data_dir, asked=asked, resolutions=(24, 20))
-    with pytest.raises(config.Refused, match="resolution go together"):
+    with pytest.raises(errors.UserError, match="resolution go together"):
         _evaluate(evaluated, data_dir, resolutions=(24,))
 
 
@@ -164,7 +164,7 @@ def test_real_counts_images_with_a_label_and_any_label_as_right(tmp_path):
     found = {m["name"]: (m["value"], m["count"]) for m in report["metrics"]}
     assert found == {"accuracy": (0.5, 4), "top5_accuracy": (0.75, 4)}
     assert report["metrics"][0]["split"] == "validation"
-    with pytest.raises(config.Refused, match="class_accuracy: .* several labels"):
+    with pytest.raises(errors.UserError, match="class_accuracy: .* several labels"):
         _evaluate(path, asked=("class_accuracy",), **changes)
 
 
@@ -184,7 +184,7 @@ def _folder(root, names):
 
 def test_other_classes_are_refused(evaluated, data_dir, tmp_path):
     _, path = _imagenet_model(tmp_path)
-    with pytest.raises(config.Refused, match="tells 1000 classes, digits has 10"):
+    with pytest.raises(errors.UserError, match="tells 1000 classes, digits has 10"):
         _evaluate(path, data_dir)
     letters = _folder(tmp_path, "abcdefghij")
     # The run's classes are numbers, which are nobody's names.
@@ -194,14 +194,16 @@ def test_other_classes_are_refused(evaluated, data_dir, tmp_path):
     shutil.copytree(evaluated, tmp_path / "run")
     result = tiny.result(evaluated) | {"class_names": list("abczefghij")}
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
-    with pytest.raises(config.Refused, match="class 3 is 'z' there and 'd' in letters"):
+    with pytest.raises(
+        errors.UserError, match="class 3 is 'z' there and 'd' in letters"
+    ):
         _evaluate(tmp_path / "run", letters, names=("letters",))
 
 
 def test_without_a_head_there_are_few_shots_only(evaluated, data_dir, tmp_path):
     path = str(tmp_path / "body.npz")
     conversion.convert(str(evaluated), path, keep_head=False)
-    with pytest.raises(config.Refused, match="has no last layer; .*fewshot needs no"):
+    with pytest.raises(errors.UserError, match="has no last layer; .*fewshot needs no"):
         _evaluate(path, data_dir)
     report = _evaluate(path, data_dir, asked=("fewshot",), few_shot=SHOTS)
     want = {k: v for k, v in _own(evaluated).items() if k[2].endswith("shot")}
@@ -221,7 +223,7 @@ def test_without_a_head_there_are_few_shots_only(evaluated, data_dir, tmp_path):
     ],
 )
 def test_what_is_not_there_is_said_in_a_line(evaluated, data_dir, changes, said):
-    with pytest.raises(config.Refused, match=said) as caught:
+    with pytest.raises(errors.UserError, match=said) as caught:
         _evaluate(changes.pop("checkpoint", evaluated), data_dir, **changes)
     assert "\n" not in str(caught.value)
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import browser, tiny, twins, warm
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import image_sets, inspector, measures
 from vit_tf.inspection.explorer import explorer_page
 
@@ -33,7 +33,7 @@ def _subject(name="token", number=3, names=None, **settings):
     names = names or tuple(f"photo {i}" for i in range(number))
     shown = image_sets.Gallery(pixels, names, labels, "places", 50)
     classes = ("ape", "<b>bee", "cat", "dog", "eel")
-    return inspector.Subject(model, name, shown, class_names=classes)
+    return inspector.Inspector(model, name, shown, class_names=classes)
 
 
 def _write(seen, folder, **changes):
@@ -129,7 +129,7 @@ def test_the_size_is_kept_and_said(tmp_path):
     assert (written.images, written.left_out) == (2, 1)
     assert len(_read(tmp_path)[2]) == written.images
     assert written.megabytes <= part
-    with pytest.raises(config.Refused, match="max_megabytes=0.001: a page with one"):
+    with pytest.raises(errors.UserError, match="max_megabytes=0.001: a page with one"):
         _write(seen, tmp_path, max_megabytes=0.001)
 
 
@@ -140,15 +140,15 @@ def test_some_layers_can_be_kept(tmp_path):
     tokens, heads = seen.network.num_tokens, seen.network.num_heads
     assert data["blocks"] == [1, 3]
     assert len(packed[0]) == (2 * heads + 1) * tokens * (tokens + 4)
-    with pytest.raises(config.Refused, match="has no block 4; it has 0 to 3"):
+    with pytest.raises(errors.UserError, match="has no block 4; it has 0 to 3"):
         _write(seen, tmp_path, blocks=[4])
 
 
 def test_models_without_attention_are_refused(tmp_path):
-    with pytest.raises(config.Refused, match="a ResNet has no tokens"):
+    with pytest.raises(errors.UserError, match="a ResNet has no tokens"):
         _write(_subject("resnet"), tmp_path)
     nothing = dataclasses.replace(_subject(), images=None)
-    with pytest.raises(config.Refused, match="needs images"):
+    with pytest.raises(errors.UserError, match="needs images"):
         _write(nothing, tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_answers_that_are_not_finite_are_refused(tmp_path):
         seen = _subject()
         (kernel,) = [v for v in seen.network.weights if f"{part}/kernel" in v.path]
         kernel.assign(np.full(kernel.shape, np.nan))
-        with pytest.raises(config.Refused, match="answers are not finite numbers"):
+        with pytest.raises(errors.UserError, match="answers are not finite numbers"):
             _write(seen, tmp_path)
     assert not (tmp_path / "index.html").exists()
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import stand_in, tiny, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline, record_store, safe_decoding
 from vit_tf.evaluation import evaluators
 from vit_tf.objectives import classification
@@ -80,7 +80,7 @@ def test_a_run_says_what_its_evaluation_says(evaluated, digits, encoded):
         model=loading.open_model(str(evaluated)).network,
         objective=classification.Classification(cfg.objective, num_classes=10),
         strategy=tf.distribute.get_strategy(),
-        among=tiny.one_device().among,
+        processes=tiny.one_device().processes,
     )
     found = judge.predict(digits, cfg.data, f"test[:{COUNT}]", batch_size=8)
     assert [int(a.classes[0]) for a in said] == found.predicted.tolist()
@@ -254,6 +254,6 @@ def test_what_cannot_be_opened_is_one_line(evaluated, tmp_path, path, changes, s
     if path == "broken":
         place.mkdir()
         (place / "saved_model.pb").write_bytes(b"\0no export")
-    with pytest.raises(config.Refused, match=said) as caught:
+    with pytest.raises(errors.UserError, match=said) as caught:
         predictor.open_stored(str(place), **changes)
     assert "\n" not in str(caught.value)

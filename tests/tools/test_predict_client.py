@@ -19,7 +19,7 @@ pytest.importorskip(
     "tensorflow_serving", reason="pip install -r requirements-serving.txt"
 )
 from tests.support import protocol_server
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving.client import retrying, serving_channel
 
 CODE = protocol_server.CODE
@@ -323,7 +323,7 @@ def test_answers_of_another_form_are_said(channels, server, monkeypatch):
         monkeypatch.setattr(
             serving_channel.Rest, "_call", lambda *_, f=found: {"outputs": f}
         )
-        with pytest.raises(config.Refused, match="another form|2 answers to 1"):
+        with pytest.raises(errors.UserError, match="another form|2 answers to 1"):
             channels[1].predict([b"x"], 1)
 
 

@@ -22,7 +22,7 @@ from tools.reporting import (
     results,
     speed_tables,
 )
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.recipes import paper
 from vit_tf.studies import experiment_spec
 
@@ -256,7 +256,7 @@ def test_paths_of_a_machine_are_not_recorded(tmp_path, where):
     found = results.entry(
         "tiny", run, experiment_spec.Scale.SMALL, _result(run, 0.5, **where), ROWS
     )
-    with pytest.raises(config.Refused, match="dataset is '/home/me/photos 1.0.0'"):
+    with pytest.raises(errors.UserError, match="dataset is '/home/me/photos 1.0.0'"):
         results.write(str(tmp_path), found)
     assert not list(tmp_path.iterdir())
 
@@ -308,7 +308,7 @@ def test_results_of_another_start_replace_only_stale_ones(tmp_path):
     _record_given(tmp_path, 0, "w.npz", "0" * 64)  # the same, and now its content
     before = path.read_text()
     for name, digest in (("other.npz", None), ("w.npz", "1" * 64)):
-        with pytest.raises(config.Refused) as refusal:
+        with pytest.raises(errors.UserError) as refusal:
             _record_given(tmp_path, 0, name, digest)
         said = str(refusal.value)
         assert "holds the result from w.npz (sha256 00000000)" in said

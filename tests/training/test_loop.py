@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import closeness, fakes, tiny, warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import inference
@@ -64,7 +64,7 @@ def test_epochs_are_of_the_subset(tmp_path, data_dir):
     found = loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
     assert found.total_steps == 2 * 70 // 16
     cfg = tiny.make(data__subset__amount=500, data__subset__unit="shots")
-    with pytest.raises(config.Refused, match="subset.amount=500 shots: class"):
+    with pytest.raises(errors.UserError, match="subset.amount=500 shots: class"):
         loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
 
 
@@ -72,7 +72,7 @@ def test_several_labels_of_an_image_are_refused(tmp_path):
     examples = fakes.drawn("imagenet2012_real", 2)
     fakes.write("imagenet2012_real", tmp_path, {"validation": examples})
     cfg = tiny.make(data__name="imagenet2012_real")
-    with pytest.raises(config.Refused, match="use objective.loss=sigmoid"):
+    with pytest.raises(errors.UserError, match="use objective.loss=sigmoid"):
         loop.prepare(cfg, tiny.one_device(), data_dir=str(tmp_path))
     cfg = tiny.make(
         data__name="imagenet2012_real",
@@ -353,7 +353,7 @@ def test_evaluating_on_the_way_does_not_change_the_weights(tmp_path, data_dir):
 
 def _refusal(cfg, workdir, data_dir):
     """The one line that training `cfg` ends with."""
-    with pytest.raises(config.Refused) as caught:
+    with pytest.raises(errors.UserError) as caught:
         loop.train(cfg, str(workdir), machine=tiny.one_device(), data_dir=data_dir)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -443,10 +443,10 @@ def test_another_config_in_the_folder_is_refused(whole, tmp_path, data_dir):
 def test_two_processes_cannot_write_one_run(tmp_path, data_dir):
     cfg = tiny.make()
     with (
-        run_directory.Run(str(tmp_path), cfg),
-        pytest.raises(config.Refused, match="another process"),
+        run_directory.RunDirectory(str(tmp_path), cfg),
+        pytest.raises(errors.UserError, match="another process"),
     ):
-        run_directory.Run(str(tmp_path), cfg)
+        run_directory.RunDirectory(str(tmp_path), cfg)
 
 
 def test_an_unreadable_checkpoint_is_named(whole, tmp_path, data_dir):
@@ -456,7 +456,7 @@ def test_an_unreadable_checkpoint_is_named(whole, tmp_path, data_dir):
     newest = max((workdir / "checkpoints").glob("step_*"))
     data = next(newest.glob("state.data*"))
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(config.Refused, match="step_00000020.*go on from step 16"):
+    with pytest.raises(errors.UserError, match="step_00000020.*go on from step 16"):
         loop.train(
             tiny.make(**HARD),
             str(workdir),
@@ -503,7 +503,7 @@ def test_a_batch_that_does_not_divide_is_refused(data_dir):
     cfg = tiny.make(train__accumulation=3)
     machine = tiny.one_device()
     trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-    with pytest.raises(config.Refused, match="data.batch_size=16.*near: 15, 18"):
+    with pytest.raises(errors.UserError, match="data.batch_size=16.*near: 15, 18"):
         trainee.steps(cfg, machine)
 
 
@@ -524,7 +524,7 @@ def test_a_corrupt_image_stops_the_run_with_its_name(tmp_path, split):
     data_dir = str(tmp_path / "data")
     image_folder.ImageFolder(config=chosen, data_dir=data_dir).download_and_prepare()
     cfg = tiny.make(data__name="photos", data__batch_size=4, train__length=8)
-    with pytest.raises(config.Refused) as caught:
+    with pytest.raises(errors.UserError) as caught:
         loop.train(
             cfg, str(tmp_path / "run"), machine=tiny.one_device(), data_dir=data_dir
         )
@@ -565,7 +565,7 @@ def test_transfer_replaces_the_head_and_resizes_the_grid(whole, tmp_path, data_d
 )
 def test_a_wrong_start_is_one_line(tmp_path, data_dir, path, said):
     cfg = tiny.make(start_from=tiny.ROOT / path)
-    with pytest.raises(config.Refused, match=said):
+    with pytest.raises(errors.UserError, match=said):
         loop.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
 
 
@@ -621,7 +621,7 @@ def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
     monkeypatch.setattr(
         inference.pipeline, "find_corrupt_eval", lambda *_: "test.tfrecord is damaged"
     )
-    with pytest.raises(config.Refused, match="evaluating 'test': test.tfrecord is"):
+    with pytest.raises(errors.UserError, match="evaluating 'test': test.tfrecord is"):
         trainee.evaluate(tiny.make())
 
 
@@ -632,5 +632,7 @@ def test_an_evaluation_too_large_for_memory_says_what_helps(data_dir, monkeypatc
         raise tiny.tf.errors.ResourceExhaustedError(None, None, "OOM")
 
     monkeypatch.setattr(trainee.evaluator._pass, "_step", is_full)
-    with pytest.raises(config.Refused, match="out of memory at 16 pixels .* lower the"):
+    with pytest.raises(
+        errors.UserError, match="out of memory at 16 pixels .* lower the"
+    ):
         trainee.evaluate(tiny.make())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.training import optimizers
 
 
@@ -63,12 +63,16 @@ def test_without_warmup_the_first_step_has_the_full_rate():
 
 
 def test_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(config.Refused, match="optim.warmup_steps=10: .* only 10 steps"):
+    with pytest.raises(
+        errors.UserError, match="optim.warmup_steps=10: .* only 10 steps"
+    ):
         _rate(base=1, schedule="linear", total_steps=10, warmup_steps=10)
 
 
 def test_a_linear_end_above_the_start_is_refused():
-    with pytest.raises(config.Refused, match="optim.linear_end=1e-05: above optim.lr"):
+    with pytest.raises(
+        errors.UserError, match="optim.linear_end=1e-05: above optim.lr"
+    ):
         _rate(base=1e-6, schedule="linear", total_steps=10)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import mixture, pipeline
 from vit_tf.objectives import classification
 from vit_tf.runtime import devices
@@ -247,7 +247,7 @@ def _step_of(line):
 
 
 def test_a_non_finite_loss_names_step_data_and_checkpoint(tmp_path, data_dir, poisoned):
-    with pytest.raises(config.Refused) as caught:
+    with pytest.raises(errors.UserError) as caught:
         _train(tmp_path, data_dir, train__checkpoint_every_steps=1)
     line = str(caught.value)
     bad = _step_of(line)
@@ -277,7 +277,7 @@ def test_bad_steps_are_skipped_up_to_a_number_and_counted(
     assert [r["bad_steps"] for r in rows][3::4] == [1, 2, 3]
     assert sum("loss" not in r for r in rows) == 3, "NaN is no JSON"
     assert capsys.readouterr().err.count("skipped; data indices digits") == 3
-    with pytest.raises(config.Refused, match="bad step number 3") as caught:
+    with pytest.raises(errors.UserError, match="bad step number 3") as caught:
         _train(tmp_path / "2", data_dir, train__skip_bad_steps=2)
     assert 9 <= _step_of(str(caught.value)) <= 12
 
@@ -287,7 +287,7 @@ def test_out_of_memory_names_the_knobs(tmp_path, data_dir, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
     monkeypatch.setattr(loop.Trainee, "steps", lambda *_: full)
-    with pytest.raises(config.Refused) as caught:
+    with pytest.raises(errors.UserError) as caught:
         _train(tmp_path, data_dir)
     line = str(caught.value)
     for knob in ("train.accumulation=2", "model.remat=true", "data.batch_size"):

@@ -14,7 +14,7 @@ from absl import flags
 from experiments import figure12_speed
 from tools import command
 from tools.reporting import plot_svg, speed_tables
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.runtime import timing
 
 _MODELS = flags.DEFINE_list(
@@ -57,7 +57,7 @@ def run() -> None:
     sizes = _checked_sizes()
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend not in ("tensorflow", "jax"):
-        raise config.Refused(
+        raise errors.UserError(
             f"KERAS_BACKEND={backend}: --what=figure12 takes tensorflow or jax"
         )
     if backend == "tensorflow":
@@ -93,9 +93,9 @@ def _checked_sizes() -> list[int]:
     given = ",".join(_SIZES.value)
     wrong = [text for text in _SIZES.value if not re.fullmatch(r"[1-9]\d*", text)]
     if wrong or not _SIZES.value:
-        raise config.Refused(f"--sizes={given}: need pixels, such as 64,224")
+        raise errors.UserError(f"--sizes={given}: need pixels, such as 64,224")
     if not _MODELS.value:
-        raise config.Refused("--models=: need models, such as ViT-B/16,R50x1")
+        raise errors.UserError("--models=: need models, such as ViT-B/16,R50x1")
     return [int(text) for text in _SIZES.value]
 
 
@@ -121,7 +121,7 @@ def _measure_missing(found, path, settings, sizes) -> None:
         _put(found, dataclasses.asdict(point), dataclasses.asdict(settings))
         _write(path, found)
         left = (time.monotonic() - began) / number * (len(missing) - number)
-        print(f"{_said(point)}; {timing.clock(left)} left", flush=True)
+        print(f"{_said(point)}; {timing.format_seconds(left)} left", flush=True)
 
 
 def _said(point) -> str:
@@ -141,7 +141,7 @@ def _opened(path: pathlib.Path, device, settings) -> dict[str, Any]:
     """What the file holds, if it is of this device and these settings, else a new one.
 
     Raises:
-        config.Refused: it is of others, or no such file.
+        errors.UserError: it is of others, or no such file.
     """
     ours = {
         "what": "figure12",
@@ -156,16 +156,18 @@ def _opened(path: pathlib.Path, device, settings) -> dict[str, Any]:
     except ValueError:
         theirs = None
     if not isinstance(theirs, dict) or theirs.get("what") != "figure12":
-        raise config.Refused(f"--json={path}: not a file of --what=figure12")
+        raise errors.UserError(f"--json={path}: not a file of --what=figure12")
     for name in ("device", "backend"):
         if theirs[name] != ours[name]:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--json={path}: holds {theirs[name]!r}, this is {ours[name]!r}; name "
                 "another file"
             )
     kept, now = theirs["settings"]["dtype"], settings.dtype
     if kept != now:
-        raise config.Refused(f"--json={path}: holds {kept}, this is {now}; see --dtype")
+        raise errors.UserError(
+            f"--json={path}: holds {kept}, this is {now}; see --dtype"
+        )
     return ours | {"settings": theirs["settings"], "points": theirs["points"]}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from vit_tf import config
+from vit_tf import errors
 
 
 class DoesNotRun(Exception):
@@ -39,12 +39,12 @@ def find():
     `bytes_of(batch)` what it takes of the memory, where that is known.
 
     Raises:
-        config.Refused: another backend.
+        errors.UserError: another backend.
     """
     name = keras.backend.backend()
     known = {"jax": _Jax, "tensorflow": _TensorFlow}
     if name not in known:
-        raise config.Refused(f"KERAS_BACKEND={name}: need {' or '.join(known)}")
+        raise errors.UserError(f"KERAS_BACKEND={name}: need {' or '.join(known)}")
     return known[name]()
 
 

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tools.benchmarks import speed
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build
 from vit_tf.runs import checkpoint
 from vit_tf.serving import c_runtime, saved_model, serving_signatures
@@ -75,7 +75,7 @@ def compare(
         torch_script: tools/benchmarks/torch_vit.py.
 
     Raises:
-        config.Refused: no C++ loader here, or PyTorch cannot run this model.
+        errors.UserError: no C++ loader here, or PyTorch cannot run this model.
     """
     draw = np.random.default_rng(0)
     size = cfg.data.image_size
@@ -155,7 +155,7 @@ def _torch(python, script, path, cfg, dtype) -> Iterator[_Ask]:
         line = process.stdout.readline()
         if not line:
             last = (process.stderr.read().strip().splitlines() or ["no message"])[-1]
-            raise config.Refused(
+            raise errors.UserError(
                 f"--torch_python={python}: {last}; name an interpreter with torch and "
                 "timm, and a variant that timm has"
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import images, mixture, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
@@ -241,7 +241,7 @@ def _torch_rate(python, script, folder, data, batches) -> float:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise config.Refused(
+        raise errors.UserError(
             f"--torch_python={python}: {last}; name an interpreter with torch and "
             "torchvision"
         )

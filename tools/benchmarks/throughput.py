@@ -16,7 +16,7 @@ from collections.abc import Callable
 import keras
 
 from tools.benchmarks import programs
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.costs import flops
 from vit_tf.models import build
 
@@ -99,7 +99,7 @@ def measure(model: str, image_size: int, settings: Settings) -> Point:
     of a process never falls and too much of it kills.
 
     Raises:
-        config.Refused: no such model, or not at this size.
+        errors.UserError: no such model, or not at this size.
     """
     backend = programs.find()
     if not backend.watches_process:
@@ -124,7 +124,7 @@ def measure(model: str, image_size: int, settings: Settings) -> Point:
 def check(model: str, image_size: int) -> None:
     """Refuses a model that there is not, or images smaller than one of its patches."""
     if image_size < (stride := build.token_stride(config.Model(variant=model))):
-        raise config.Refused(
+        raise errors.UserError(
             f"image size {image_size}: {model} needs {stride} pixels at least"
         )
 

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from vit_tf import config
+from vit_tf import config, errors
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A finished run's folder, or an .npz of any layout."
@@ -34,7 +34,7 @@ DATA_DIR = flags.DEFINE_string(
 def check() -> None:
     """Refuses what can be refused before TensorFlow is loaded."""
     if CHECKPOINT.value is None:
-        raise config.Refused(
+        raise errors.UserError(
             "--checkpoint is missing: name a finished run's folder or an .npz"
         )
 
@@ -43,7 +43,7 @@ def check_alone(why: str) -> None:
     """Refuses flags that choose images, or how the model takes them."""
     for flag in (IMAGES, _SPLIT, _IMAGE_SIZE, _VARIANT):
         if flag.value is not None:
-            raise config.Refused(f"--{flag.name}: {why}; leave it out")
+            raise errors.UserError(f"--{flag.name}: {why}; leave it out")
 
 
 def open_subject(*, max_images: int, shown: int = 32):

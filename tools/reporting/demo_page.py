@@ -108,7 +108,7 @@ def _accuracy(result: dict[str, Any]) -> tuple[float, int]:
     return metric["value"], metric["count"]
 
 
-def _grid_title(name: str, opened: loading.Opened) -> str:
+def _grid_title(name: str, opened: loading.LoadedModel) -> str:
     return f"{RUNS[name]}, {opened.image_size} px"
 
 
@@ -116,7 +116,7 @@ def _similarity(model) -> np.ndarray:
     return measures.position_similarity(measures.position_table(model))
 
 
-def _attention(title: str, opened: loading.Opened, data_dir, number: int = 8):
+def _attention(title: str, opened: loading.LoadedModel, data_dir, number: int = 8):
     """Rollout of the class token over the first test images of each class, drawn."""
     model, data = opened.network, opened.data
     source = catalog.open_source(data.name, data_dir=data_dir)
@@ -152,7 +152,7 @@ def _row(name: str, result: dict[str, Any]) -> str:
         f"{100 * low:.1f} – {100 * high:.1f} %",
         f"{result['config']['data']['image_size']} px",
         f"{result['steps']:,}",
-        timing.clock(result["train_seconds"]),
+        timing.format_seconds(result["train_seconds"]),
     ]
     return "<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>"
 

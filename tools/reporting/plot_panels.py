@@ -171,7 +171,7 @@ def _exaflops_of(model: str, image_size: int, images: int) -> float:
 
     cfg = config.from_json(json.dumps({"model": json.loads(model)}))
     return flops.exaflops(
-        flops.of(cfg.model, image_size=image_size).macs, images=images
+        flops.count(cfg.model, image_size=image_size).macs, images=images
     )
 
 

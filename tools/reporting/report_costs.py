@@ -4,7 +4,7 @@ import datetime
 
 from tools import command
 from tools.reporting import result_tables
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.studies import experiment_spec
 
 _CLASSES = 1000
@@ -48,10 +48,10 @@ def planned(section: result_tables.Section) -> _Table:
         texts = [str(number)]
         try:
             # Heads are not counted; with the same one, cells share an outline.
-            found = budget.of(
+            found = budget.estimate(
                 cell.make(experiment_spec.Scale.PAPER), num_classes=_CLASSES
             )
-        except config.Refused as refusal:
+        except errors.UserError as refusal:
             texts += [result_tables.NOTHING] * 3 + [str(refusal)]
         else:
             days = found.core_days(budget.UTILISATION)

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.studies import experiment_spec
 
 ROOT = "experiments/results"
@@ -112,12 +112,12 @@ def write(
             results that hold are then kept from those of another start.
 
     Raises:
-        config.Refused: a path of this machine is in it, or what is recorded there
+        errors.UserError: a path of this machine is in it, or what is recorded there
             still holds but was started from other weights.
     """
     for name, text in _texts(found):
         if os.path.isabs(text) or text.startswith("~") or "://" in text:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--record: {name} is {text!r}, a path of this machine; prepare the "
                 "data under a name of its own and train again"
             )
@@ -201,13 +201,13 @@ def _check_start(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     recorded = json.loads(path.read_text())
     try:
         theirs = _parsed(recorded["config"])
-    except config.Refused:  # of another form, so stale
+    except errors.UserError:  # of another form, so stale
         return
     if config.differences(theirs, _parsed(found["config"])):
         return  # stale
     if not _other_start(recorded["start"], found["start"]):
         return
-    raise config.Refused(
+    raise errors.UserError(
         f"--record: {path} holds the result from {start_label(recorded) or 'no start'}, "
         f"this one is from {start_label(found) or 'no start'}; remove that file to "
         "replace it, or record elsewhere with --results=PATH"
@@ -236,7 +236,7 @@ def _staleness(
     """What tells a recorded result from what the cell gives now."""
     try:
         theirs = _parsed(recorded["config"])
-    except config.Refused as error:
+    except errors.UserError as error:
         return f"recorded under another form of {error}"
     differing = config.differences(_apart(theirs), _apart(run.config))
     if differing:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tools.tpu import tpu_compiler, tpu_trace
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.costs import flops
 from vit_tf.data import catalog, mixup_cutmix
 from vit_tf.models import build
@@ -158,7 +158,7 @@ def _leave_nothing_zero(trainee: _Trainee) -> None:
 def _num_classes(cfg: config.Config) -> int:
     row = catalog.DATASETS.get(cfg.data.name)
     if row is None or not row.num_classes:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.name={cfg.data.name}: its classes are known once it is prepared; "
             "add --num_classes=N"
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf import config
+from vit_tf import errors
 
 _INSTALL = "pip install -r requirements-tpu-check.txt"
 _GIB = 2**30
@@ -52,7 +52,7 @@ def require() -> None:
     """Refuses where JAX or libtpu is not installed; sets what they read at start."""
     missing = [n for n in ("jax", "libtpu") if importlib.util.find_spec(n) is None]
     if missing:
-        raise config.Refused(
+        raise errors.UserError(
             f"{' and '.join(missing)} not installed: `{_INSTALL}`, or `make tpu-check`"
         )
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -64,11 +64,11 @@ def devices(topology: str) -> Sequence[Any]:
     """The devices of a topology such as 'v3:2x2'; see `CHIPS`."""
     kind, _, shape = topology.partition(":")
     if kind not in CHIPS:
-        raise config.Refused(
-            f"--topology={topology}: no such chip{config.nearest(kind, CHIPS)}"
+        raise errors.UserError(
+            f"--topology={topology}: no such chip{errors.nearest(kind, CHIPS)}"
         )
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*)?", shape):
-        raise config.Refused(
+        raise errors.UserError(
             f"--topology={topology}: chips are given as {kind}:2x2 or {kind}:2x2x1"
         )
     require()
@@ -83,7 +83,7 @@ def devices(topology: str) -> Sequence[Any]:
         )
     except Exception as error:  # of many types, each for a name that it dislikes
         reason = " ".join(str(error).split())[:200]
-        raise config.Refused(f"--topology={topology}: {reason}") from error
+        raise errors.UserError(f"--topology={topology}: {reason}") from error
     return found.devices
 
 
@@ -104,11 +104,11 @@ def compile_for(
         does not: 'refusal', the compiler's words.
 
     Raises:
-        config.Refused: no such topology, or fewer devices than replicas.
+        errors.UserError: no such topology, or fewer devices than replicas.
     """
     found = devices(topology)
     if len(found) < replicas:
-        raise config.Refused(
+        raise errors.UserError(
             f"--replicas={replicas}: {topology} has {len(found)} devices"
         )
     import jax

@@ -6,7 +6,7 @@ Peaks are dense products of bfloat16 numbers (of a V100 float16), summed in floa
 import dataclasses
 import re
 
-from vit_tf import config
+from vit_tf import errors
 
 # TFLOP/s of one chip. TPUs: "peak compute per chip" in the pages of that name at
 # docs.cloud.google.com/tpu/docs. GPUs: Nvidia's data sheets, SXM boards, no sparsity.
@@ -56,7 +56,7 @@ def find(name: str) -> Device:
     """The device called `name`: v3-8 (8 cores), v5e-8 (8 chips), h100x8, a100.
 
     Raises:
-        config.Refused: no such device, or a part of a chip.
+        errors.UserError: no such device, or a part of a chip.
     """
     if match := re.fullmatch(r"(v\d\w?)-([1-9]\d*)", name):
         kind, number = match[1], int(match[2])
@@ -66,8 +66,8 @@ def find(name: str) -> Device:
     match = re.fullmatch(r"([a-z]+\d+)(?:x([1-9]\d*))?", name)
     if match and match[1] in _GPUS:
         return Device(name, int(match[2] or 1), _GPUS[match[1]])
-    raise config.Refused(
-        f"--device={name}: not known{config.nearest(name, EXAMPLES)}; TPUs are "
+    raise errors.UserError(
+        f"--device={name}: not known{errors.nearest(name, EXAMPLES)}; TPUs are "
         f"{', '.join(_TPU_CHIPS)} with a number of cores (of chips from v5e and v6e), "
         f"such as v3-8, GPUs {', '.join(_GPUS)}, such as h100x8"
     )

@@ -11,7 +11,7 @@ import math
 
 import tensorflow_datasets as tfds
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.costs import accelerators, flops
 from vit_tf.data import catalog, mixture, record_store, subsets
 from vit_tf.data.builders import shapes
@@ -128,7 +128,7 @@ class Budget:
         return self.days(accelerators.TPU_V3_CORE, utilisation)
 
 
-def of(
+def estimate(
     cfg: config.Config,
     *,
     data_dir: str | None = None,
@@ -145,7 +145,7 @@ def of(
         num_classes: of the labels; None: the same.
 
     Raises:
-        config.Refused: a data set or split that is not known, and what `build.build`
+        errors.UserError: a data set or split that is not known, and what `build.build`
             refuses.
     """
     found = [
@@ -238,7 +238,7 @@ def _facts(name, data_dir, num_examples, num_classes) -> Facts:
         return Facts({}, num_classes, None, "as given")
     try:
         return _prepared(name, data_dir)
-    except config.Refused as refusal:
+    except errors.UserError as refusal:
         missing = refusal
     facts, row = _PUBLISHED.get(name), catalog.DATASETS.get(name)
     if facts is None and row is not None and row.counts:
@@ -247,7 +247,7 @@ def _facts(name, data_dir, num_examples, num_classes) -> Facts:
             dict(row.counts), row.num_classes, _IMAGE_BYTES.get(name), catalogue
         )
     if facts is None:
-        raise config.Refused(
+        raise errors.UserError(
             f"{missing}; or say what it holds: --num_examples=N --num_classes=N"
         )
     changes = {} if num_classes is None else {"num_classes": num_classes}
@@ -297,7 +297,7 @@ def _split(name: str, facts: Facts, expression: str) -> int:
     except (ValueError, KeyError, AssertionError) as error:
         listed = ", ".join(f"{k} ({n:,})" for k, n in facts.counts.items())
         reason = str(error).splitlines()[0]
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: no split {expression!r} ({reason}); known are: {listed}"
         ) from None
 

@@ -37,7 +37,9 @@ class Cost:
     macs: int
 
 
-def of(model: config.Model, *, image_size: int = 224, num_classes: int = 1000) -> Cost:
+def count(
+    model: config.Model, *, image_size: int = 224, num_classes: int = 1000
+) -> Cost:
     """Costs of a model whose arrays are never made."""
     network = build.outline(model, num_classes=num_classes, image_size=image_size)
     return Cost(

@@ -5,7 +5,7 @@ To add a data set, add a row. Opening never downloads: `tools.prepare_data` does
 
 import os
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import data_source, dataset_spec, labels, vtab_catalog
 from vit_tf.data.builders import (
     digits,
@@ -22,15 +22,15 @@ _IMAGENET_PAGE = "https://image-net.org/download-images (after registration)"
 
 # Splits of B.1.1: 2 % of CIFAR, 1 % of ImageNet, 10 % of Pets and Flowers; of the
 # few-shot sets big_vision's (common_fewshot.py). Counts are those of TFDS' catalogue.
-DATASETS: dict[str, dataset_spec.Row] = {
-    "shapes": dataset_spec.Row(
+DATASETS: dict[str, dataset_spec.DatasetSpec] = {
+    "shapes": dataset_spec.DatasetSpec(
         tfds_name="shapes",
         version=str(shapes.Shapes.VERSION),
         num_classes=len(shapes.FORMS),
         development=("train", "validation"),
         final=("train", "test"),
     ),
-    "digits": dataset_spec.Row(
+    "digits": dataset_spec.DatasetSpec(
         tfds_name="digits",
         version=str(digits.Digits.VERSION),
         num_classes=10,
@@ -38,7 +38,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         development=("train", "validation"),
         final=("train", "test"),
     ),
-    "cifar10": dataset_spec.Row(
+    "cifar10": dataset_spec.DatasetSpec(
         tfds_name="cifar10",
         version="3.0.2",
         num_classes=10,
@@ -46,7 +46,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         development=("train[:98%]", "train[98%:]"),
         final=("train", "test"),
     ),
-    "cifar100": dataset_spec.Row(
+    "cifar100": dataset_spec.DatasetSpec(
         tfds_name="cifar100",
         version="3.0.2",
         num_classes=100,
@@ -55,7 +55,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         final=("train", "test"),
         few_shot=("train", "test"),
     ),
-    "imagenet2012": dataset_spec.Row(
+    "imagenet2012": dataset_spec.DatasetSpec(
         tfds_name="imagenet2012",
         version="5.1.0",
         num_classes=1000,
@@ -66,7 +66,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         manual_files=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
         manual_page=_IMAGENET_PAGE,
     ),
-    "imagenet2012_10pct": dataset_spec.Row(
+    "imagenet2012_10pct": dataset_spec.DatasetSpec(
         tfds_name="imagenet2012_subset/10pct",
         version="5.0.0",
         num_classes=1000,
@@ -75,7 +75,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         manual_files=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
         manual_page=_IMAGENET_PAGE,
     ),
-    "imagenet2012_real": dataset_spec.Row(
+    "imagenet2012_real": dataset_spec.DatasetSpec(
         tfds_name="imagenet2012_real",
         version="1.0.0",
         num_classes=1000,
@@ -85,14 +85,14 @@ DATASETS: dict[str, dataset_spec.Row] = {
         manual_files=("ILSVRC2012_img_val.tar",),
         manual_page=_IMAGENET_PAGE,
     ),
-    "imagenet_v2": dataset_spec.Row(
+    "imagenet_v2": dataset_spec.DatasetSpec(
         tfds_name="imagenet_v2/matched-frequency",
         version="3.0.0",
         num_classes=1000,
         counts={"test": 10_000},
         final=(None, "test"),
     ),
-    "objectnet": dataset_spec.Row(
+    "objectnet": dataset_spec.DatasetSpec(
         tfds_name="objectnet",
         version=str(objectnet.Objectnet.VERSION),
         num_classes=1000,
@@ -104,7 +104,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         manual_page="https://objectnet.dev/download.html (a zip, unpacked)",
     ),
     **{
-        name: dataset_spec.Row(
+        name: dataset_spec.DatasetSpec(
             tfds_name=f"{imagenet21k.NAME}/{release}",
             version=imagenet21k.VERSION,
             num_classes=0,  # whoever prepares it decides
@@ -113,7 +113,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         )
         for name, release in imagenet21k.RELEASES.items()
     },
-    "oxford_iiit_pet": dataset_spec.Row(
+    "oxford_iiit_pet": dataset_spec.DatasetSpec(
         tfds_name="oxford_iiit_pet",
         version="4.0.0",
         num_classes=37,
@@ -122,7 +122,7 @@ DATASETS: dict[str, dataset_spec.Row] = {
         final=("train", "test"),
         few_shot=("train", "test"),
     ),
-    "oxford_flowers102": dataset_spec.Row(
+    "oxford_flowers102": dataset_spec.DatasetSpec(
         tfds_name="oxford_flowers102",
         version="2.1.1",
         num_classes=102,
@@ -130,42 +130,42 @@ DATASETS: dict[str, dataset_spec.Row] = {
         development=("train[:90%]", "train[90%:]"),
         final=("train", "test"),
     ),
-    "caltech101": dataset_spec.Row(
+    "caltech101": dataset_spec.DatasetSpec(
         tfds_name="caltech101",
         version="3.0.2",
         num_classes=102,
         counts={"train": 3060, "test": 6084},
         few_shot=("train", "test"),
     ),
-    "cars196": dataset_spec.Row(
+    "cars196": dataset_spec.DatasetSpec(
         tfds_name="cars196",
         version="2.1.0",
         num_classes=196,
         counts={"train": 8144, "test": 8041},
         few_shot=("train", "test"),
     ),
-    "dtd": dataset_spec.Row(
+    "dtd": dataset_spec.DatasetSpec(
         tfds_name="dtd",
         version="3.0.1",
         num_classes=47,
         counts={"train": 1880, "validation": 1880, "test": 1880},
         few_shot=("train", "test"),
     ),
-    "uc_merced": dataset_spec.Row(
+    "uc_merced": dataset_spec.DatasetSpec(
         tfds_name="uc_merced",
         version="2.0.0",
         num_classes=21,
         counts={"train": 2100},
         few_shot=("train[:1000]", "train[1000:]"),
     ),
-    "caltech_birds2011": dataset_spec.Row(
+    "caltech_birds2011": dataset_spec.DatasetSpec(
         tfds_name="caltech_birds2011",
         version="0.2.0",
         num_classes=200,
         counts={"train": 5994, "test": 5794},
         few_shot=("train", "test"),
     ),
-    "colorectal_histology": dataset_spec.Row(
+    "colorectal_histology": dataset_spec.DatasetSpec(
         tfds_name="colorectal_histology",
         version="2.0.0",
         num_classes=8,
@@ -191,7 +191,7 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
         data_dir: where prepared data sets lie; see `find_data_dir`.
 
     Raises:
-        config.Refused: unknown, not prepared, or prepared by another version; the
+        errors.UserError: unknown, not prepared, or prepared by another version; the
             line says the command that prepares it.
     """
     root = find_data_dir(data_dir)
@@ -203,8 +203,8 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
     for directory in (root / name, Path(name).expanduser()):
         if name and (newest := data_source.find_newest(directory)) is not None:
             return data_source.open_directory(name, newest)
-    raise config.Refused(
-        f"data set {name!r}: unknown{config.nearest(name, list_names(root))}; need a "
+    raise errors.UserError(
+        f"data set {name!r}: unknown{errors.nearest(name, list_names(root))}; need a "
         f"row of vit_tf/data/catalog.py, class folders of images prepared in {root} by "
         f"`python -m tools.prepare_data --folder=PATH --name={name}`, or a path that "
         f"holds dataset_info.json"
@@ -237,7 +237,7 @@ def _open_row(name: str, root: Path) -> Source:
         if others
         else f"not prepared in {root}: need"
     )
-    raise config.Refused(
+    raise errors.UserError(
         f"{name}: {found} {row.version}; run "
         f"`python -m tools.prepare_data --dataset={name} --data_dir={root}`"
     )
@@ -246,7 +246,7 @@ def _open_row(name: str, root: Path) -> Source:
 def _open_folder(name: str, home: Path) -> Source:
     version = str(image_folder.ImageFolder.VERSION)
     if version not in (versions := data_source.list_versions(home)):
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: {home} holds version {', '.join(versions)}, this code "
             f"reads {version}; run `python -m tools.prepare_data --folder=PATH "
             f"--name={name}` again"

@@ -6,7 +6,7 @@ import re
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import dataset_spec, labels
 
 Path = tfds.core.Path
@@ -23,7 +23,7 @@ class Source:
 
     name: str
     builder: tfds.core.DatasetBuilder
-    row: dataset_spec.Row
+    row: dataset_spec.DatasetSpec
 
     @property
     def version(self) -> str:
@@ -62,7 +62,7 @@ class Source:
         """Examples of a split expression such as 'train[:98%]'.
 
         Raises:
-            config.Refused: no such split, nothing in it, or an example twice.
+            errors.UserError: no such split, nothing in it, or an example twice.
         """
         return sum(shard.take for shard in self.shards(split))
 
@@ -72,7 +72,7 @@ class Source:
         The parts of a sum such as 'train[:800]+test[:200]' follow one another.
 
         Raises:
-            config.Refused: see `num_examples`.
+            errors.UserError: see `num_examples`.
         """
         splits = self.builder.info.splits
         try:
@@ -82,15 +82,15 @@ class Source:
             unknown = [word for word in words if word not in splits]
             # TFDS says in its first line what it cannot make sense of.
             reason = f" ({str(error).splitlines()[0]})"
-            hint = config.nearest(unknown[0], splits) if unknown else reason
-            raise config.Refused(
+            hint = errors.nearest(unknown[0], splits) if unknown else reason
+            raise errors.UserError(
                 f"{self.name}: no split {split!r}{hint}; there are: "
                 f"{count_splits(self.builder)}"
             ) from None
         if not shards:
-            raise config.Refused(f"{self.name}: split {split!r} holds no examples")
+            raise errors.UserError(f"{self.name}: split {split!r} holds no examples")
         if twice := _find_overlap(shards):
-            raise config.Refused(
+            raise errors.UserError(
                 f"{self.name}: split {split!r} names {twice:,} examples twice; name "
                 "parts that do not overlap"
             )
@@ -181,7 +181,7 @@ def find_newest(directory: Path) -> Path | None:
 
 
 def open_directory(
-    name: str, directory: Path, row: dataset_spec.Row | None = None
+    name: str, directory: Path, row: dataset_spec.DatasetSpec | None = None
 ) -> Source:
     """Opens a directory that TFDS wrote.
 
@@ -191,13 +191,13 @@ def open_directory(
         row: what is known of it. None: it has one image and one class label.
 
     Raises:
-        config.Refused: stored in another format, or without `row` not clear what is
+        errors.UserError: stored in another format, or without `row` not clear what is
             the image and what the label.
     """
     builder = tfds.builder_from_directory(directory)
     file_format = builder.info.file_format
     if file_format != tfds.core.FileFormat.TFRECORD:
-        raise config.Refused(
+        raise errors.UserError(
             f"{directory}: stored as {file_format.value}, need tfrecord; prepare it "
             f"again with file_format='tfrecord'"
         )
@@ -210,7 +210,9 @@ def count_splits(builder: tfds.core.DatasetBuilder) -> str:
     return ", ".join(f"{key} ({info.num_examples:,})" for key, info in splits)
 
 
-def _guess_row(name: str, builder: tfds.core.DatasetBuilder) -> dataset_spec.Row:
+def _guess_row(
+    name: str, builder: tfds.core.DatasetBuilder
+) -> dataset_spec.DatasetSpec:
     features = builder.info.features
     keys = {
         kind: sorted(key for key in features if isinstance(features[key], kind))
@@ -218,12 +220,12 @@ def _guess_row(name: str, builder: tfds.core.DatasetBuilder) -> dataset_spec.Row
     }
     (image_keys, label_keys) = keys.values()
     if len(image_keys) != 1 or len(label_keys) != 1:
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: need one image and one class label among the features, got "
             f"images {image_keys} and labels {label_keys}; add a row to "
             f"vit_tf/data/catalog.py"
         )
-    return dataset_spec.Row(
+    return dataset_spec.DatasetSpec(
         tfds_name=builder.name,
         version=str(builder.version),
         num_classes=features[label_keys[0]].num_classes,

@@ -12,7 +12,7 @@ Splits = tuple[str | None, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class DatasetSpec:
     """One data set of TFDS, or of a builder of ours.
 
     Attributes:

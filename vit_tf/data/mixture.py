@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog, data_source
 
 _PART = re.compile(r"^(.+?)(?:\*([1-9]\d*))?$")
@@ -47,9 +47,9 @@ class Mixture:
         """Refuses a number of rows that holds no whole periods."""
         period = sum(self.weights)
         if rows % period:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{what}={rows}: not a multiple of the {period} rows of one period of "
-                f"the mixture {self}; near: {config.near_multiples(rows, period)}"
+                f"the mixture {self}; near: {errors.near_multiples(rows, period)}"
             )
 
     def __str__(self) -> str:
@@ -66,16 +66,16 @@ def weights_of(name: str) -> dict[str, int]:
     """The sets that `NAME*WEIGHT+NAME...` names, none of them opened.
 
     Raises:
-        config.Refused: not of that form, or a set twice.
+        errors.UserError: not of that form, or a set twice.
     """
     parts = [_PART.match(part.strip()) for part in name.split("+")]
     if None in parts or any("*" in part[1] for part in parts):
-        raise config.Refused(
+        raise errors.UserError(
             f"data.name={name}: need NAME, or NAME*WEIGHT+NAME with whole weights"
         )
     found = {part[1]: int(part[2] or 1) for part in parts}
     if len(found) < len(parts):
-        raise config.Refused(
+        raise errors.UserError(
             f"data.name={name}: names a set twice; give it a larger weight"
         )
     return found
@@ -85,7 +85,7 @@ def open_all(name: str, data_dir: str | None = None) -> Mixture:
     """Opens `NAME`, or `NAME*WEIGHT+NAME...`; each as `datasets.open_source`.
 
     Raises:
-        config.Refused: what `open_source` refuses; a set twice; other classes.
+        errors.UserError: what `open_source` refuses; a set twice; other classes.
     """
     weights = weights_of(name)
     sources = tuple(catalog.open_source(of, data_dir=data_dir) for of in weights)
@@ -93,7 +93,7 @@ def open_all(name: str, data_dir: str | None = None) -> Mixture:
     for other in sources[1:]:
         if other.class_names != first.class_names:
             ours, theirs = len(first.class_names), len(other.class_names)
-            raise config.Refused(
+            raise errors.UserError(
                 f"data.name={name}: {first.name} and {other.name} have other classes "
                 f"({ours} and {theirs}); a mixture needs the same, in the same order"
             )

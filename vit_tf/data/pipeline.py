@@ -11,7 +11,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import (
     data_source,
     images,
@@ -59,7 +59,7 @@ def train_stream(
         `mixing.drawer` gives, once per row.
 
     Raises:
-        config.Refused: the batch does not divide, the split does not exist, the
+        errors.UserError: the batch does not divide, the split does not exist, the
             subset is too large, or a file is damaged.
     """
     if not 0 <= host_index < num_hosts or num_replicas % num_hosts:
@@ -322,8 +322,8 @@ def _find_failure(
 
 def _per_replica(batch_size: int, num_replicas: int, name: str) -> int:
     if batch_size % num_replicas:
-        near = config.near_multiples(batch_size, num_replicas)
-        raise config.Refused(
+        near = errors.near_multiples(batch_size, num_replicas)
+        raise errors.UserError(
             f"{name}={batch_size}: does not divide over {num_replicas} replicas; "
             f"near sizes that do: {near}"
         )

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import data_source, sharded_shuffle
 
 # A split, or what is kept of it, of at most this many bytes is held in memory, still
@@ -242,5 +242,5 @@ def _load(
         (loaded,) = in_order(source, split, keep).batch(count)
     except _UNREADABLE:
         broken = find_broken_file(source, split)
-        raise config.Refused(f"{source.name}: {broken}; prepare it again") from None
+        raise errors.UserError(f"{source.name}: {broken}; prepare it again") from None
     return loaded

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source, labels, record_store
 
 
@@ -25,7 +25,7 @@ def choose(source: data_source.Source, data: config.Data) -> np.ndarray | None:
         the whole split are read once in a process.
 
     Raises:
-        config.Refused: more than there is, less than one example, or shots where an
+        errors.UserError: more than there is, less than one example, or shots where an
             image has several labels.
     """
     subset = data.subset
@@ -81,7 +81,7 @@ def read_labels(source: data_source.Source, split: str) -> np.ndarray:
             broken = f"a label is out of range 0 to {source.num_classes - 1}"
         if broken is None:
             raise
-        raise config.Refused(
+        raise errors.UserError(
             f"{source.name}: {broken}; `python -m tools.prepare_data --verify --all "
             f"--dataset={source.name}` lists what is wrong"
         ) from None
@@ -93,13 +93,13 @@ def size(
     """Examples of a subset of `total`, whichever they are.
 
     Raises:
-        config.Refused: more than there is, less than one, a part of one.
+        errors.UserError: more than there is, less than one, a part of one.
     """
     if subset.amount is None:
         return total
     if subset.unit is config.Keep.FRACTION:
         if subset.amount > 1:
-            raise config.Refused(
+            raise errors.UserError(
                 f"data.subset.amount={subset.amount:g}: more than the whole; need a "
                 "fraction up to 1, or data.subset.unit=examples or shots"
             )
@@ -109,7 +109,7 @@ def size(
         each = num_classes if subset.unit is config.Keep.SHOTS else 1
         wanted = each * _whole(subset)
     if not 0 < wanted <= total:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.subset.amount={subset.amount:g}: is {wanted:,} of the {total:,} "
             f"examples of {split!r}; need 1 to {total:,}"
         )
@@ -125,7 +125,7 @@ def _first(source: data_source.Source, split: str, subset: config.Subset) -> np.
 
 def _shots(source: data_source.Source, split: str, subset: config.Subset) -> np.ndarray:
     if source.multi_label:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.subset.unit=shots: an image of {source.name} has several labels; "
             "use examples or fraction"
         )
@@ -134,7 +134,7 @@ def _shots(source: data_source.Source, split: str, subset: config.Subset) -> np.
     sizes = np.bincount(classes, minlength=num_classes)
     if sizes.min() < shots:
         poorest = int(sizes.argmin())
-        raise config.Refused(
+        raise errors.UserError(
             f"data.subset.amount={shots} shots: class "
             f"{source.class_names[poorest]!r} (label {poorest}) has only "
             f"{sizes[poorest]} examples in {split!r} of {source.name}"
@@ -144,7 +144,7 @@ def _shots(source: data_source.Source, split: str, subset: config.Subset) -> np.
 
 def _whole(subset: config.Subset) -> int:
     if subset.amount != int(subset.amount):
-        raise config.Refused(
+        raise errors.UserError(
             f"data.subset.amount={subset.amount:g}: need a whole number of "
             f"{subset.unit}"
         )

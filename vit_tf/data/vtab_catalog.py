@@ -11,7 +11,7 @@ from vit_tf.data import dataset_spec, labels, vtab_splits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task(dataset_spec.Row):
+class Task(dataset_spec.DatasetSpec):
     """A row with what VTAB and the paper add to it.
 
     Attributes:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, data_source
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.models import build, npz_weights
 from vit_tf.objectives import classification
 from vit_tf.runs import checkpoint, loading, run_directory
-from vit_tf.runtime import devices, timing
+from vit_tf.runtime import devices, progress, timing
 
 FEW_SHOT, RESOLUTION = "fewshot", "resolution"
 MEASURES = classification.Classification.measures
@@ -69,7 +69,7 @@ class _Model:
     machine: devices.Runtime
     run: config.Config | None  # None for an .npz
 
-    def at(self, size: int | None) -> loading.Opened:
+    def at(self, size: int | None) -> loading.LoadedModel:
         # In the run's own precision, so that its own numbers come out.
         with self.machine.strategy.scope():
             return loading.open_model(
@@ -89,7 +89,7 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
         if that was asked; 'few_shot', with the value of each draw.
 
     Raises:
-        config.Refused: an evaluator that is not there; a set, split or model that is
+        errors.UserError: an evaluator that is not there; a set, split or model that is
             not there; classes that are not the set's; a size that cannot be.
     """
     _check_request(request)
@@ -136,23 +136,23 @@ def _run_of(request: Request) -> config.Config | None:
     if checkpoint.weights_file(path) == path:
         return None
     if request.variant is not None:
-        raise config.Refused(f"--variant: {path} is a run, which says what it is")
+        raise errors.UserError(f"--variant: {path} is a run, which says what it is")
     return checkpoint.read_run(path)[0]
 
 
 def _check_request(request: Request) -> None:
     for name in request.asked:
         if name not in EVALUATORS:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--evaluators={name}: no such evaluator"
-                f"{config.nearest(name, EVALUATORS)}"
+                f"{errors.nearest(name, EVALUATORS)}"
             )
     if bool(request.resolutions) != (RESOLUTION in request.asked):
-        raise config.Refused(
+        raise errors.UserError(
             "--resolutions=SIZES and --evaluators=resolution go together: name both"
         )
     if not request.asked:
-        raise config.Refused(
+        raise errors.UserError(
             f"--evaluators is empty: name some of {', '.join(EVALUATORS)}"
         )
 
@@ -165,7 +165,7 @@ def _split(source: data_source.Source, request: Request) -> str:
     if split is None:
         split = next((s for s in ("test", "validation") if s in stored), None)
     if split is None:
-        raise config.Refused(
+        raise errors.UserError(
             f"{source.name}: no split test or validation; name one with --split; there "
             f"are: {data_source.count_splits(source.builder)}"
         )
@@ -173,9 +173,9 @@ def _split(source: data_source.Source, request: Request) -> str:
     return split
 
 
-def _check_model(request: Request, opened: loading.Opened, sets) -> None:
+def _check_model(request: Request, opened: loading.LoadedModel, sets) -> None:
     if not opened.network.pools:
-        raise config.Refused(
+        raise errors.UserError(
             f"{request.checkpoint}: gives logits for every token, evaluation needs one "
             "vector per image"
         )
@@ -186,26 +186,26 @@ def _check_model(request: Request, opened: loading.Opened, sets) -> None:
 
 
 def _check_fit(
-    request: Request, opened: loading.Opened, source: data_source.Source
+    request: Request, opened: loading.LoadedModel, source: data_source.Source
 ) -> None:
     """Refuses a set whose labels the model does not tell, and measures it has not."""
     path, few = request.checkpoint, "--evaluators=fewshot needs no head"
     if not opened.num_classes:
-        raise config.Refused(f"{path}: has no last layer; {few}")
+        raise errors.UserError(f"{path}: has no last layer; {few}")
     if opened.num_classes != source.num_classes:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: tells {opened.num_classes} classes, {source.name} has "
             f"{source.num_classes}; name a set with its classes, or {few}"
         )
     ours, theirs = opened.class_names, source.class_names
     if ours and _are_names(ours) and _are_names(theirs) and ours != theirs:
         label = next(i for i, pair in enumerate(zip(ours, theirs)) if len({*pair}) > 1)
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: class {label} is {ours[label]!r} there and {theirs[label]!r} in "
             f"{source.name}; name a set with its classes, or {few}"
         )
     if config.Measure.LOSS in request.measures and opened.objective is None:
-        raise config.Refused(
+        raise errors.UserError(
             f"--evaluators=loss: {path} does not say what its training minimised; "
             "nll is the soft-max's"
         )
@@ -216,7 +216,7 @@ def _check_fit(
             (config.Measure.LOSS, softmax),
         ):
             if bad and name in request.measures:
-                raise config.Refused(
+                raise errors.UserError(
                     f"--evaluators={name}: an image of {source.name} has several "
                     "labels; leave it out"
                 )
@@ -227,14 +227,14 @@ def _are_names(names: tuple[str, ...]) -> bool:
     return names != tuple(str(number) for number in range(len(names)))
 
 
-def _check_size(opened: loading.Opened, size: int) -> None:
+def _check_size(opened: loading.LoadedModel, size: int) -> None:
     """Refuses a size that the patches, or weights of one grid, do not allow."""
     outline = build.outline(
         opened.model, num_classes=opened.num_classes, image_size=size
     )
     for ours, theirs in zip(opened.network.weights, outline.weights):
         if ours.shape != theirs.shape and not ours.path.endswith(npz_weights.RESIZED):
-            raise config.Refused(
+            raise errors.UserError(
                 f"--resolutions={size}: {ours.path} is of one size, {opened.image_size}"
             )
 
@@ -265,7 +265,7 @@ def _measure(model: _Model, opened, sets, crop):
                 opened.objective or config.Objective(), num_classes=opened.num_classes
             ),
             strategy=model.machine.strategy,
-            among=model.machine.among,
+            processes=model.machine.processes,
         )
         view = config.Data(image_size=size, eval_crop=crop)
         for source, split in sets:
@@ -302,8 +302,8 @@ def _classes(found: evaluators.Predictions, source: data_source.Source) -> list[
 @contextlib.contextmanager
 def _watching(name: str, total: int) -> Iterator:
     """Shows how far a pass is, at what rate, and what is left."""
-    clock, before = timing.Pace(1, seconds=0.0), 0
-    with run_directory.Progress(name, first=0, total=total, unit="image") as shown:
+    clock, before = timing.StepTimer(1, seconds=0.0), 0
+    with progress.Progress(name, total=total) as shown:
 
         def update(done: int) -> None:
             nonlocal before

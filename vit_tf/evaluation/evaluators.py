@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source
 from vit_tf.evaluation import inference
 from vit_tf.runtime import multihost
@@ -73,13 +73,15 @@ class Classification:
         model,
         objective,
         strategy: tf.distribute.Strategy,
-        among: multihost.Hosts,
+        processes: multihost.Processes,
     ):
         def compute(model, batch):
             losses, logits = objective(model, batch, training=False)
             return {"loss": losses, **judge(logits, batch["label"])}
 
-        self._pass = inference.Pass(model, compute, strategy=strategy, among=among)
+        self._pass = inference.InferencePass(
+            model, compute, strategy=strategy, processes=processes
+        )
 
     def predict(
         self,
@@ -93,7 +95,7 @@ class Classification:
         """The predictions for every example of `split`; see `passes.Pass.over`.
 
         Raises:
-            config.Refused: a damaged record; a loss that is not finite.
+            errors.UserError: a damaged record; a loss that is not finite.
         """
         rows = self._pass.over(
             source, data, split, batch_size=batch_size, on_progress=on_progress
@@ -129,14 +131,14 @@ class MaskedPatches:
         model,
         objective,
         strategy: tf.distribute.Strategy,
-        among: multihost.Hosts,
+        processes: multihost.Processes,
     ):
         self._objective = objective
-        self._pass = inference.Pass(
-            model, objective.judge, strategy=strategy, among=among
+        self._pass = inference.InferencePass(
+            model, objective.judge, strategy=strategy, processes=processes
         )
-        self._shown = inference.Pass(
-            model, objective.show, strategy=strategy, among=among
+        self._shown = inference.InferencePass(
+            model, objective.show, strategy=strategy, processes=processes
         )
 
     def evaluate(
@@ -155,7 +157,7 @@ class MaskedPatches:
         patches.
 
         Raises:
-            config.Refused: a damaged record; a loss that is not finite.
+            errors.UserError: a damaged record; a loss that is not finite.
         """
         rows = self._pass.over(source, data, split, batch_size=batch_size)
         _check_finite(rows["loss"], split)
@@ -217,7 +219,7 @@ def measure(found: Predictions, name: config.Measure, split: str) -> Metric:
     it (ReaL's rule in big_vision's evaluators/classification.py).
 
     Raises:
-        config.Refused: the accuracy of classes where an image has several.
+        errors.UserError: the accuracy of classes where an image has several.
     """
     name, known = config.Measure(name), found.labelled
     if name is config.Measure.LOSS:
@@ -240,10 +242,10 @@ def class_accuracies(found: Predictions) -> dict[int, float]:
     """Class -> share of its examples that are told right; absent ones are left out.
 
     Raises:
-        config.Refused: an image has several labels.
+        errors.UserError: an image has several labels.
     """
     if (found.label < 0).any():
-        raise config.Refused(
+        raise errors.UserError(
             "class_accuracy: an image of this data set has several labels; leave it out"
         )
     return {int(c): _mean(found.hit[found.label == c]) for c in np.unique(found.label)}
@@ -269,7 +271,7 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
 def _check_finite(losses: np.ndarray, split: str) -> None:
     loss = float(np.mean(losses, dtype=np.float64))
     if not math.isfinite(loss):
-        raise config.Refused(
+        raise errors.UserError(
             f"evaluating {split!r}: the loss is {loss}; the weights have "
             "grown too large, train with a lower optim.lr"
         )

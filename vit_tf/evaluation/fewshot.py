@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, data_source, subsets
 from vit_tf.evaluation import evaluators, inference, ridge_regression
 from vit_tf.models import build, network, npz_weights
@@ -89,13 +89,13 @@ def open_tasks(settings: config.FewShot, data_dir: str | None = None) -> list[Ta
     """Opens every set and draws its shots; reads labels, decodes no image.
 
     Raises:
-        config.Refused: a set that is not there, has several labels for an image, no
+        errors.UserError: a set that is not there, has several labels for an image, no
             split to learn from or to test on, or too few images of a class; several
             l2 that nothing could choose from.
     """
     names = list(dict.fromkeys(settings.datasets))
     if len(names) == 1 and len(set(settings.l2)) > 1 and min(settings.shots) < 2:
-        raise config.Refused(
+        raise errors.UserError(
             f"few_shot.l2: {names[0]} alone chooses among several by leaving one image "
             "out, which leaves none of a class with 1 shot; give one l2, shots of 2 or "
             "more, or more data sets"
@@ -106,7 +106,7 @@ def open_tasks(settings: config.FewShot, data_dir: str | None = None) -> list[Ta
 def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Task:
     source = catalog.open_source(name, data_dir)
     if source.multi_label:
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: an image has several labels, few-shot evaluation needs one"
         )
     train, test = _splits(source)
@@ -115,7 +115,7 @@ def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Tas
     counts = np.bincount(labels, minlength=source.num_classes)
     if counts.min() < max(settings.shots):
         poorest = int(counts.argmin())
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: class {source.class_names[poorest]!r} (label {poorest}) has only "
             f"{counts[poorest]} examples in {train!r}, need {max(settings.shots)} shots; "
             "lower few_shot.shots"
@@ -140,7 +140,7 @@ def _splits(source: data_source.Source) -> tuple[str, str]:
     stored = source.builder.info.splits
     tests = [name for name in ("test", "validation") if name in stored]
     if "train" not in stored or not tests:
-        raise config.Refused(
+        raise errors.UserError(
             f"{source.name}: few-shot evaluation needs the splits train and test, or "
             f"validation; there are: {data_source.count_splits(source.builder)}"
         )
@@ -181,11 +181,11 @@ class FewShot:
                     dtype=model.dtype_policy.name,
                 )
             self._copy_weights()  # refuses what cannot be resized
-        self._pass = inference.Pass(
+        self._pass = inference.InferencePass(
             self._features_of,
             features,
             strategy=machine.strategy,
-            among=machine.among,
+            processes=machine.processes,
         )
 
     @property
@@ -291,7 +291,7 @@ def prepare(
     """The few-shot evaluation of a run, which may be of no set at all.
 
     Raises:
-        config.Refused: see `open_tasks`; a size that the model cannot take.
+        errors.UserError: see `open_tasks`; a size that the model cannot take.
     """
     settings = cfg.evals.few_shot
     return FewShot(

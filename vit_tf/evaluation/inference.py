@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source, pipeline
 from vit_tf.runtime import multihost
 
@@ -19,7 +19,7 @@ from vit_tf.runtime import multihost
 Computes = Callable[[object, dict[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 
-class Pass:
+class InferencePass:
     """Runs `compute` over every example of a split; compiled once for all of them.
 
     Args:
@@ -36,13 +36,13 @@ class Pass:
         compute: Computes,
         *,
         strategy: tf.distribute.Strategy,
-        among: multihost.Hosts,
+        processes: multihost.Processes,
     ):
-        self.strategy, self.among = strategy, among
+        self.strategy, self.processes = strategy, processes
 
         def replica(batch):
             values = {**compute(model, batch), "index": batch["index"]}
-            if among.count == 1:
+            if processes.count == 1:
                 return values
             # Hosts see their own replicas only, so every replica tells all of them.
             context = tf.distribute.get_replica_context()
@@ -76,7 +76,7 @@ class Pass:
             What `compute` gives, each (examples, ...).
 
         Raises:
-            config.Refused: a record that cannot be read, by name.
+            errors.UserError: a record that cannot be read, by name.
             RuntimeError: if the data gave another number of examples than the split
                 has; a wrong count is never reported.
         """
@@ -108,18 +108,18 @@ class Pass:
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
-            raise config.Refused(
+            raise errors.UserError(
                 f"evaluating {split!r}: out of memory at {data.image_size} pixels with "
                 f"{batch_size} images at a time; lower the batch size of the "
                 "evaluation, which changes no number"
             ) from error
         except tf.errors.OpError as error:
-            if self.among.is_loss(error):  # not the data's fault
+            if self.processes.is_loss(error):  # not the data's fault
                 raise
             culprit = pipeline.find_corrupt_eval(source, data, split, keep)
             if culprit is None:
                 raise
-            raise config.Refused(
+            raise errors.UserError(
                 f"evaluating {split!r}: {culprit}; mend or remove it and prepare the "
                 "data again"
             ) from error
@@ -127,7 +127,7 @@ class Pass:
     def _rows(self, value) -> np.ndarray:
         """The rows of all replicas of all hosts."""
         parts = self.strategy.experimental_local_results(value)
-        if self.among.count > 1:  # each has them all
+        if self.processes.count > 1:  # each has them all
             return parts[0].numpy()
         return np.concatenate([part.numpy() for part in parts])
 

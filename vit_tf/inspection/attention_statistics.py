@@ -16,7 +16,7 @@ from vit_tf.models import network, vit
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class AttentionStatistics:
     """What a model's attention did in each image.
 
     Attributes:
@@ -40,7 +40,7 @@ class Measured:
     similarity: np.ndarray | None
 
 
-def measure(model: keras.Model, batches: Iterable[np.ndarray]) -> Measured:
+def measure(model: keras.Model, batches: Iterable[np.ndarray]) -> AttentionStatistics:
     """Runs the model over images and reduces the attention of each block at once.
 
     Args:
@@ -49,7 +49,7 @@ def measure(model: keras.Model, batches: Iterable[np.ndarray]) -> Measured:
             more, of any lengths.
 
     Raises:
-        config.Refused: a ResNet, images of another size, or no image at all.
+        errors.UserError: a ResNet, images of another size, or no image at all.
     """
     measures.check_tokens(model)
     found, outputs, likeness = [], [], _Likeness()
@@ -59,7 +59,7 @@ def measure(model: keras.Model, batches: Iterable[np.ndarray]) -> Measured:
             keras.ops.convert_to_numpy(model(images, training=False, record=record))
         )
         found.append(record)
-    return Measured(
+    return AttentionStatistics(
         distance=np.concatenate([np.stack(r.distance, axis=1) for r in found]),
         entropy=np.concatenate([np.stack(r.entropy, axis=1) for r in found]),
         rollout=np.concatenate([measures.rollout_map(r.rollout) for r in found]),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import inspector, measures, plots
 from vit_tf.runtime import filesystem
 
@@ -38,30 +38,30 @@ class Figure:
         return [*paths, f"{stem}.npz"]
 
 
-def draw(seen: inspector.Subject, name: str) -> Figure:
+def draw(seen: inspector.Inspector, name: str) -> Figure:
     """The figure `name`, one of NAMES.
 
     Raises:
-        config.Refused: the model has no such figure, or it needs images.
+        errors.UserError: the model has no such figure, or it needs images.
     """
     try:
         return Figure(name, *_MAKERS[name](seen))
-    except config.Refused as refusal:
-        raise config.Refused(f"{name}: {refusal}") from None
+    except errors.UserError as refusal:
+        raise errors.UserError(f"{name}: {refusal}") from None
 
 
 def draw_all(
-    seen: inspector.Subject, names: Sequence[str] | None = None
-) -> Iterator[Figure | config.Refused]:
+    seen: inspector.Inspector, names: Sequence[str] | None = None
+) -> Iterator[Figure | errors.UserError]:
     """Every figure that the model can have; of another, why it has none."""
     for name in names or NAMES:
         try:
             yield draw(seen, name)
-        except config.Refused as refusal:
+        except errors.UserError as refusal:
             yield refusal
 
 
-def _filters(seen: inspector.Subject):
+def _filters(seen: inspector.Inspector):
     kernel = measures.rgb_kernel(seen.network)
     components, explained = measures.embedding_filters(kernel)
     own = getattr(seen.network, "stem", ()) is None
@@ -71,14 +71,14 @@ def _filters(seen: inspector.Subject):
     return drawing, {"components": components, "explained_variance": explained}
 
 
-def _position(seen: inspector.Subject):
+def _position(seen: inspector.Inspector):
     matrix = measures.position_similarity(measures.position_table(seen.network))
     title = f"{seen.name}, {seen.pixels}"
     drawing = plots.position_similarity({title: matrix})
     return drawing, {"cosine_similarity": matrix}
 
 
-def _distance(seen: inspector.Subject):
+def _distance(seen: inspector.Inspector):
     values = seen.measured.distance.mean(axis=0)
     network = seen.network
     tokens = network.num_tokens
@@ -97,7 +97,7 @@ def _distance(seen: inspector.Subject):
     }
 
 
-def _entropy(seen: inspector.Subject):
+def _entropy(seen: inspector.Inspector):
     values = seen.measured.entropy.mean(axis=0)
     drawing = plots.heads(
         values,
@@ -111,7 +111,7 @@ def _entropy(seen: inspector.Subject):
     }
 
 
-def _rollout(seen: inspector.Subject):
+def _rollout(seen: inspector.Inspector):
     maps, shown = seen.measured.rollout, seen.shown
     pixels = (seen.images.pixels[:shown] + 1) / 2
     reader = measures.rollout_reader(seen.network)
@@ -127,7 +127,7 @@ def _rollout(seen: inspector.Subject):
     return drawing, {"rollout": maps, "images": pixels.astype("float32")}
 
 
-def captions(seen: inspector.Subject) -> list[str]:
+def captions(seen: inspector.Inspector) -> list[str]:
     """What the model says of each image, or the image's name if it says nothing."""
     shares, labels = seen.probabilities, seen.images.labels
     if shares is None:
@@ -142,19 +142,19 @@ def captions(seen: inspector.Subject) -> list[str]:
     return words
 
 
-def _layers(seen: inspector.Subject):
+def _layers(seen: inspector.Inspector):
     matrix = seen.measured.similarity
     if matrix is None:
         count = len(seen.images.pixels)
-        raise config.Refused(f"comparing layers needs 4 images or more, got {count}")
+        raise errors.UserError(f"comparing layers needs 4 images or more, got {count}")
     title = f"{seen.name}: similarity of layers\n{seen.shown_images}"
     return plots.layers(matrix, title=title), {"linear_cka": matrix}
 
 
-def _probes(seen: inspector.Subject):
+def _probes(seen: inspector.Inspector):
     measures.check_tokens(seen.network)
     if seen.probe is None:
-        raise config.Refused(
+        raise errors.UserError(
             "needs labelled images to learn from and to test on: name a prepared data "
             "set with --images"
         )

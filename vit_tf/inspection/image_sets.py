@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, data_source, image_files, pipeline, safe_decoding
 
 _BATCH = 64  # read at a time
@@ -58,18 +58,18 @@ def load(
         split: of a data set; None: test, else validation, else train.
 
     Raises:
-        config.Refused: no such place, nothing in it, or an image that cannot be
+        errors.UserError: no such place, nothing in it, or an image that cannot be
             read, by its name and why.
     """
     path = pathlib.Path(place).expanduser()
     if path.exists() and data_source.find_newest(catalog.Path(path)) is None:
         if split is not None:
-            raise config.Refused(f"--split={split}: {place} is no prepared data set")
+            raise errors.UserError(f"--split={split}: {place} is no prepared data set")
         return _from_files(place, path, data, max_images), None
     try:
         source = catalog.open_source(place, data_dir)
-    except config.Refused as refusal:
-        raise config.Refused(
+    except errors.UserError as refusal:
+        raise errors.UserError(
             f"--images={place}: no such file or folder, nor a data set: {refusal}"
         ) from None
     split = split or usual_split(source)
@@ -89,7 +89,7 @@ def of_split(
         found = [{k: v.numpy() for k, v in batch.items()} for batch in stream]
     except tf.errors.InvalidArgumentError as error:
         culprit = pipeline.find_corrupt_eval(source, data, split, keep)
-        raise config.Refused(f"{culprit}: leave it out") from error
+        raise errors.UserError(f"{culprit}: leave it out") from error
     real = np.concatenate([batch["mask"] for batch in found])
     pixels, labels, rows = (
         np.concatenate([batch[name] for batch in found])[real]
@@ -124,7 +124,7 @@ def _from_files(
     if not path.is_file():  # a file that is named itself may have any name
         found = [p for p in found if _is_meant(p, path) and p.is_file()]
     if not found:
-        raise config.Refused(
+        raise errors.UserError(
             f"--images={place}: no images; need files ending in "
             f"{', '.join(image_files.EXTENSIONS)}"
         )
@@ -178,4 +178,4 @@ def _read(file: pathlib.Path) -> bytes:
 
 
 def _refuse(file: pathlib.Path, problem: str) -> None:
-    raise config.Refused(f"--images: {file}: {problem}; mend it or take it away")
+    raise errors.UserError(f"--images: {file}: {problem}; mend it or take it away")

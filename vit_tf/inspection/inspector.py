@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source
 from vit_tf.inspection import attention_statistics, image_sets, linear_probes, measures
-from vit_tf.runs import loading, run_directory
-from vit_tf.runtime import devices, timing
+from vit_tf.runs import loading
+from vit_tf.runtime import devices, progress, timing
 
 _MEMORY = 2**26  # bytes that one block's attention may take at a time
 _SMALLEST_BATCH = 7  # split evenly, none has fewer than comparing layers needs: 4
@@ -20,7 +20,7 @@ PROBED = 2000  # images that linear probes learn from, and are tested on, at mos
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class Inspector:
     """A model, and what it is shown.
 
     Attributes:
@@ -44,12 +44,12 @@ class Subject:
     silent: bool = True
 
     @functools.cached_property
-    def measured(self) -> attention_statistics.Measured:
+    def measured(self) -> attention_statistics.AttentionStatistics:
         """What attention does in the images; computed once for all figures."""
         measures.check_tokens(self.network)
         if self.images is None:
-            raise config.Refused("needs images: name them with --images")
-        clock, total = timing.Pace(1, seconds=0.0), len(self.images.pixels)
+            raise errors.UserError("needs images: name them with --images")
+        clock, total = timing.StepTimer(1, seconds=0.0), len(self.images.pixels)
         done = 0
 
         def batches():
@@ -58,11 +58,9 @@ class Subject:
                 yield batch
                 clock.tick(len(batch))
                 done += len(batch)
-                progress.update(done, rate=clock.rate)
+                display.update(done, rate=clock.rate)
 
-        with run_directory.Progress(
-            "attention", first=0, total=total, unit="image", silent=self.silent
-        ) as progress:
+        with progress.Progress("attention", total=total, silent=self.silent) as display:
             return attention_statistics.measure(self.network, batches())
 
     @property
@@ -110,7 +108,7 @@ def open_stored(
     split: str | None = None,
     data_dir: str | None = None,
     shown: int = 32,
-) -> Subject:
+) -> Inspector:
     """A run or an .npz with images from files, a folder or a data set.
 
     Args:
@@ -124,7 +122,7 @@ def open_stored(
         data_dir: where prepared data sets lie.
 
     Raises:
-        config.Refused: a model or images that are not there or cannot be read.
+        errors.UserError: a model or images that are not there or cannot be read.
     """
     opened = loading.open_model(path, image_size=image_size, variant=variant)
     data = dataclasses.replace(
@@ -141,7 +139,7 @@ def open_stored(
     probe = source and functools.partial(
         _probe, opened.network, source, data, machine, max_images
     )
-    return Subject(
+    return Inspector(
         opened.network,
         f"{opened.model.variant} ({os.path.basename(path.rstrip('/'))})",
         loaded,
@@ -158,7 +156,7 @@ def _probe(network, source: data_source.Source, data, machine, max_images: int):
     stored = source.builder.info.splits
     train, test = source.row.final or ("train", image_sets.usual_split(source))
     if train not in stored or test == train:
-        raise config.Refused(
+        raise errors.UserError(
             f"{source.name}: linear probes need a split train and another one; there "
             f"are: {data_source.count_splits(source.builder)}"
         )

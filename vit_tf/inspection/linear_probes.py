@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source
 from vit_tf.evaluation import inference, ridge_regression
 from vit_tf.inspection import image_sets, measures
@@ -61,15 +61,15 @@ def probe(
         max_images: of each split, at most; chosen by chance, always the same.
 
     Raises:
-        config.Refused: a ResNet; several labels per image; no such split.
+        errors.UserError: a ResNet; several labels per image; no such split.
     """
     measures.check_tokens(model)
     if source.multi_label:
-        raise config.Refused(
+        raise errors.UserError(
             f"{source.name}: an image has several labels, linear probes need one"
         )
-    sweep = inference.Pass(
-        model, features, strategy=machine.strategy, among=machine.among
+    sweep = inference.InferencePass(
+        model, features, strategy=machine.strategy, processes=machine.processes
     )
     known, asked = (
         sweep.over(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import mixture
 from vit_tf.evaluation import evaluators
 from vit_tf.inspection import figures, plots, training_hooks
@@ -43,15 +43,15 @@ def of_run(
         What `masked_patches.MaskedPatches.show` gives, uint8 (number, size, size, 3).
 
     Raises:
-        config.Refused: no such run, or one that predicted no patches.
+        errors.UserError: no such run, or one that predicted no patches.
     """
     if checkpoint.weights_file(path) == path:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: an .npz holds no prediction of patches; name a run's folder"
         )
     cfg = checkpoint.read_run(path)[0]
     if cfg.objective.task is not config.Task.MASKED_PATCH or not cfg.evals.splits:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
             "and a split in evals.splits; name a run that was"
         )
@@ -64,7 +64,7 @@ def of_run(
         model=model,
         objective=objective,
         strategy=machine.strategy,
-        among=machine.among,
+        processes=machine.processes,
     )
     split = cfg.evals.splits[0]
     return evaluator.pictures(source, cfg.data, split, number=number)
@@ -95,7 +95,9 @@ def due(cfg: config.Config, done: int, *, total: int) -> bool:
     return bool(masked) and (done == total or training_hooks.due(cfg, done))
 
 
-def draw(cfg: config.Config, run: run_directory.Run, trainee, *, step: int) -> None:
+def draw(
+    cfg: config.Config, run: run_directory.RunDirectory, trainee, *, step: int
+) -> None:
     """Draws the first images that the run evaluates; all its processes have to.
 
     Args:
@@ -111,7 +113,7 @@ def write(workdir: str, panels: Mapping[str, np.ndarray], *, step: int) -> None:
     """Gives the pictures of a step to TensorBoard, and replaces the run's PNG.
 
     Raises:
-        config.Refused: the disk is full or cannot be written.
+        errors.UserError: the disk is full or cannot be written.
     """
     path, folder = os.path.join(workdir, FILE), os.path.join(workdir, FOLDER)
     filesystem.write_whole(path, tf.io.encode_png(side_by_side(panels)).numpy())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import vit
 
 _TINY = np.finfo(np.float64).tiny
@@ -74,11 +74,11 @@ def position_table(model: keras.Model) -> np.ndarray:
     Of any kind: learned, by row and column, or sines and cosines.
 
     Raises:
-        config.Refused: the model adds no positions.
+        errors.UserError: the model adds no positions.
     """
     check_tokens(model)
     if not model.positions:
-        raise config.Refused(
+        raise errors.UserError(
             f"{model.name}: adds no position embedding to its tokens (positions="
             f"{model.position_kind.value}), so there is nothing to compare"
         )
@@ -89,7 +89,7 @@ def position_table(model: keras.Model) -> np.ndarray:
 def check_tokens(model: keras.Model) -> None:
     """Refuses a network without tokens, which has no attention to look at."""
     if not hasattr(model, "num_tokens"):
-        raise config.Refused(
+        raise errors.UserError(
             f"{model.name}: a ResNet has no tokens, positions or attention; look at a "
             "ViT or a hybrid"
         )
@@ -216,7 +216,7 @@ def hsic(first: np.ndarray, second: np.ndarray) -> float:
     """
     n = len(first)
     if n < 4:
-        raise config.Refused(f"comparing layers needs 4 images or more, got {n}")
+        raise errors.UserError(f"comparing layers needs 4 images or more, got {n}")
     k, m = (np.array(gram, np.float64) for gram in (first, second))
     np.fill_diagonal(k, 0)
     np.fill_diagonal(m, 0)
@@ -231,6 +231,6 @@ def grid_of(tokens: int) -> tuple[int, int]:
         side = round((tokens - first) ** 0.5)
         if side and side * side + first == tokens:
             return side, first
-    raise config.Refused(
+    raise errors.UserError(
         f"{tokens} tokens: need a square of patches, alone or after a class token"
     )

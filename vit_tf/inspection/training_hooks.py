@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.inspection import figures, image_sets, inspector
 from vit_tf.runs import run_directory
 from vit_tf.runtime import filesystem
@@ -21,7 +21,7 @@ NUMBER = 8  # images that are looked at
 def check(cfg: config.Config) -> None:
     """Refuses to draw where a run evaluates no split, so has no images to look at."""
     if cfg.evals.draw_every_steps and not cfg.evals.splits:
-        raise config.Refused(
+        raise errors.UserError(
             f"evals.draw_every_steps={cfg.evals.draw_every_steps}: draws images of the "
             "first split in evals.splits, which is empty; name one"
         )
@@ -33,7 +33,9 @@ def due(cfg: config.Config, done: int) -> bool:
     return bool(every) and done > 0 and done % every == 0
 
 
-def draw(cfg: config.Config, run: run_directory.Run, trainee, *, step: int) -> None:
+def draw(
+    cfg: config.Config, run: run_directory.RunDirectory, trainee, *, step: int
+) -> None:
     """Draws every figure that the model can have without labels.
 
     It reads weights and draws no random number, so the run goes on as if it had not
@@ -43,7 +45,7 @@ def draw(cfg: config.Config, run: run_directory.Run, trainee, *, step: int) -> N
         trainee: has the `model` and its data's `source`.
 
     Raises:
-        config.Refused: the disk is full or cannot be written.
+        errors.UserError: the disk is full or cannot be written.
     """
     if not run.writes:
         return
@@ -51,7 +53,7 @@ def draw(cfg: config.Config, run: run_directory.Run, trainee, *, step: int) -> N
     shown = image_sets.of_split(
         source, cfg.data, cfg.evals.splits[0], max_images=NUMBER
     )
-    seen = inspector.Subject(
+    seen = inspector.Inspector(
         trainee.model,
         f"{cfg.model.variant}, step {step:,}",
         shown,
@@ -77,7 +79,7 @@ def show(folder: str, pictures: Mapping[str, str], *, step: int) -> None:
         pictures: name -> path.
 
     Raises:
-        config.Refused: the disk is full or cannot be written.
+        errors.UserError: the disk is full or cannot be written.
     """
     own = f".step_{step:08d}"
     with filesystem.refusing(folder):

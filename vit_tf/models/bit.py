@@ -9,7 +9,7 @@ of the released files.
 import keras
 from keras import ops
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.models import axial, layers, network, resnet
 
 # What a call with `record={}` leaves in that dict, beside the names in network.py.
@@ -107,7 +107,7 @@ class BiT(network.Network):
         remat: whether the inside of each unit is computed again for the gradient.
 
     Raises:
-        config.Refused: an image smaller than the network's stride, a root that does
+        errors.UserError: an image smaller than the network's stride, a root that does
             not divide into the groups.
     """
 
@@ -130,13 +130,13 @@ class BiT(network.Network):
         self.head_bias, self.axial, self.remat = head_bias, axial, remat
         self.draws = {}
         if root_width % resnet.GROUPS:
-            raise config.Refused(
+            raise errors.UserError(
                 f"model.width={root_width}: a ResNet's root needs a multiple of "
                 f"{resnet.GROUPS}, the groups of its norm"
             )
         self.stride = resnet.stem_ratio(self.counts)  # pixels per final position
         if image_size < self.stride:
-            raise config.Refused(
+            raise errors.UserError(
                 f"image size {image_size}: smaller than the {self.stride} pixels that "
                 f"one position of {self.name} covers; need {self.stride} or more"
             )

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import bit, resnet, vit
 
 # Sizes: those of Table 1 (B, L, H), Figure 4 (b, with heads of the usual 64),
@@ -115,7 +115,7 @@ def build(
             default.
 
     Raises:
-        config.Refused: unknown variant, sizes that do not divide, settings that the
+        errors.UserError: unknown variant, sizes that do not divide, settings that the
             variant does not have.
     """
     make, settings = _describe(model)
@@ -223,16 +223,16 @@ def _refuse_what_only_transformers_have(model: config.Model) -> None:
     ours, usual = config.fields(model), config.fields(plain)
     for name in ours:
         if ours[name] != usual[name]:
-            raise config.Refused(
+            raise errors.UserError(
                 f"model.{name}={ours[name]}: {model.variant} is a ResNet and has no "
                 f"such part; leave it at {usual[name]}"
             )
 
 
-def _unknown(variant: str) -> config.Refused:
+def _unknown(variant: str) -> errors.UserError:
     same = [name for name in NAMES if name.lower() == variant.lower()]
-    hint = config.nearest(variant, same or NAMES)
-    return config.Refused(
+    hint = errors.nearest(variant, same or NAMES)
+    return errors.UserError(
         f"model.variant: {variant!r} is not ViT-<size>/<patch> with size one of "
         f"{', '.join(SIZES)}, nor a hybrid, ResNet or axial model{hint}; "
         "`python -m tools.benchmark --list` shows all"

@@ -6,7 +6,7 @@ may enter. A call with `record={}` leaves intermediates in that dict.
 
 import keras
 
-from vit_tf import config
+from vit_tf import errors
 
 # Names in a record that all networks share; each file adds its own.
 ENCODED = "encoded"  # after the last norm: tokens (batch, T, width) or a map
@@ -47,7 +47,7 @@ class Network(keras.Model):
             (batch, width) float32.
 
         Raises:
-            config.Refused: images of another size; no seed for dropout.
+            errors.UserError: images of another size; no seed for dropout.
         """
         # Asked here, because Keras wraps what `call` raises in several lines.
         self.check_images(images)
@@ -69,7 +69,7 @@ class Network(keras.Model):
     def check_seed(self, training, seed) -> None:
         if self.is_drawing(training) and seed is None:
             rates = ", ".join(f"{name} {rate}" for name, rate in self.draws.items())
-            raise config.Refused(
+            raise errors.UserError(
                 f"{rates}: got no seed, need seed=two int32 numbers that change every "
                 "step"
             )
@@ -77,13 +77,13 @@ class Network(keras.Model):
     def check_images(self, images) -> None:
         size, shape = self.image_size, tuple(images.shape)
         if len(shape) != 4 or shape[1:] != (size, size, 3):
-            raise config.Refused(
+            raise errors.UserError(
                 f"images: got shape {shape}, need (batch, {size}, {size}, 3): resize "
                 "them, or build the model with another image_size"
             )
         kind = keras.backend.standardize_dtype(images.dtype)
         if not keras.backend.is_float_dtype(kind):
-            raise config.Refused(
+            raise errors.UserError(
                 f"images: got {kind}, need floats in [-1, 1]: (images - 127.5) / 127.5"
             )
 

@@ -5,7 +5,7 @@ The files do not say it, and a user should not have to.
 
 import re
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import bit, build, npz_layouts
 
 _BLOCK = "Transformer/encoderblock_0/"
@@ -31,7 +31,7 @@ def recognise(
         variant: what to take them for; tokens and positions are still theirs.
 
     Raises:
-        config.Refused: nothing that this library knows.
+        errors.UserError: nothing that this library knows.
     """
     if variant is not None:
         named = config.Model(variant=variant)
@@ -42,7 +42,7 @@ def recognise(
     if "resnet/root_block/standardized_conv2d/kernel" in arrays:
         return _resnet(arrays, name)
     if not {"embedding/kernel", _QUERY, _HIDDEN} <= arrays.keys():
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: neither a Vision Transformer nor a BiT ResNet (its first arrays: "
             f"{', '.join(list(arrays)[:3])})"
         )
@@ -77,7 +77,7 @@ def _transformer(arrays: npz_layouts.Arrays, name: str) -> config.Model:
     known = [size for size, usual in build.SIZES.items() if usual == sizes]
     twice = sizes | {"depth": sizes["depth"] // 2}
     if not known and "cls" not in arrays and twice in build.SIZES.values():
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: an axial or a deep Transformer, which its arrays do not tell "
             "apart; name it with --variant"
         )
@@ -108,7 +108,7 @@ def _patch(arrays: npz_layouts.Arrays, name: str) -> str:
     for (stem, stride), counts in build.STEMS.items():
         if counts == units and patch == (1 if counts else build.ROOT_PATCH):
             return f"{stem}/{stride}"
-    raise config.Refused(
+    raise errors.UserError(
         f"{name}: a hybrid with stages of {units} units and patches of {patch}, which "
         "no variant has"
     )
@@ -127,7 +127,7 @@ def _resnet(arrays: npz_layouts.Arrays, name: str) -> config.Model:
             return config.Model(variant=f"R{depth}x{factor}")
         if counts == units:
             return config.Model(variant=f"R{depth}x1", width=root)
-    raise config.Refused(f"{name}: a ResNet with stages of {units} units, unknown")
+    raise errors.UserError(f"{name}: a ResNet with stages of {units} units, unknown")
 
 
 def _pool(arrays: npz_layouts.Arrays) -> config.Pool:

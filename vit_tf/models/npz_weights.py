@@ -9,7 +9,7 @@ from typing import BinaryIO
 import keras
 import numpy as np
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.models import npz_layouts
 
 # The last layer of a Transformer, and of a ResNet.
@@ -45,7 +45,7 @@ def read_npz(
         The arrays, and lines that say what `layouts.to_ours` changed.
 
     Raises:
-        config.Refused: missing or damaged file, another format, object arrays.
+        errors.UserError: missing or damaged file, another format, object arrays.
     """
     try:
         if not isinstance(file, str | os.PathLike):
@@ -59,7 +59,7 @@ def read_npz(
         problem = f"damaged or not an .npz ({_first_line(error)})"
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         problem = f"not an .npz of plain arrays ({_first_line(error)})"
-    raise config.Refused(
+    raise errors.UserError(
         f"weights {_name(file)}: {problem}; need a released .npz such as ViT-B_16.npz"
     )
 
@@ -81,7 +81,7 @@ def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays to a file that appears whole or not at all.
 
     Raises:
-        config.Refused: the folder is missing, the disk is full.
+        errors.UserError: the folder is missing, the disk is full.
     """
     partial = f"{os.fspath(path)}.{os.getpid()}.partial"
     try:
@@ -96,7 +96,7 @@ def write_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
                 os.remove(partial)
     except OSError as error:
         problem = error.strerror or str(error)
-        raise config.Refused(f"weights {path}: not written: {problem}") from None
+        raise errors.UserError(f"weights {path}: not written: {problem}") from None
 
 
 def load_released(
@@ -114,7 +114,7 @@ def load_released(
         Lines that say what was done: loaded, resized, dropped, left as it was.
 
     Raises:
-        config.Refused: what `read_npz` and `assign` refuse.
+        errors.UserError: what `read_npz` and `assign` refuse.
     """
     given, lines = read_npz(path)
     first, *rest = assign(model, given, name=_name(path), head=head)
@@ -137,14 +137,14 @@ def assign(
         name: of the file, for messages.
 
     Raises:
-        config.Refused: arrays missing, not known to the model, or of another shape.
+        errors.UserError: arrays missing, not known to the model, or of another shape.
     """
     given, wanted, lines = dict(arrays), _variables(model), []
     if Head(head) is Head.RESET:
         lines += _drop_head(given, wanted)
     lines += _fit_positions(given, wanted)
     if problems := _problems(given, wanted):
-        raise config.Refused(
+        raise errors.UserError(
             f"weights {name} do not fit {model.name}: "
             + "; ".join(problems)
             + _remedy(given, wanted)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf import config
+from vit_tf import config, errors
 
 
 def _normal():
@@ -45,7 +45,7 @@ class AxisEmbedding(keras.layers.Layer):
     def __init__(self, grid, width, class_token, **kwargs):
         super().__init__(**kwargs)
         if width % 2:
-            raise config.Refused(
+            raise errors.UserError(
                 f"positions=2d: width {width} must be even, for a half each of column "
                 "and row"
             )
@@ -85,7 +85,7 @@ class SineCosine(keras.layers.Layer):
     def __init__(self, grid, width, class_token, **kwargs):
         super().__init__(**kwargs)
         if width % 4:
-            raise config.Refused(
+            raise errors.UserError(
                 f"positions=sincos2d: width {width} must be a multiple of 4, for sine "
                 "and cosine of column and row"
             )
@@ -141,7 +141,7 @@ def layers_for(
     }[positions]
     if make is None:
         if at is not config.PositionsAt.STEM:
-            raise config.Refused(
+            raise errors.UserError(
                 f"model.positions_at={at.value}: positions={positions.value} adds "
                 "nothing to tokens; leave positions_at=stem"
             )

@@ -8,7 +8,7 @@ its layers are named so that `models/weights.py` needs no table.
 import keras
 from keras import ops
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import encoder, layers, network, positions, resnet
 
 # What a call with `record={}` leaves in that dict, beside the names in network.py.
@@ -66,7 +66,7 @@ class VisionTransformer(network.Network):
         num_blocks: encoder blocks; those of an axial model count each.
 
     Raises:
-        config.Refused: sizes that do not divide, settings that exclude each other.
+        errors.UserError: sizes that do not divide, settings that exclude each other.
     """
 
     def __init__(
@@ -322,22 +322,22 @@ class VisionTransformer(network.Network):
         size, stride = self.image_size, self.token_stride
         if size % stride:
             what = "patch size" if self.stem is None else "total stride"
-            raise config.Refused(
+            raise errors.UserError(
                 f"image size {size}: not a multiple of the {what} {stride}; "
-                f"the nearest that are: {config.near_multiples(size, stride)}"
+                f"the nearest that are: {errors.near_multiples(size, stride)}"
             )
         if self.width % self.num_heads:
-            raise config.Refused(
+            raise errors.UserError(
                 f"width {self.width}: not a multiple of num_heads {self.num_heads}; "
                 "change one of the two"
             )
         if self.axial and self.has_class_token:
-            raise config.Refused(
+            raise errors.UserError(
                 f"model.pool={self.pooling.value}: axial attention has no place for a "
                 "class token on its grid; use pool=gap, map or unpooled"
             )
         if self.axial and self.position_kind is config.Positions.RELATIVE:
-            raise config.Refused(
+            raise errors.UserError(
                 "model.positions=relative: its offsets run over all tokens, axial "
                 "attention sees one row or column; use positions=1d or 2d"
             )

@@ -6,7 +6,7 @@ model's and stay behind when the model goes on elsewhere.
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source, images, mixup_cutmix
 from vit_tf.objectives import masked_patches
 
@@ -67,7 +67,7 @@ def build(cfg: config.Config, *, model, num_classes: int):
         num_classes: of the data, whether the model tells them or not.
 
     Raises:
-        config.Refused: measures that it does not have; see also
+        errors.UserError: measures that it does not have; see also
             `masked_patches.MaskedPatches`.
     """
     made = {
@@ -80,7 +80,7 @@ def build(cfg: config.Config, *, model, num_classes: int):
     }[cfg.objective.task]()
     for name in cfg.evals.measures:
         if name not in made.measures:
-            raise config.Refused(
+            raise errors.UserError(
                 f"evals.measures={name}: not of objective.task={cfg.objective.task} "
                 f"with this target; there are: {', '.join(made.measures)}"
             )
@@ -97,20 +97,20 @@ def check_data(cfg: config.Config, source: data_source.Source) -> None:
     """Refuses data that the objective cannot take.
 
     Raises:
-        config.Refused: several labels for a softmax; a flip that changes labels;
+        errors.UserError: several labels for a softmax; a flip that changes labels;
             mixed labels where none is read.
     """
     if cfg.objective.task is config.Task.MASKED_PATCH:
         masked_patches.check_data(cfg.data)
         return
     if source.multi_label and cfg.objective.loss == config.Loss.SOFTMAX:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.name={cfg.data.name}: has several labels for an image, softmax "
             "takes one; use objective.loss=sigmoid"
         )
     protocol = source.row.protocol
     if protocol is not None and cfg.data.flip and not protocol.flip:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.flip=True: mirroring changes the labels of {source.name}; use "
             "data.flip=false, or experiments/vtab.py"
         )

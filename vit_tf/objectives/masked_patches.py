@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import images, mixup_cutmix
 from vit_tf.models import layers, vit
 from vit_tf.objectives import patch_colors
@@ -123,7 +123,7 @@ class MaskedPatches:
         measures: what can be asked of its predictions.
 
     Raises:
-        config.Refused: a model without such patches, or with layers that would not
+        errors.UserError: a model without such patches, or with layers that would not
             learn; settings that exclude each other.
     """
 
@@ -133,7 +133,7 @@ class MaskedPatches:
         self.patch_size, self.patches = model.token_stride, model.grid**2
         self.count = round(objective.corruption * self.patches)
         if not self.count or self.patches == 1:
-            raise config.Refused(
+            raise errors.UserError(
                 f"objective.corruption={objective.corruption}: {self.count} of "
                 f"{self.patches} patches; take more, or smaller patches"
             )
@@ -294,7 +294,7 @@ class MaskedPatches:
 def check_data(data: config.Data) -> None:
     """Refuses mixtures of images, which are mixtures of labels."""
     if mixup_cutmix.is_on(data):
-        raise config.Refused(
+        raise errors.UserError(
             "data.mixup, data.cutmix: mix labels, masked patches have none; set both "
             "to 0"
         )
@@ -303,23 +303,23 @@ def check_data(data: config.Data) -> None:
 def _check(objective: config.Objective, model) -> None:
     task = f"objective.task={config.Task.MASKED_PATCH}"
     if not isinstance(model, vit.VisionTransformer):
-        raise config.Refused(
+        raise errors.UserError(
             f"{task}: {model.name} has no patch embeddings to corrupt; use a ViT, a "
             "hybrid or an Axial-ViT"
         )
     if objective.loss is not config.Loss.SOFTMAX or objective.label_smoothing:
-        raise config.Refused(
+        raise errors.UserError(
             f"{task}: has no labels; leave objective.loss and objective.label_smoothing "
             "as they are"
         )
     if model.pooling is config.Pool.MAP or model.has_pre_logits:
-        raise config.Refused(
+        raise errors.UserError(
             f"{task}: reads the encoder's tokens, model.pool=map and model.pre_logits "
             "would not learn; use model.pool=token or gap and model.pre_logits=false"
         )
     cells = _CELLS.get(objective.target, 1)
     if model.token_stride % cells:
-        raise config.Refused(
+        raise errors.UserError(
             f"objective.target={objective.target}: a patch of {model.token_stride} "
             f"pixels does not divide into {cells} x {cells} cells; use mean_color"
         )

@@ -8,7 +8,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.recipes import paper
 
 # AugReg's grid (arXiv 2106.10270, table 4): rates, and (steps, warm-up).
@@ -87,11 +87,11 @@ def candidates(
         Configs that train and evaluate on the development splits.
 
     Raises:
-        config.Refused: a protocol that the data set has no part in.
+        errors.UserError: a protocol that the data set has no part in.
     """
     protocol = Protocol(protocol)
     if protocol is Protocol.TABLE_2 and target.name != "imagenet2012":
-        raise config.Refused(
+        raise errors.UserError(
             f"--protocol=table2: differs from paper on imagenet2012 only; use "
             f"--protocol=paper for {target.name}"
         )
@@ -132,7 +132,7 @@ def check_changes(names: Iterable[str]) -> None:
     """
     for name in names:
         if name in RESERVED:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--config.{name}: each run of the protocol has its own; use "
                 "tools.train for one run with another"
             )

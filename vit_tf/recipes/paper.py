@@ -6,7 +6,7 @@ its source stand beside it.
 
 import dataclasses
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import vtab_splits
 
 
@@ -97,7 +97,7 @@ def pretrain(
         few_shot: with the linear 5-shot accuracy on ImageNet (section 4.1).
 
     Raises:
-        config.Refused: a pair that Table 3 does not have.
+        errors.UserError: a pair that Table 3 does not have.
     """
     row = _table_3_row(variant, dataset)
     facts = _PER_DATA_SET[dataset]
@@ -218,13 +218,13 @@ def augreg(
         epochs: 300; on ImageNet-21k 30 or 300.
 
     Raises:
-        config.Refused: another data set or level.
+        errors.UserError: another data set or level.
     """
     datasets = ("imagenet2012", "imagenet21k")
     for name, known in ((dataset, datasets), (level, AUGREG)):
         if name not in known:
-            raise config.Refused(
-                f"no AugReg recipe for {name!r}{config.nearest(name, known)}"
+            raise errors.UserError(
+                f"no AugReg recipe for {name!r}{errors.nearest(name, known)}"
             )
     layers, magnitude, mixup = AUGREG[level]
     strength = 0.1 if regularised else 0.0
@@ -285,12 +285,12 @@ def finetune(
         image_size: None takes 384, or the next that the patches divide.
 
     Raises:
-        config.Refused: a data set that Table 4 does not have.
+        errors.UserError: a data set that Table 4 does not have.
     """
     if dataset not in FINETUNING:
-        raise config.Refused(
+        raise errors.UserError(
             f"no fine-tuning recipe for {dataset!r}"
-            f"{config.nearest(dataset, FINETUNING)}"
+            f"{errors.nearest(dataset, FINETUNING)}"
         )
     steps, sweep = FINETUNING[dataset]
     return config.Config(
@@ -343,11 +343,11 @@ def vtab(variant: str, task: str, *, start_from: str | None) -> config.Config:
         task: a key of `vtab_protocol.TASKS`.
 
     Raises:
-        config.Refused: no such task.
+        errors.UserError: no such task.
     """
     if task not in vtab_splits.TASKS:
-        raise config.Refused(
-            f"no VTAB task {task!r}{config.nearest(task, vtab_splits.TASKS)}"
+        raise errors.UserError(
+            f"no VTAB task {task!r}{errors.nearest(task, vtab_splits.TASKS)}"
         )
     protocol = vtab_splits.TASKS[task]
     cfg = finetune(variant, "cifar10", start_from=start_from, lr=0.01)
@@ -368,7 +368,7 @@ def _table_3_row(variant: str, dataset: str) -> _Pretraining:
         if (dataset, name) in _TABLE_3:
             return _TABLE_3[dataset, name]
     pairs = [f"{name} on {data}" for data, name in _TABLE_3]
-    raise config.Refused(
+    raise errors.UserError(
         f"no pre-training recipe for {variant} on {dataset}; Table 3 has: "
         f"{', '.join(pairs)}"
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import npz_weights
 from vit_tf.runtime import filesystem
 
@@ -28,7 +28,7 @@ _PARTS = ("model/", "objective/", "optimizer/")
 OBJECTIVE = "objective.npz"
 
 
-class Keeper:
+class CheckpointManager:
     """Saves and restores model, objective and optimizer; keeps a few.
 
     A checkpoint is copied to host memory at once and written beside the steps that
@@ -81,7 +81,7 @@ class Keeper:
         not stay are dropped.
 
         Raises:
-            config.Refused: see `wait`.
+            errors.UserError: see `wait`.
         """
         if not self.writes:
             return
@@ -94,7 +94,7 @@ class Keeper:
         """Until the last checkpoint is whole.
 
         Raises:
-            config.Refused: the disk is full or cannot be written; checkpoints
+            errors.UserError: the disk is full or cannot be written; checkpoints
                 that were there before are untouched.
         """
         writing, self._writing = self._writing, None
@@ -131,11 +131,11 @@ class Keeper:
             filesystem.write_whole(
                 os.path.join(final, _MARK), json.dumps({"step": step})
             )
-        except (tf.errors.OpError, OSError, config.Refused) as error:
+        except (tf.errors.OpError, OSError, errors.UserError) as error:
             filesystem.remove(unfinished)
             whole = [s for s in saved_steps(self.folder) if s != step]
             last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
-            raise config.Refused(
+            raise errors.UserError(
                 f"cannot save the checkpoint of step {step} in {self.folder}: "
                 f"{filesystem.reason(error.__cause__ or error)}; {last}; free some space and run the same "
                 "command again"
@@ -148,7 +148,7 @@ class Keeper:
         """Restores the newest checkpoint; the step it was saved at, or 0.
 
         Raises:
-            config.Refused: it cannot be read or belongs to another model.
+            errors.UserError: it cannot be read or belongs to another model.
         """
         steps = self.steps()
         if self.writes:
@@ -160,11 +160,11 @@ class Keeper:
             self._check_names(path)
             status = _state(self._parts).read(os.path.join(path, "state"))
             status.assert_existing_objects_matched()
-        except config.Refused:
+        except errors.UserError:
             raise
         except Exception as error:  # TensorFlow raises many kinds for damaged files
             before = f"step {steps[-2]}" if len(steps) > 1 else "the beginning"
-            raise config.Refused(
+            raise errors.UserError(
                 f"checkpoint {path} cannot be read: {filesystem.reason(error)}; remove that "
                 f"folder to go on from {before}"
             ) from error
@@ -192,7 +192,7 @@ class Keeper:
         if differing:
             kinds = {name.split("/")[0] for name in differing}
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-            raise config.Refused(
+            raise errors.UserError(
                 f"checkpoint {path} is of another {' and '.join(sorted(kinds))} "
                 f"({differing[0]}{more}); choose another --workdir"
             )
@@ -249,12 +249,12 @@ def load_objective(objective, workdir: str) -> None:
     """Gives an objective what `save_objective` wrote of one like it.
 
     Raises:
-        config.Refused: another one's.
+        errors.UserError: another one's.
     """
     arrays = _objective_arrays(workdir)
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != {v.path: tuple(v.shape) for v in objective.variables}:
-        raise config.Refused(
+        raise errors.UserError(
             f"{os.path.join(workdir, OBJECTIVE)}: holds {_listed(arrays) or 'nothing'}, "
             "which is not what this objective learns; finish that run again"
         )
@@ -287,12 +287,12 @@ def weights_file(path: str) -> str:
     """The .npz that `path` stands for: itself, or that of a finished run.
 
     Raises:
-        config.Refused: there is neither.
+        errors.UserError: there is neither.
     """
     with filesystem.reading(path):
         there, folder = tf.io.gfile.exists(path), tf.io.gfile.isdir(path)
     if not there:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: no such file or folder; name a finished run or a released .npz"
         )
     if not folder:
@@ -300,7 +300,7 @@ def weights_file(path: str) -> str:
     if not tf.io.gfile.exists(os.path.join(path, "result.json")):
         known = tf.io.gfile.exists(os.path.join(path, "config.json"))
         remedy = "finish that run first" if known else "name a run's folder"
-        raise config.Refused(f"{path}: no finished run there; {remedy}")
+        raise errors.UserError(f"{path}: no finished run there; {remedy}")
     return os.path.join(path, "weights.npz")
 
 
@@ -317,8 +317,8 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
     """
     try:
         file, head = weights_file(path), npz_weights.Head.RESET
-    except config.Refused as refusal:
-        raise config.Refused(f"start_from={refusal}") from None
+    except errors.UserError as refusal:
+        raise errors.UserError(f"start_from={refusal}") from None
     left: list[str] = []
     if file != path:
         cfg, result = read_run(path)

@@ -1,6 +1,6 @@
 """Weights from one place and layout to another, checked on the way where asked."""
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.models import build, npz_identification, npz_layouts, npz_weights
 from vit_tf.runs import checkpoint
 
@@ -31,7 +31,7 @@ def convert(
         Lines that say what was read, changed and written.
 
     Raises:
-        config.Refused: no such file, damaged, or not of this variant.
+        errors.UserError: no such file, damaged, or not of this variant.
     """
     path = checkpoint.weights_file(source)
     with checkpoint.local_copy(path) as file:
@@ -49,7 +49,7 @@ def convert(
     if layout is npz_layouts.Layout.BIG_VISION and any(
         name.startswith("resnet/") for name in arrays
     ):
-        raise config.Refused(
+        raise errors.UserError(
             "--layout=big_vision: that code reads ResNets in the released layout; leave "
             "the flag out"
         )

@@ -12,7 +12,7 @@ from vit_tf.runs import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     """A model with its weights, and what is known of it.
 
     Attributes:
@@ -62,7 +62,7 @@ def model_of(path: str, *, variant: str | None = None) -> config.Model:
         variant: for an .npz whose arrays do not tell it.
 
     Raises:
-        config.Refused: no such file or run, or nothing that this library knows.
+        errors.UserError: no such file or run, or nothing that this library knows.
     """
     path = run_around(path)
     file = checkpoint.weights_file(path)
@@ -77,7 +77,7 @@ def open_model(
     image_size: int | None = None,
     variant: str | None = None,
     dtype: str | None = None,
-) -> Opened:
+) -> LoadedModel:
     """Builds the model of a finished run or an .npz and loads its weights.
 
     Args:
@@ -87,7 +87,7 @@ def open_model(
         dtype: a Keras dtype policy; None: Keras' default.
 
     Raises:
-        config.Refused: no such file or run, damaged, or nothing that this library
+        errors.UserError: no such file or run, damaged, or nothing that this library
             knows.
     """
     path = run_around(path)
@@ -104,7 +104,7 @@ def open_model(
         size = image_size or trained
     network = build.build(model, num_classes=classes, image_size=size, dtype=dtype)
     lines = checkpoint.load_weights(network, file)
-    return Opened(network, model, size, class_names, data, objective, tuple(lines))
+    return LoadedModel(network, model, size, class_names, data, objective, tuple(lines))
 
 
 def run_around(path: str) -> str:

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, TensorBoard, result.json, progress.
+"""A run's folder: config.json, metrics.jsonl, TensorBoard, result.json.
 
 config.json       what the run is, written before the first step
 data.json         which data it began with
@@ -19,17 +19,15 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
-import rich.progress
 import tensorflow as tf
 
-from vit_tf import config
-from vit_tf.runtime import filesystem, timing
+from vit_tf import config, errors
+from vit_tf.runtime import filesystem
 
 try:
     import fcntl
@@ -44,25 +42,22 @@ _SMALLER_IS_BETTER = ("loss", "nll", "ece")
 # Files that only the process with the lock writes.
 _OWN_FILES = ("config.json", "data.json", "metrics.jsonl", "result.json")
 
-# Without a terminal a line is printed at most this often.
-_LINE_SECONDS = 10.0
-
 # A lock that is held is asked for again: somebody may only have looked at it.
 _LOCK_TRIES, _LOCK_SECONDS = 3, 0.05
 
 
-class InUse(config.Refused):
+class InUse(errors.UserError):
     """Another process is writing to the run."""
 
 
-class Run:
+class RunDirectory:
     """Opens or creates the folder of one run.
 
     The folder belongs to a config from `begin` on; input that is refused before
     the first step leaves it free for the corrected config.
 
     Raises:
-        config.Refused: the folder holds the run of another config, another
+        errors.UserError: the folder holds the run of another config, another
             process writes to it, or it cannot be made.
 
     Args:
@@ -108,7 +103,7 @@ class Run:
             data: what must not change while a run is resumed.
 
         Raises:
-            config.Refused: the data are not those that the run began with.
+            errors.UserError: the data are not those that the run began with.
         """
         if not self.writes:
             return
@@ -193,7 +188,7 @@ class Run:
             if began.get(name) != data[name]
         ]
         if changed:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--workdir={self.workdir}: the data changed since this run began "
                 f"({'; '.join(changed)[:300]}), so it cannot go on exactly; choose "
                 "another folder"
@@ -205,14 +200,14 @@ class Run:
             return
         try:
             theirs = config.from_json(filesystem.read(path))
-        except config.Refused as error:
-            raise config.Refused(
+        except errors.UserError as error:
+            raise errors.UserError(
                 f"{path} cannot be read ({error}); choose another --workdir"
             ) from None
         differing = config.differences(theirs, self.config)
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-            raise config.Refused(
+            raise errors.UserError(
                 f"--workdir={self.workdir} holds a run of another config "
                 f"({'; '.join(differing[:3])}{more}): choose another folder or "
                 "remove that one"
@@ -238,7 +233,7 @@ def metric(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     return next(found for found in result["metrics"] if found["name"] == name)
 
 
-def best_step(workdir: str, metric: str, among: list[int]) -> int | None:
+def best_step(workdir: str, metric: str, steps: list[int]) -> int | None:
     """Which of the steps has the best number, such as 'test/accuracy', so far.
 
     The highest, or the lowest of a loss; the earlier one of equals; None where no
@@ -248,7 +243,7 @@ def best_step(workdir: str, metric: str, among: list[int]) -> int | None:
     found = {
         row["step"]: -row["value"] if name in _SMALLER_IS_BETTER else row["value"]
         for row in read_rows(workdir)
-        if row.get("split") == split and row["name"] == name and row["step"] in among
+        if row.get("split") == split and row["name"] == name and row["step"] in steps
     }
     return max(sorted(found), key=found.get) if found else None
 
@@ -274,78 +269,6 @@ def circumstances(device: str) -> dict[str, Any]:
             "keras": keras.__version__,
         },
     }
-
-
-class Progress:
-    """Live progress of a run or a pass: step, loss, rate and time left.
-
-    A bar in a terminal, a line every few seconds elsewhere; nothing when silent.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        first: int,
-        total: int,
-        unit: str = "step",
-        silent: bool = False,
-    ):
-        self.name, self.first, self.total = name, first, total
-        self.unit, self.silent = unit, silent
-        self._began: float | None = None
-        self._printed = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty() and not silent:
-            self._bar = rich.progress.Progress(
-                "{task.description}",
-                rich.progress.BarColumn(),
-                "{task.completed}/{task.total}",
-                "{task.fields[state]}",
-                rich.progress.TimeElapsedColumn(),
-                rich.progress.TimeRemainingColumn(),
-                console=rich.console.Console(stderr=True),
-            )
-            self._task = self._bar.add_task(
-                name, total=total, completed=first, state=""
-            )
-            self._bar.start()
-
-    def update(self, step: int, *, rate: float, loss: float | None = None) -> None:
-        """Shows `step` done, with the loss and images per second."""
-        state = "" if loss is None else f"loss {loss:.4f}  "
-        state += f"{rate:,.0f} images/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, state=state)
-            return
-        now = time.monotonic()
-        if self._began is None:  # the first call compiles: no measure of the rest
-            self._began, self.first = now, step
-            return
-        if now - self._printed < _LINE_SECONDS and step < self.total:
-            return
-        self._printed = now
-        left = (now - self._began) / max(1, step - self.first) * (self.total - step)
-        self.say(f"{self.unit} {step}/{self.total}  {state}  {timing.clock(left)} left")
-
-    def say(self, line: str) -> None:
-        """Prints a line above the bar."""
-        if self.silent:
-            return
-        if self._bar is not None:
-            self._bar.console.print(f"{self.name}: {line}", highlight=False)
-        else:
-            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 
-from vit_tf import config
+from vit_tf import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,10 @@ def parse(text: str | None) -> Cluster:
     """Reads TF_CONFIG; a chief counts as the first worker.
 
     Raises:
-        config.Refused: it is missing or malformed.
+        errors.UserError: it is missing or malformed.
     """
     if not text:
-        raise config.Refused(
+        raise errors.UserError(
             "--strategy=multi_worker: TF_CONFIG is not set; set it, or give "
             "--num_workers, --worker_index and --coordinator=HOST:PORT"
         )
@@ -64,8 +64,8 @@ def _numbers(jobs: dict, job: str) -> range:
     return range(len(addresses))
 
 
-def _malformed(why: str) -> config.Refused:
-    return config.Refused(
+def _malformed(why: str) -> errors.UserError:
+    return errors.UserError(
         f"TF_CONFIG: {why}; need "
         '{"cluster": {"worker": ["host:port", ...]}, '
         '"task": {"type": "worker", "index": 0}}'
@@ -75,7 +75,7 @@ def _malformed(why: str) -> config.Refused:
 def _check_address(address, name: str) -> tuple[str, int]:
     host, _, port = str(address).rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise config.Refused(f"{name}: {address!r} is not an address: need HOST:PORT")
+        raise errors.UserError(f"{name}: {address!r} is not an address: need HOST:PORT")
     return host, int(port)
 
 
@@ -93,11 +93,11 @@ def rendezvous(
         patience: seconds until a missing worker is given up.
 
     Raises:
-        config.Refused: a wrong number, or a worker that does not come.
+        errors.UserError: a wrong number, or a worker that does not come.
     """
     host, port = _check_address(coordinator, "--coordinator")
     if not 0 <= index < num_workers:
-        raise config.Refused(
+        raise errors.UserError(
             f"--worker_index={index}: need 0 to {num_workers - 1} with "
             f"--num_workers={num_workers}"
         )
@@ -121,7 +121,7 @@ def _gather(host: str, port: int, num_workers: int, until: float) -> list[str]:
     try:
         server = socket.create_server(("", port), backlog=num_workers)
     except OSError as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"--coordinator={host}:{port}: worker 0 cannot listen there "
             f"({error.strerror}); choose another port"
         ) from None
@@ -136,7 +136,7 @@ def _gather(host: str, port: int, num_workers: int, until: float) -> list[str]:
                 said = json.loads(caller.makefile().readline())
             except TimeoutError:
                 missing = [i for i in range(num_workers) if i not in found]
-                raise config.Refused(
+                raise errors.UserError(
                     f"--coordinator={host}:{port}: workers {missing} did not come; "
                     "start them with the same --num_workers and --coordinator"
                 ) from None
@@ -145,7 +145,7 @@ def _gather(host: str, port: int, num_workers: int, until: float) -> list[str]:
             answer = _welcome(said, found, num_workers)
             if answer is not None:
                 caller.sendall((json.dumps({"refused": answer}) + "\n").encode())
-                raise config.Refused(answer)
+                raise errors.UserError(answer)
             found[said["index"]] = f"{address}:{said['port']}"
             callers.append(caller)
         addresses = [found[i] for i in range(num_workers)]
@@ -178,11 +178,11 @@ def _ask(host, port, num_workers, index, until) -> list[str]:
             break
         except (OSError, ValueError):
             if time.monotonic() > until:
-                raise config.Refused(
+                raise errors.UserError(
                     f"--coordinator={host}:{port}: worker 0 does not answer; start "
                     "it there with --worker_index=0"
                 ) from None
             time.sleep(0.2)
     if "refused" in answer:
-        raise config.Refused(answer["refused"])
+        raise errors.UserError(answer["refused"])
     return answer["addresses"]

@@ -1,20 +1,17 @@
-"""The one place that touches process state: devices, strategy, XLA, signals."""
+"""The one place that touches process state: devices, strategy, XLA, seeds."""
 
-import contextlib
 import dataclasses
 import enum
 import functools
 import gc
 import logging
 import os
-import signal
-from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 from tensorflow.python.eager import context as eager_context
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runtime import cluster, multihost
 
 # Workers have so long to come, and may be silent so long before they count as dead.
@@ -45,7 +42,9 @@ class Runtime:
     strategy: tf.distribute.Strategy
     jit_compile: bool
     device: str
-    among: multihost.Hosts = dataclasses.field(default_factory=multihost.Hosts)
+    processes: multihost.Processes = dataclasses.field(
+        default_factory=multihost.Processes
+    )
 
 
 def seed(number: int) -> None:
@@ -88,7 +87,7 @@ def start(
         tpu: the TPU of `Strategy.TPU`: 'local', or a name or address.
 
     Raises:
-        config.Refused: devices that are not there.
+        errors.UserError: devices that are not there.
     """
     # Needed for resuming bit for bit; kernels without a deterministic form fail.
     tf.config.experimental.enable_op_determinism()
@@ -103,7 +102,7 @@ def start(
     }[train.jit_compile]
     if strategy != Strategy.MIRRORED and num_devices not in (None, 1):
         kind = "one device" if strategy == Strategy.ONE else "all devices of a host"
-        raise config.Refused(
+        raise errors.UserError(
             f"--num_devices={num_devices}: --strategy={strategy} takes {kind}; "
             "use --strategy=mirrored"
         )
@@ -123,7 +122,7 @@ def start(
 def _mirrored_gpus(available: int, wanted: int | None, jit: bool) -> Runtime:
     wanted = wanted or available
     if wanted > available:
-        raise config.Refused(
+        raise errors.UserError(
             f"--num_devices={wanted}: this machine has {available} GPUs"
         )
     names = [f"GPU:{i}" for i in range(wanted)]
@@ -132,7 +131,7 @@ def _mirrored_gpus(available: int, wanted: int | None, jit: bool) -> Runtime:
 
 def _mirrored_cpus(wanted: int | None, jit: bool) -> Runtime:
     if wanted is None:
-        raise config.Refused(
+        raise errors.UserError(
             "--strategy=mirrored: no GPU here; add --num_devices=N for N virtual "
             "CPU devices"
         )
@@ -144,7 +143,7 @@ def _mirrored_cpus(wanted: int | None, jit: bool) -> Runtime:
     except RuntimeError:
         have = len(tf.config.list_logical_devices("CPU"))
         if have < wanted:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--num_devices={wanted}: TensorFlow already runs with {have} CPU "
                 "devices in this process"
             ) from None
@@ -175,7 +174,7 @@ def _multi_worker(workers: cluster.Cluster, on_gpus: bool, jit: bool) -> Runtime
             )
         )
     except (tf.errors.OpError, RuntimeError) as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"worker {workers.index} at {workers.addresses[workers.index]}: cannot "
             f"form the cluster of {', '.join(workers.addresses)} "
             f"({' '.join(str(error).split())[:200]}); look for a port in use, or a "
@@ -188,7 +187,7 @@ def _multi_worker(workers: cluster.Cluster, on_gpus: bool, jit: bool) -> Runtime
         strategy,
         jit,
         f"{count} workers x {each} {kind}{'s' if each > 1 else ''}",
-        multihost.Hosts(strategy, count=count, index=workers.index),
+        multihost.Processes(strategy, count=count, index=workers.index),
     )
 
 
@@ -204,7 +203,7 @@ def _tpu(name: str) -> Runtime:
     # TPU kernels, InternalError where it was not, URLError (an OSError) or ValueError
     # for a name that it cannot look up, IndexError for a TPU without chips.
     except (tf.errors.OpError, OSError, ValueError, IndexError) as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"--tpu={name}: no TPU can be used from here "
             f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); TPUs need "
             "tensorflow-tpu==2.20.0 with libtpu>=0.0.14,<=0.0.31 on a TPU VM, and "
@@ -213,79 +212,3 @@ def _tpu(name: str) -> Runtime:
     count = strategy.num_replicas_in_sync
     # XLA compiles the whole step there, not only its gradients.
     return Runtime(strategy, False, f"{count} TPU cores")
-
-
-@dataclasses.dataclass
-class StopRequest:
-    """Becomes true when the process is asked to stop."""
-
-    signal_name: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.signal_name)
-
-    def sentence(self, done: int) -> str:
-        """What the loop says when it has saved the step it stops at."""
-        return (
-            f"{self.signal_name or 'asked to stop'}: saved at step {done}; the same "
-            "command goes on from there"
-        )
-
-
-_noted = StopRequest()  # what `noting_interrupts` heard
-
-
-@contextlib.contextmanager
-def noting_interrupts() -> Iterator[StopRequest]:
-    """Ctrl-C interrupts as ever, and `stop_requests` inside of this know of it too.
-
-    Python drops what is raised in a `__del__`, and TensorFlow runs thousands of them
-    when a model is freed: a study would go on as if nobody had asked it to stop.
-    """
-    previous = signal.getsignal(signal.SIGINT)
-
-    def note(number, frame):
-        _noted.signal_name = signal.Signals(number).name
-        previous(number, frame)
-
-    try:
-        if callable(previous):  # else ignored, as in a shell's background
-            signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: the caller handles signals
-        previous = None
-    try:
-        yield _noted
-    finally:
-        _noted.signal_name = ""
-        if callable(previous):
-            signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Turns SIGTERM and Ctrl-C into a request that the loop reads.
-
-    A second signal of the same kind does what it always did.
-    """
-    request = StopRequest(_noted.signal_name)
-    previous = {}
-
-    def ask(number, frame):
-        del frame
-        request.signal_name = signal.Signals(number).name
-        signal.signal(number, previous[number])
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, f"\n{request.signal_name}: saving, then stopping\n".encode())
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) == signal.SIG_IGN:
-            continue  # a shell's background job does not want Ctrl-C
-        try:
-            previous[number] = signal.signal(number, ask)
-        except ValueError:  # not the main thread: the caller handles signals
-            pass
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

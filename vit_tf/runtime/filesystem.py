@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 
 
 def read(path: str) -> str:
@@ -64,7 +64,7 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: cannot be read: {reason(error)}; check the path and the access to "
             "it, or copy it to this machine first"
         ) from error
@@ -76,11 +76,11 @@ def refusing(path: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.NotFoundError as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"cannot write {path}: no such folder; make it first"
         ) from error
     except (tf.errors.OpError, OSError) as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"cannot write {path}: {reason(error)}; free some space or mend the "
             "permissions, then run the same command again"
         ) from error

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runtime import filesystem
 
 # What a step raises where another process has died.
@@ -31,7 +31,7 @@ LOST = (
 _CHUNK = 1024  # bytes that a host says at a time
 
 
-class Hosts:
+class Processes:
     """This process among those of a run; alone unless told otherwise.
 
     Args:
@@ -100,13 +100,13 @@ class Hosts:
             tf.io.gfile.remove(os.path.join(workdir, token))
         for number, other in enumerate(theirs):
             if differing := config.differences(theirs[0], other):
-                raise config.Refused(
+                raise errors.UserError(
                     f"worker {number} has another config than worker 0 "
                     f"({'; '.join(differing[:3])}): start all with the same --config"
                 )
         blind = [number for number, path in enumerate(seen) if path]
         if blind:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--workdir={seen[blind[0]]}: worker {blind[0]} does not see the folder "
                 "that worker 0 writes; name one that all hosts share"
             )
@@ -115,7 +115,7 @@ class Hosts:
         """Refuses hosts that found different values."""
         found = self.exchange(str(value))
         if len(set(found)) > 1:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{what}: the workers found {', '.join(found)}; wait until all see the "
                 "same files, then start all of them again"
             )
@@ -132,7 +132,7 @@ class Hosts:
             others = named is not None and int(named[1]) != self.index
             who = f"worker {named[1]}" if others else "another worker"
             why = re.search(r"aborted by: ([^\n]{1,120})", str(error))
-            raise config.Refused(
+            raise errors.UserError(
                 f"worker {self.index} of {self.count} stops: {who} died or cannot be "
                 f"reached ({why[1] if why else filesystem.reason(error)[:120]}); see what it "
                 "said, then start all workers again to go on from the last checkpoint"

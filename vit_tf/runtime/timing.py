@@ -25,7 +25,7 @@ def num_steps(train: config.Train, *, batch_size: int, num_examples: int) -> int
     return max(1, math.floor(examples / batch_size + 1e-9))
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Seconds as '1:02:03' or '2:03'."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -34,7 +34,7 @@ def clock(seconds: float) -> str:
     )
 
 
-class Pace:
+class StepTimer:
     """Seconds spent training, without evaluations and checkpoints."""
 
     def __init__(self, batch_size: int, *, seconds: float):

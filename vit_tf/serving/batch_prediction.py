@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures
 
-from vit_tf.runtime import long_task
+from vit_tf.runtime import progress
 from vit_tf.serving import named_images, predictions, predictions_table
 
 # Encoded images of a batch, and an event that says to stop waiting -> their answers.
-Ask = Callable[[Sequence[bytes], threading.Event], list[predictions.Answer]]
+Ask = Callable[[Sequence[bytes], threading.Event], list[predictions.Prediction]]
 
 
 @dataclasses.dataclass
@@ -67,7 +67,9 @@ def fill(
     waiting: collections.deque[futures.Future] = collections.deque()
     pool = futures.ThreadPoolExecutor(in_flight, "ask")
     try:
-        with long_task.watch("Images", len(paths), done=count.before) as advance:
+        with progress.Progress(
+            "Images", total=len(paths), done=count.before
+        ) as display:
             for batch in itertools.islice(batches, in_flight):
                 waiting.append(pool.submit(_rows, batch, ask, stop))
             while waiting:
@@ -78,7 +80,7 @@ def fill(
                 bad = sum(1 for _, said in rows if said.error)
                 count.unreadable += bad
                 count.answered += len(rows) - bad
-                advance(len(rows))
+                display.advance(len(rows))
     finally:
         # Of a call that is still out nobody reads the answer: it is not waited for.
         stop.set()
@@ -88,9 +90,9 @@ def fill(
 
 def _rows(
     paths: Sequence[str], ask: Ask, stop: threading.Event
-) -> list[tuple[str, predictions.Answer]]:
+) -> list[tuple[str, predictions.Prediction]]:
     """The rows of a batch, in its order."""
-    rows: dict[str, predictions.Answer] = {}
+    rows: dict[str, predictions.Prediction] = {}
     encoded = {}
     for path in paths:
         try:

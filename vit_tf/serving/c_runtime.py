@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
-from vit_tf import config
+from vit_tf import errors
 
 _Pointer = c.c_void_p
 
@@ -49,12 +49,12 @@ class Model:
         signatures: name -> SignatureDef, those that can be called.
 
     Raises:
-        config.Refused: no SavedModel there, or one that cannot be loaded.
+        errors.UserError: no SavedModel there, or one that cannot be loaded.
     """
 
     def __init__(self, folder: str):
         if not os.path.exists(os.path.join(folder, "saved_model.pb")):
-            raise config.Refused(
+            raise errors.UserError(
                 f"{folder}: no saved_model.pb there; name the folder of one version, "
                 "such as exports/photos/1"
             )
@@ -100,7 +100,7 @@ class Model:
     def _check(self, what: str) -> None:
         if _call("TF_GetCode", c.c_int, self._s):
             message = _call("TF_Message", c.c_char_p, self._s).decode()
-            raise config.Refused(f"{what}: {' '.join(message.split())}")
+            raise errors.UserError(f"{what}: {' '.join(message.split())}")
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +133,7 @@ class Model:
             name -> array; strings as bytes, dtype object.
 
         Raises:
-            config.Refused: what the runtime answers instead, in one line.
+            errors.UserError: what the runtime answers instead, in one line.
         """
         return self._run(signature, inputs)
 
@@ -218,7 +218,7 @@ def is_available() -> bool:
     """Whether the installed package has the libraries, as on Linux."""
     try:
         _library()
-    except (config.Refused, OSError):
+    except (errors.UserError, OSError):
         return False
     return True
 
@@ -229,7 +229,7 @@ def _library() -> c.CDLL:
     folder = pathlib.Path(tf.__file__).parent
     for name in ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2"):
         if not (folder / name).exists():
-            raise config.Refused(
+            raise errors.UserError(
                 f"{name} is not in the installed tensorflow package: its C++ loader is "
                 "known on Linux only"
             )

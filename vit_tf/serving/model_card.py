@@ -14,7 +14,7 @@ def facts(
     checkpoint: str,
     name: str,
     version: int | str,
-    opened: loading.Opened,
+    opened: loading.LoadedModel,
     options: serving_signatures.Options,
     result: Mapping[str, Any] | None,
     class_names: Sequence[str],

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import image_files
 
 _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
@@ -22,7 +22,7 @@ def find(given: Sequence[str]) -> list[str]:
             'scans/*.png'.
 
     Raises:
-        config.Refused: nothing of that name; not an image; no images at all.
+        errors.UserError: nothing of that name; not an image; no images at all.
     """
     found: dict[str, None] = {}
     for name in given:
@@ -34,15 +34,15 @@ def find(given: Sequence[str]) -> list[str]:
             matches = sorted(glob.glob(name, recursive=True))
             paths = [path for path in matches if _is_named_so(path)]
         else:
-            raise config.Refused(f"--images={name}: no such file or folder")
+            raise errors.UserError(f"--images={name}: no such file or folder")
         if not paths:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--images={name}: no images there "
                 f"({', '.join(image_files.EXTENSIONS)})"
             )
         found |= dict.fromkeys(paths)
     if not found:
-        raise config.Refused("--images is empty: name a folder, files or a pattern")
+        raise errors.UserError("--images is empty: name a folder, files or a pattern")
     return list(found)
 
 
@@ -75,11 +75,11 @@ def _checked(path: str) -> str:
     except OSError as error:
         _refuse(error)
     if not head.startswith(_HEADS):
-        raise config.Refused(
+        raise errors.UserError(
             f"--images={path}: not an image (JPEG, PNG, GIF, BMP, WebP)"
         )
     return path
 
 
 def _refuse(error: OSError) -> None:
-    raise config.Refused(f"--images={error.filename}: {error.strerror}") from None
+    raise errors.UserError(f"--images={error.filename}: {error.strerror}") from None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runtime import filesystem
 from vit_tf.serving import model_card, parity_check, saved_model, serving_signatures
 
@@ -43,7 +43,7 @@ def write(request: saved_model.Request, kind: Format) -> saved_model.Exported:
     """Writes DIR/NAME.onnx or DIR/NAME.tflite, and a card beside it.
 
     Raises:
-        config.Refused: a package is missing, the precision does not exist there, the
+        errors.UserError: a package is missing, the precision does not exist there, the
             file disagrees with the checkpoint, or cannot be written.
     """
     _check(request, kind)
@@ -88,7 +88,7 @@ def _check(request: saved_model.Request, kind: Format) -> None:
         try:
             importlib.import_module(name)
         except ImportError:
-            raise config.Refused(
+            raise errors.UserError(
                 f"format={kind}: needs {name}; pip install -r requirements-serving.txt"
             ) from None
     precision = request.options.precision
@@ -97,13 +97,13 @@ def _check(request: saved_model.Request, kind: Format) -> None:
         allowed.add(config.Precision.MIXED_FLOAT16)
     if precision not in allowed:
         names = " or ".join(sorted(map(str, allowed)))
-        raise config.Refused(f"format={kind}: precision {precision}; it has {names}")
+        raise errors.UserError(f"format={kind}: precision {precision}; it has {names}")
     usual = serving_signatures.Options()
     for field in dataclasses.fields(usual):
         if field.name in ("precision", "eval_crop", "scores"):
             continue
         if getattr(usual, field.name) != getattr(request.options, field.name):
-            raise config.Refused(
+            raise errors.UserError(
                 f"format={kind}: has no {field.name}; leave it out, or use "
                 "format=saved_model"
             )
@@ -113,7 +113,7 @@ def _graph(this: saved_model.Prepared, kind: Format, scratch: str):
     """images -> logits and probabilities, by the model's own layers in float32."""
     gib = 4 * this.reference.network.count_params() / 2**30
     if gib * 2**30 > serving_signatures.MAX_CONSTANT_BYTES:
-        raise config.Refused(
+        raise errors.UserError(
             f"format={kind}: the weights take {gib:.2f} GiB and such a file ends at 2; "
             "use format=saved_model"
         )
@@ -129,7 +129,7 @@ def _graph(this: saved_model.Prepared, kind: Format, scratch: str):
         precision=config.Precision.FLOAT32,
         weights=weights,
     )
-    model = serving_signatures.Served(this.reference, options, labels, fuses=False)
+    model = serving_signatures.ServedModel(this.reference, options, labels, fuses=False)
     size = this.reference.image_size
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), name="images")])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import images
 from vit_tf.inspection import measures
 from vit_tf.models import network
@@ -59,7 +59,7 @@ def sample_files(count: int = 8) -> list[bytes]:
 
 
 def expected(
-    reference: loading.Opened,
+    reference: loading.LoadedModel,
     options: serving_signatures.Options,
     files: Sequence[bytes],
 ) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ def compare(
     """Every signature against what the checkpoint gave.
 
     Raises:
-        config.Refused: an output differs by more than its limit, naming it; a class
+        errors.UserError: an output differs by more than its limit, naming it; a class
             has another name.
     """
     found, limit = [], LIMITS[options.precision]
@@ -111,7 +111,7 @@ def compare(
             best = outputs["probabilities"].argmax(axis=1)
             told = [text.decode() for text in outputs["classes"][:, 0]]
             if told != [class_names[label] for label in best]:
-                raise config.Refused(
+                raise errors.UserError(
                     f"{name}/classes: the best are called {told}, which are not the "
                     "names of these labels; nothing was written. Please report it"
                 )
@@ -141,10 +141,10 @@ def difference(given: np.ndarray, wanted: np.ndarray, output: str) -> float:
 
 
 def refuse_large(differences: Sequence[Difference]) -> None:
-    """Raises config.Refused if one of them is above its limit, or not a number."""
+    """Raises errors.UserError if one of them is above its limit, or not a number."""
     for d in differences:
         if not d.size <= d.limit:
-            raise config.Refused(
+            raise errors.UserError(
                 f"the export does not agree with the checkpoint: {d.name} differs by "
                 f"{d.size:.3g}, allowed is {d.limit:g}; nothing was written. Export in "
                 "float32, or report it with the checkpoint"

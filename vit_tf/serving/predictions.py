@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What a model says of one image.
 
     Attributes:
@@ -19,21 +19,21 @@ class Answer:
     error: str = ""
 
 
-def refuse(error: str) -> Answer:
+def refuse(error: str) -> Prediction:
     """The answer for an image that could not be read, with the reason as one line."""
-    return Answer((), (), " ".join(error.split()) or "cannot be read")
+    return Prediction((), (), " ".join(error.split()) or "cannot be read")
 
 
-def first(answer: Answer, top: int) -> Answer:
+def first(answer: Prediction, top: int) -> Prediction:
     """The answer with no more than so many classes."""
-    return Answer(answer.classes[:top], answer.scores[:top], answer.error)
+    return Prediction(answer.classes[:top], answer.scores[:top], answer.error)
 
 
 def of_arrays(
     classes: Sequence[Sequence[str]],
     scores: Sequence[Sequence[float]],
     errors: Sequence[str],
-) -> list[Answer]:
+) -> list[Prediction]:
     """Answers of a batch from the outputs of the signature `serving_default`.
 
     Args:
@@ -47,6 +47,6 @@ def of_arrays(
     return [
         refuse(error)
         if error
-        else Answer(tuple(names), tuple(float(score) for score in row))
+        else Prediction(tuple(names), tuple(float(score) for score in row))
         for names, row, error in zip(classes, scores, errors, strict=True)
     ]

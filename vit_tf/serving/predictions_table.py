@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from typing import Self
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving import predictions
 
 KINDS = (".csv", ".jsonl")
@@ -31,7 +31,7 @@ class Table:
         top: classes of a row.
 
     Raises:
-        config.Refused: another ending; no such folder; a file that holds something
+        errors.UserError: another ending; no such folder; a file that holds something
             else, or rows of another number of classes; another process writes it.
     """
 
@@ -47,24 +47,24 @@ class Table:
             # Unbuffered, so that what a full disk refused is not tried again by close.
             self._file = open(path, "ab+", buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise config.Refused(f"--to={path}: {error.strerror}") from None
+            raise errors.UserError(f"--to={path}: {error.strerror}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.done = self._resume()
         except BlockingIOError:
             self._file.close()
-            raise config.Refused(
+            raise errors.UserError(
                 f"--to={path}: another process is writing it; name another file"
             ) from None
         except BaseException:
             self._file.close()
             raise
 
-    def write(self, rows: Iterable[tuple[str, predictions.Answer]]) -> None:
+    def write(self, rows: Iterable[tuple[str, predictions.Prediction]]) -> None:
         """Adds a row for each image.
 
         Raises:
-            config.Refused: the disk is full, or the like.
+            errors.UserError: the disk is full, or the like.
         """
         lines = b"".join(self._line(self._cells(name, said)) for name, said in rows)
         try:
@@ -72,7 +72,7 @@ class Table:
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
-            raise config.Refused(
+            raise errors.UserError(
                 f"cannot write {self.path}: {error.strerror}; free some space or mend "
                 "the permissions, then run the same command again"
             ) from None
@@ -83,7 +83,7 @@ class Table:
     def __exit__(self, *_) -> None:
         self._file.close()
 
-    def _cells(self, name: str, said: predictions.Answer) -> dict[str, str | float]:
+    def _cells(self, name: str, said: predictions.Prediction) -> dict[str, str | float]:
         cells: dict[str, str | float] = dict.fromkeys(self.columns, "")
         cells["file"], cells["error"] = name, said.error
         for number, (of, score) in enumerate(zip(said.classes, said.scores), 1):
@@ -119,7 +119,7 @@ class Table:
                 self._file.truncate(0)  # cut off within the header
                 self._file.write(header)
                 return set(), len(header)
-            raise config.Refused(
+            raise errors.UserError(
                 f"--to={self.path}: begins with other columns than "
                 f"{header.decode().strip()}; name another file, or the same --top"
             )
@@ -151,7 +151,7 @@ class Table:
         return done, end
 
     def _refuse_line(self, number: int) -> None:
-        raise config.Refused(
+        raise errors.UserError(
             f"--to={self.path}: line {number} is no row of {len(self.columns)} columns "
             f"(file, class_1, ...); name another file, or the same --top"
         )
@@ -161,12 +161,12 @@ def check_name(path: str) -> None:
     """Refuses a file that cannot become the table, before anything is loaded.
 
     Raises:
-        config.Refused: another ending; no such folder.
+        errors.UserError: another ending; no such folder.
     """
     if not path.endswith(KINDS):
-        raise config.Refused(f"--to={path}: need a file that ends in .csv or .jsonl")
+        raise errors.UserError(f"--to={path}: need a file that ends in .csv or .jsonl")
     if not os.path.isdir(os.path.dirname(path) or "."):
-        raise config.Refused(f"--to={path}: no such folder; make it first")
+        raise errors.UserError(f"--to={path}: no such folder; make it first")
 
 
 def _csv_line(cells: Iterable[str | float]) -> bytes:

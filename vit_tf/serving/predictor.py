@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import safe_decoding
 from vit_tf.runs import checkpoint, loading
 from vit_tf.serving import predictions
@@ -19,7 +19,7 @@ from vit_tf.serving import predictions
 TOP = 5  # classes that are named where nobody asks for another number
 SIGNATURE, INPUT = "serving_default", "image_bytes"
 # Encoded images of a batch -> their answers.
-Ask = Callable[[Sequence[bytes]], list[predictions.Answer]]
+Ask = Callable[[Sequence[bytes]], list[predictions.Prediction]]
 
 
 def open_stored(
@@ -44,7 +44,7 @@ def open_stored(
         the function that answers, and the classes of each of its answers.
 
     Raises:
-        config.Refused: nothing there that can be opened, or no classes to tell; a
+        errors.UserError: nothing there that can be opened, or no classes to tell; a
             flag that an export cannot heed; more classes than there are.
     """
     folder = export_folder(path)
@@ -56,7 +56,7 @@ def open_stored(
         ("variant", variant),
     ):
         if value is not None:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--{name}={value}: {path} is an export, which says that itself; leave "
                 "the flag out"
             )
@@ -82,10 +82,10 @@ def check_top(top: int | None, available: int, whose: str) -> int:
     """How many classes an answer has.
 
     Raises:
-        config.Refused: more than there are.
+        errors.UserError: more than there are.
     """
     if top is not None and top > available:
-        raise config.Refused(
+        raise errors.UserError(
             f"--top={top}: {whose} tells {available}; name at most that many"
         )
     return top or min(TOP, available)
@@ -95,18 +95,18 @@ def _of_checkpoint(path, top, image_size, eval_crop, variant) -> tuple[Ask, int]
     precision = None  # a run's own, so that its own numbers come out
     if checkpoint.weights_file(path) != path:
         if variant is not None:
-            raise config.Refused(f"--variant: {path} is a run, which says what it is")
+            raise errors.UserError(f"--variant: {path} is a run, which says what it is")
         precision = str(checkpoint.read_run(path)[0].train.precision)
     opened = loading.open_model(
         path, image_size=image_size, variant=variant, dtype=precision
     )
     if not opened.num_classes:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: has no last layer, so it tells no classes; transfer it first "
             "(tools.transfer)"
         )
     if not opened.network.pools:
-        raise config.Refused(
+        raise errors.UserError(
             f"{path}: gives logits for every token, predictions need one vector per "
             "image"
         )
@@ -118,7 +118,7 @@ class _Stored:
     """Answers of an opened run or .npz."""
 
     def __init__(
-        self, opened: loading.Opened, eval_crop: config.EvalCrop | None, top: int
+        self, opened: loading.LoadedModel, eval_crop: config.EvalCrop | None, top: int
     ):
         crop = eval_crop or opened.eval_crop
         data = config.Data(image_size=opened.image_size, eval_crop=crop)
@@ -141,11 +141,13 @@ class _Stored:
 
         self.views, self.judge = views, judge
 
-    def __call__(self, encoded: Sequence[bytes]) -> list[predictions.Answer]:
+    def __call__(self, encoded: Sequence[bytes]) -> list[predictions.Prediction]:
         """Encoded images -> what the model says of each, in their order."""
-        pixels, errors = self.see(encoded)
+        pixels, reasons = self.see(encoded)
         scores, labels = self.judge(pixels)
-        return predictions.of_arrays(self.names[labels.numpy()], scores.numpy(), errors)
+        return predictions.of_arrays(
+            self.names[labels.numpy()], scores.numpy(), reasons
+        )
 
     def see(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
         """What the model is shown.
@@ -156,8 +158,8 @@ class _Stored:
         """
         # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
         with tf.device("CPU:0"):
-            pixels, errors = self.views(tf.constant(list(encoded), tf.string))
-        return pixels.numpy(), [error.decode() for error in errors.numpy()]
+            pixels, reasons = self.views(tf.constant(list(encoded), tf.string))
+        return pixels.numpy(), [reason.decode() for reason in reasons.numpy()]
 
 
 def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
@@ -166,34 +168,34 @@ def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
         loaded = tf.saved_model.load(folder)
     except (tf.errors.OpError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise config.Refused(f"{folder}: cannot be loaded: {reason}") from error
+        raise errors.UserError(f"{folder}: cannot be loaded: {reason}") from error
     signature = loaded.signatures.get(SIGNATURE)
     outputs = set(signature.structured_outputs) if signature else set()
     if not {"classes", "scores"} <= outputs:
-        raise config.Refused(
+        raise errors.UserError(
             f"{folder}: no signature {SIGNATURE} with classes and scores; make one "
             "with tools.export"
         )
     given = signature.structured_outputs["scores"].shape[-1]
     top = check_top(top, given or (top or TOP), folder)
 
-    def ask(encoded: Sequence[bytes]) -> list[predictions.Answer]:
+    def ask(encoded: Sequence[bytes]) -> list[predictions.Prediction]:
         # `loaded` stays referenced, because its variables die with it.
         asked = tf.constant(list(encoded), tf.string)
         try:
             found = loaded.signatures[SIGNATURE](**{INPUT: asked})
         except tf.errors.InvalidArgumentError as error:
             reason = " ".join(error.message.split())
-            raise config.Refused(
+            raise errors.UserError(
                 f"--batch_size={len(encoded)}: {folder} does not take it: {reason}"
             ) from None
         classes = [
             [name.decode("utf-8", "replace") for name in row[:top]]
             for row in found["classes"].numpy()
         ]
-        errors = [""] * len(encoded)
+        reasons = [""] * len(encoded)
         if "error" in found:
-            errors = [e.decode("utf-8", "replace") for e in found["error"].numpy()]
-        return predictions.of_arrays(classes, found["scores"].numpy()[:, :top], errors)
+            reasons = [e.decode("utf-8", "replace") for e in found["error"].numpy()]
+        return predictions.of_arrays(classes, found["scores"].numpy()[:, :top], reasons)
 
     return ask, top

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import safe_decoding
 from vit_tf.runs import loading
 from vit_tf.runtime import filesystem
@@ -78,8 +78,8 @@ class Prepared:
     request: Request
     name: str
     options: serving_signatures.Options
-    reference: loading.Opened  # in float32
-    opened: loading.Opened  # in the precision of the export
+    reference: loading.LoadedModel  # in float32
+    opened: loading.LoadedModel  # in the precision of the export
     class_names: tuple[str, ...]
     samples: tuple[tuple[str, bytes], ...]
     wanted: dict[str, np.ndarray]
@@ -89,11 +89,11 @@ def prepare(request: Request) -> Prepared:
     """Opens the checkpoint and computes what an export has to agree with.
 
     Raises:
-        config.Refused: no such checkpoint, labels that do not fit, a bad name.
+        errors.UserError: no such checkpoint, labels that do not fit, a bad name.
     """
     name = request.name or _name_of(request.checkpoint)
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise config.Refused(
+        raise errors.UserError(
             f"name={name}: use letters, digits, '_', '-' and '.', as it stands in URLs"
         )
     how = {"image_size": request.image_size, "variant": request.variant}
@@ -130,7 +130,7 @@ def _check_samples(
     _, problems = safe_decoding.views(encoded, data, max_pixels=options.max_pixels)
     for (name, _), problem in zip(samples, problems.numpy()):
         if problem:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{name}: {problem.decode()}; the export is compared with the "
                 "checkpoint on it, so name other --images or raise --max_pixels"
             )
@@ -140,7 +140,7 @@ def saved_model(request: Request) -> Exported:
     """Writes the next version of a model.
 
     Raises:
-        config.Refused: what `prepare` refuses, an export that disagrees with the
+        errors.UserError: what `prepare` refuses, an export that disagrees with the
             checkpoint, or a folder that cannot be written. Nothing is left then.
     """
     this = prepare(request)
@@ -196,7 +196,7 @@ def _write(this: Prepared, folder: str, version: int) -> Exported:
         filesystem.write_whole(
             labels, "".join(f"{n}\n" for n in this.class_names) or "\n"
         )
-        graph = serving_signatures.Served(this.opened, this.options, labels)
+        graph = serving_signatures.ServedModel(this.opened, this.options, labels)
         signatures = graph.signatures()
         archive = keras.export.ExportArchive()
         if graph.table is not None:
@@ -285,21 +285,21 @@ def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
     return f"warm-up requests of {told} images for {signature}"
 
 
-def _class_names(request: Request, opened: loading.Opened) -> tuple[str, ...]:
+def _class_names(request: Request, opened: loading.LoadedModel) -> tuple[str, ...]:
     """By label: from the file, from the run, or the numbers."""
     count, names = opened.num_classes, opened.labels
     whose = request.checkpoint
     if request.labels is not None:
         names, whose = _read_names(request.labels), request.labels
     if len(names) != count:
-        raise config.Refused(
+        raise errors.UserError(
             f"{whose}: {len(names)} lines, and the model has {count} classes; put one "
             "name on each line, in the order of the labels"
         )
     for label, name in enumerate(names):
         # A server reads them from a file of lines.
         if not name.strip() or "\n" in name or "\r" in name:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{whose}: class {label} is called {name!r}; a name is one line of text: "
                 "give all names with --labels=FILE"
             )
@@ -311,7 +311,7 @@ def _read_names(path: str) -> tuple[str, ...]:
         try:
             text = filesystem.read(path)
         except UnicodeDecodeError:
-            raise config.Refused(f"{path}: is not UTF-8 text; convert it") from None
+            raise errors.UserError(f"{path}: is not UTF-8 text; convert it") from None
     return tuple(
         line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")
     )

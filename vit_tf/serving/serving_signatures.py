@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import safe_decoding
 from vit_tf.models import network, vit
 from vit_tf.runs import loading
@@ -64,7 +64,7 @@ class Options:
     max_pixels: int = safe_decoding.MAX_PIXELS
     max_batch_size: int = 256
 
-    def of(self, opened: loading.Opened) -> "Options":
+    def of(self, opened: loading.LoadedModel) -> "Options":
         """The same, with what a checkpoint says where nothing was chosen."""
         own = Scores.SIGMOID if opened.is_sigmoid else Scores.SOFTMAX
         return dataclasses.replace(
@@ -82,7 +82,7 @@ class Signature:
     input: tf.TensorSpec
 
 
-class Served:
+class ServedModel:
     """The signatures of a model.
 
     Args:
@@ -97,12 +97,12 @@ class Served:
             classes.
 
     Raises:
-        config.Refused: the model has no such answer.
+        errors.UserError: the model has no such answer.
     """
 
     def __init__(
         self,
-        opened: loading.Opened,
+        opened: loading.LoadedModel,
         options: Options,
         labels: str,
         *,
@@ -110,7 +110,7 @@ class Served:
     ):
         self.model, self.options = opened.network, options.of(opened)
         if not self.model.pools:
-            raise config.Refused(
+            raise errors.UserError(
                 "a model that is not pooled gives logits for every token: it cannot be "
                 "exported; train with model.pool=token, gap or map"
             )
@@ -149,7 +149,7 @@ class Served:
         found["features"] = Signature(self._of_files(self.features), files)
         if self.options.attention:
             if not isinstance(self.model, vit.VisionTransformer):
-                raise config.Refused(
+                raise errors.UserError(
                     "attention=true: the model is a ResNet and attends to nothing; "
                     "leave it out"
                 )
@@ -295,7 +295,7 @@ def _as_constants(
         size += sum(size_of(block.variables) for block in model.blocks)
     fits = size <= MAX_CONSTANT_BYTES
     if options.weights is Weights.CONSTANTS and not fits:
-        raise config.Refused(
+        raise errors.UserError(
             f"weights=constants: {size / 2**30:.2f} GiB do not fit into a graph, which "
             f"holds {MAX_CONSTANT_BYTES / 2**30} GiB; use weights=variables"
         )

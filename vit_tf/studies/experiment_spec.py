@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from vit_tf import config
+from vit_tf import config, errors
 
 
 class Scale(enum.StrEnum):
@@ -250,11 +250,11 @@ def _check_names(
 ) -> None:
     for name in cells:
         if name not in experiment.cells:
-            near = config.nearest(name, experiment.cells)
+            near = errors.nearest(name, experiment.cells)
             raise ValueError(f"{where}: no cell {name}{near}")
     for metric in metrics:
         if metric not in experiment.table.columns:
-            near = config.nearest(metric, experiment.table.columns)
+            near = errors.nearest(metric, experiment.table.columns)
             raise ValueError(f"{where}: no column {metric}{near}")
 
 
@@ -355,23 +355,23 @@ def select(
     the whole table or of this cell.
 
     Raises:
-        config.Refused: no such cell or scale, or not of this cell.
+        errors.UserError: no such cell or scale, or not of this cell.
     """
     name, _, scale = (argument or "").partition(",")
     if name not in found:
-        raise config.Refused(
-            f"--config=...:{name}: no such cell{config.nearest(name, found)}"
+        raise errors.UserError(
+            f"--config=...:{name}: no such cell{errors.nearest(name, found)}"
         )
     names = [str(s) for s in scales]
     if scale and scale not in names:
-        raise config.Refused(
-            f"--config=...:{name},{scale}: no such scale{config.nearest(scale, names)}"
+        raise errors.UserError(
+            f"--config=...:{name},{scale}: no such scale{errors.nearest(scale, names)}"
         )
     cell = found[name]
     there = [s for s in scales if cell.num_seeds(s)]
     usual = Scale.SMALL if Scale.SMALL in there else Scale.PAPER
     if (chosen := Scale(scale or usual)) not in there:
-        raise config.Refused(
+        raise errors.UserError(
             f"--config=...:{name},{chosen}: this cell is at scale {' or '.join(there)} only"
         )
     return cell.make(chosen)

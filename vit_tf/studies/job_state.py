@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.runs import checkpoint, run_directory
 from vit_tf.runtime import filesystem
 
@@ -125,7 +125,7 @@ def begun_from(folder: str) -> str | None:
     """Where the run in a folder says that its weights came from; None: nowhere."""
     try:
         begun = _begun(folder)
-    except config.Refused:  # `look` says so
+    except errors.UserError:  # `look` says so
         return None
     return begun and begun.start_from
 
@@ -146,7 +146,7 @@ def _staleness(job: Job) -> str:
     """What tells the run in the folder from the job's; empty if nothing does."""
     try:
         theirs = _begun(job.folder)
-    except config.Refused as error:
+    except errors.UserError as error:
         return f"{job.folder}/config.json cannot be read ({error})"
     if theirs is None:
         return ""
@@ -274,5 +274,5 @@ def note_failure(job: Job) -> None:
         with filesystem.refusing(job.folder):
             tf.io.gfile.makedirs(job.folder)
         filesystem.write_whole(failure_path(job.folder), text)
-    except config.Refused as refusal:  # a full disk, say: the study goes on
+    except errors.UserError as refusal:  # a full disk, say: the study goes on
         print(f"{job.name}: {refusal}", file=sys.stderr, flush=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.runs import run_directory
-from vit_tf.runtime import devices, timing
+from vit_tf.runtime import devices, signals, timing
 from vit_tf.studies import job_state
 from vit_tf.training import loop
 
@@ -40,11 +40,11 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
         What result.json holds, or None when a signal stopped the run early.
 
     Raises:
-        config.Refused: the job cannot be done now, or failed. What any failure said
+        errors.UserError: the job cannot be done now, or failed. What any failure said
             is kept in the folder's failure.txt.
     """
     if machine.get("strategy") == devices.Strategy.MULTI_WORKER:
-        raise config.Refused(
+        raise errors.UserError(
             "--strategy=multi_worker: a job runs in one process; train a run over "
             "several hosts with tools.train"
         )
@@ -54,7 +54,7 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
     if status.state == State.ELSEWHERE:
         raise run_directory.InUse(f"{job.name}: another process is running it")
     if not status.state.ready:
-        raise config.Refused(f"{job.name}: {status}")
+        raise errors.UserError(f"{job.name}: {status}")
     devices.forget()
     run_directory.commit()  # that of the code which is loaded now
     try:
@@ -97,11 +97,11 @@ def run_all(
         finished.
 
     Raises:
-        config.Refused: no such index; at the end, if jobs failed or are stale, or
+        errors.UserError: no such index; at the end, if jobs failed or are stale, or
             wait for such ones.
     """
     chosen = list(jobs) if index is None else [_at(jobs, index)]
-    with devices.noting_interrupts() as interrupted:
+    with signals.noting_interrupts() as interrupted:
         _Study(chosen, interrupted).do(data_dir, wait, machine)
     return [result(job.folder) for job in chosen]
 
@@ -109,7 +109,7 @@ def run_all(
 class _Study:
     """One process' way through the jobs."""
 
-    def __init__(self, jobs: Sequence[Job], interrupted: devices.StopRequest):
+    def __init__(self, jobs: Sequence[Job], interrupted: signals.StopRequest):
         self.interrupted = interrupted
         self.total = len(jobs)
         self.own = {job.folder for job in jobs}
@@ -169,7 +169,7 @@ class _Study:
         except run_directory.InUse:  # taken between looking and starting
             return True
         except Exception as error:  # noqa: BLE001, the others shall go on
-            said = str(error) if isinstance(error, config.Refused) else repr(error)
+            said = str(error) if isinstance(error, errors.UserError) else repr(error)
             said = f"{' '.join(said.split())[:300]} (see {job_state.failure_path(job.folder)})"
             self.trouble[job.name] = Status(State.FAILED, said)
             self._drop(number, str(self.trouble[job.name]))
@@ -179,9 +179,11 @@ class _Study:
             return False
         self.seconds.append(time.monotonic() - began)
         del self.left[number]
-        took, left = timing.clock(self.seconds[-1]), len(self.left)
+        took, left = timing.format_seconds(self.seconds[-1]), len(self.left)
         mean = sum(self.seconds) / len(self.seconds)
-        more = f"; {left} left, about {timing.clock(mean * left)}" if left else ""
+        more = (
+            f"; {left} left, about {timing.format_seconds(mean * left)}" if left else ""
+        )
         self._say(number, f"{job.name}: done in {took}{more}")
         return True
 
@@ -228,7 +230,7 @@ class _Study:
             else:
                 self.trouble[job.name] = waiting[job.name]
         if self.trouble:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{len(self.trouble)} of {self.total} jobs not finished: "
                 f"{_told(self.trouble)}"
             )
@@ -252,7 +254,7 @@ def _told(trouble: dict[str, Status]) -> str:
 
 def _at(jobs: Sequence[Job], index: int) -> Job:
     if not 0 <= index < len(jobs):
-        raise config.Refused(
+        raise errors.UserError(
             f"--index={index}: there are {len(jobs)} jobs, 0 to {len(jobs) - 1}; "
             "--list shows them"
         )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source, images, record_store
 from vit_tf.evaluation import evaluators
 from vit_tf.objectives import classification
@@ -69,7 +69,7 @@ def describe(source: data_source.Source) -> fine_tuning.Target:
     `validation`, or else on a tenth of `train`.
 
     Raises:
-        config.Refused: it has no training split.
+        errors.UserError: it has no training split.
     """
     row = source.row
     development, final = row.development, row.final
@@ -96,7 +96,7 @@ def check(
     """Refuses splits that are not there before anything is trained.
 
     Raises:
-        config.Refused: nothing to report on, or nothing to choose by.
+        errors.UserError: nothing to report on, or nothing to choose by.
     """
     for split in target.final:
         source.num_examples(split)
@@ -105,8 +105,8 @@ def check(
     for split in target.development:
         try:
             source.num_examples(split)
-        except config.Refused as refusal:
-            raise config.Refused(
+        except errors.UserError as refusal:
+            raise errors.UserError(
                 f"{refusal}; {len(candidates)} candidates need it to be chosen by: add "
                 "images, or give one learning rate, such as --lrs=0.01"
             ) from None
@@ -138,7 +138,7 @@ def run(
         call goes on.
 
     Raises:
-        config.Refused: see `study.run_all`; all candidates diverged.
+        errors.UserError: see `study.run_all`; all candidates diverged.
     """
     how = {"data_dir": data_dir, "wait": wait, **machine}
     tried: dict[str, float | None] = {}
@@ -187,7 +187,7 @@ def predictions(
         model=opened.network,
         objective=objective,
         strategy=machine.strategy,
-        among=machine.among,
+        processes=machine.processes,
     )
     return evaluator.predict(
         source, cfg.data, cfg.evals.splits[0], batch_size=cfg.evals.batch_size
@@ -233,7 +233,7 @@ def _splits(source: data_source.Source):
     """Development and final splits of a set that has none in its row."""
     there = source.builder.info.splits
     if "train" not in there:
-        raise config.Refused(
+        raise errors.UserError(
             f"{source.name}: no split 'train' to fine-tune on; there are: "
             f"{data_source.count_splits(source.builder)}"
         )
@@ -266,7 +266,7 @@ def _sweep(target, candidates, workdir, how) -> dict[str, float | None] | None:
     left = [job for job in jobs.values() if not _diverged(job)]
     try:
         runner.run_all(left, **how)
-    except config.Refused:
+    except errors.UserError:
         if any(runner.look(j).state == runner.State.FAILED for j in left) and all(
             _diverged(j) or runner.look(j).state.finished for j in left
         ):
@@ -291,7 +291,7 @@ def _diverged(job: runner.Job) -> bool:
 def _best(tried: Mapping[str, float | None], workdir: str) -> str:
     ended = {name: value for name, value in tried.items() if value is not None}
     if not ended:
-        raise config.Refused(
+        raise errors.UserError(
             f"--workdir={workdir}: every candidate diverged ({', '.join(tried)}); try "
             "lower rates, such as --lrs=0.0003,0.001"
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, vtab_splits
 from vit_tf.evaluation import fewshot, inference, ridge_regression
 from vit_tf.models import build
@@ -50,15 +50,15 @@ def choose_tasks(names: Iterable[str]) -> list[str]:
     """Tasks by their names or their groups', in the order of Table 9.
 
     Raises:
-        config.Refused: no such task or group.
+        errors.UserError: no such task or group.
     """
     known = {**vtab_splits.GROUPS, "all": tuple(vtab_splits.TASKS)}
     known |= {task: (task,) for task in vtab_splits.TASKS}
     chosen: set[str] = set()
     for name in names:
         if name not in known:
-            raise config.Refused(
-                f"--tasks={name}: no such task or group{config.nearest(name, known)}"
+            raise errors.UserError(
+                f"--tasks={name}: no such task or group{errors.nearest(name, known)}"
             )
         chosen |= set(known[name])
     return [task for task in vtab_splits.TASKS if task in chosen]
@@ -70,20 +70,20 @@ def prepared_tasks(
     """Those of the tasks whose data set is prepared.
 
     Raises:
-        config.Refused: one is not, and none shall be skipped; or none is there.
+        errors.UserError: one is not, and none shall be skipped; or none is there.
     """
     there, missing = [], []
     for task in tasks:
         try:
             catalog.open_source(f"vtab/{task}", data_dir)
             there.append(task)
-        except config.Refused as refusal:
+        except errors.UserError as refusal:
             missing.append((task, str(refusal)))
     if missing and (not skip_missing or not there):
         (_, first), more = missing[0], [task for task, _ in missing[1:]]
         also = f"; missing too: {', '.join(more)}" if more else ""
         remedy = "" if skip_missing else "; --skip_missing goes on without them"
-        raise config.Refused(f"{first}{also}{remedy}")
+        raise errors.UserError(f"{first}{also}{remedy}")
     return there
 
 
@@ -99,7 +99,7 @@ def jobs(
     """A job for each task and seed, `workdir`/TASK/seedN; all of a task together.
 
     Raises:
-        config.Refused: the model cannot be built at that size.
+        errors.UserError: the model cannot be built at that size.
     """
     found = []
     for task in tasks:
@@ -150,11 +150,11 @@ class Linear:
             opened = loading.open_model(path, image_size=image_size, variant=variant)
         self.path, self.size = path, opened.image_size
         self._weights = _digest(checkpoint.weights_file(path))
-        self._pass = inference.Pass(
+        self._pass = inference.InferencePass(
             opened.network,
             fewshot.features,
             strategy=machine.strategy,
-            among=machine.among,
+            processes=machine.processes,
         )
 
     def score(self, task: str, *, data_dir: str | None, batch_size: int) -> Score:
@@ -186,14 +186,14 @@ class Linear:
         """`score`, or what it gave before, kept in `workdir`/linear.
 
         Raises:
-            config.Refused: the folder has the number of another model or size.
+            errors.UserError: the folder has the number of another model or size.
         """
         path = os.path.join(workdir, "linear", f"{task}.json")
         ours = {"model": self.path, "size": self.size, "weights": self._weights}
         if tf.io.gfile.exists(path):
             kept = json.loads(filesystem.read(path))
             if any(kept[name] != ours[name] for name in ("weights", "size")):
-                raise config.Refused(
+                raise errors.UserError(
                     f"{path}: holds the number of {kept['model']} with the weights of "
                     f"then, at {kept['size']} pixels; choose another --workdir"
                 )

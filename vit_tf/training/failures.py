@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import mixture, pipeline
 from vit_tf.runs import checkpoint
 from vit_tf.runtime import multihost
@@ -14,11 +14,11 @@ from vit_tf.runtime import multihost
 _SHOWN = 16  # data indices in a line
 
 
-class Diverged(config.Refused):
+class Diverged(errors.UserError):
     """The numbers of a run left the finite ones: it would do so again."""
 
 
-class Watch:
+class StepMonitor:
     """Looks after one run's steps.
 
     Args:
@@ -39,11 +39,11 @@ class Watch:
         model,
         objective,
         optimizer,
-        keeper: checkpoint.Keeper,
-        among: multihost.Hosts,
+        keeper: checkpoint.CheckpointManager,
+        processes: multihost.Processes,
     ):
         self.cfg, self.sources, self.keeper = cfg, sources, keeper
-        self.optimizer, self.hosts = optimizer, among
+        self.optimizer, self.processes = optimizer, processes
         self._weights = [*model.variables, *objective.variables]
 
     def check_steps(self, values: dict[str, list[float]], *, done: int) -> list[str]:
@@ -88,9 +88,9 @@ class Watch:
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
-            raise config.Refused(self._memory()) from error
+            raise errors.UserError(self._memory()) from error
         except tf.errors.OpError as error:
-            if self.hosts.is_loss(error):
+            if self.processes.is_loss(error):
                 raise
             self._name_bad_data(error)
             raise
@@ -106,7 +106,7 @@ class Watch:
         if done not in (0, *self.keeper.steps()):
             self.keeper.save(done)
             self.keeper.wait()
-        raise config.Refused(
+        raise errors.UserError(
             f"step {done + 1}: {culprit}; mend it and prepare the data again, then "
             "the same command goes on"
         ) from error

@@ -15,14 +15,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import data_source, mixture, pipeline, subsets
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.inspection import masked_patch_figures, training_hooks
 from vit_tf.models import build
 from vit_tf.objectives import classification, masked_patches
 from vit_tf.runs import checkpoint, run_directory
-from vit_tf.runtime import devices, multihost, timing
+from vit_tf.runtime import devices, multihost, progress, signals, timing
 from vit_tf.training import failures, optimizers, step
 
 
@@ -45,31 +45,31 @@ def train(
         What result.json holds, or None when a signal stopped the run early.
 
     Raises:
-        config.Refused: trouble that the user can mend, in one line.
+        errors.UserError: trouble that the user can mend, in one line.
     """
-    among = machine.among
+    processes = machine.processes
     with (
-        among.losing_one(),
-        _opened(cfg, workdir, among) as run,
-        devices.stop_requests() as stop,
+        processes.losing_one(),
+        _opened(cfg, workdir, processes) as run,
+        signals.stop_requests() as stop,
     ):
         if (result := run.result()) is not None:
             return result
         trainee = prepare(cfg, machine, data_dir=data_dir)
         take_steps = trainee.steps(cfg, machine)
         keeper = trainee.keeper(cfg, run)
-        watch = trainee.watch(cfg, keeper, among)
+        watch = trainee.watch(cfg, keeper, processes)
 
         done, loaded = _resume_or_start(cfg, trainee, keeper)
-        among.agree("the step to go on from", done)
+        processes.agree("the step to go on from", done)
         run.begin(done, data=trainee.data_facts(cfg))
 
         batches = stream(cfg, trainee.sources, machine, start_step=done)
-        clock = timing.Pace(cfg.data.batch_size, seconds=run.seconds())
+        clock = timing.StepTimer(cfg.data.batch_size, seconds=run.seconds())
         total = trainee.total_steps
         with (
             keeper.finishing(),
-            trainee.progress(done, silent=not among.chief) as progress,
+            trainee.progress(done, silent=not processes.chief) as progress,
         ):
             for line in loaded:
                 progress.say(line)
@@ -92,7 +92,7 @@ def train(
 
                 if done == total or done % cfg.train.log_every_steps == 0:
                     run.write({"step": done, **_last(values), **clock.row()})
-                stopping = among.any(bool(stop))  # once: it may change at any time
+                stopping = processes.any(bool(stop))  # once: it may change at any time
                 due = done == total or done % cfg.train.checkpoint_every_steps == 0
                 if due or stopping:
                     with clock.paused():
@@ -100,29 +100,29 @@ def train(
                         keeper.save(done)
                 if stopping:
                     keeper.wait()
-                    among.wait()
+                    processes.wait()
                     progress.say(stop.sentence(done))
                     return None
 
-        if among.chief:
+        if processes.chief:
             with averaged(trainee):
                 checkpoint.save_weights(trainee.model, run.path("weights.npz"))
                 checkpoint.save_objective(trainee.objective, run.workdir)
             run.finish(_result(cfg, run, trainee, machine))
-        among.wait()
+        processes.wait()
         return run.result()
 
 
 @contextlib.contextmanager
-def _opened(cfg: config.Config, workdir: str, among: multihost.Hosts):
+def _opened(cfg: config.Config, workdir: str, processes: multihost.Processes):
     """The run's folder, which the first process writes and all have to see."""
-    among.check_same(cfg, workdir)
-    with run_directory.Run(workdir, cfg, writes=among.chief) as run:
+    processes.check_same(cfg, workdir)
+    with run_directory.RunDirectory(workdir, cfg, writes=processes.chief) as run:
         yield run
 
 
 def _resume_or_start(
-    cfg: config.Config, trainee: "Trainee", keeper: checkpoint.Keeper
+    cfg: config.Config, trainee: "Trainee", keeper: checkpoint.CheckpointManager
 ) -> tuple[int, list[str]]:
     """Loads what there is: the step to go on from, and lines that say what it was."""
     if done := keeper.restore():
@@ -135,7 +135,11 @@ def _resume_or_start(
 
 
 def _look(
-    cfg: config.Config, trainee: "Trainee", run: run_directory.Run, clock, done: int
+    cfg: config.Config,
+    trainee: "Trainee",
+    run: run_directory.RunDirectory,
+    clock,
+    done: int,
 ) -> list[evaluators.Metric]:
     """Evaluates and draws where it is time to, with the averaged weights."""
     total = trainee.total_steps
@@ -200,19 +204,21 @@ class Trainee:
             jit_compile=machine.jit_compile,
         )
 
-    def keeper(self, cfg: config.Config, run: run_directory.Run) -> checkpoint.Keeper:
+    def keeper(
+        self, cfg: config.Config, run: run_directory.RunDirectory
+    ) -> checkpoint.CheckpointManager:
         """Keeps the run's checkpoints by the rules of the config."""
         metric, best = cfg.train.keep_best, None
         if metric is not None:
             known = [f"{s}/{n}" for s in cfg.evals.splits for n in cfg.evals.measures]
             known += self.few_shot.names
             if metric not in known:
-                raise config.Refused(
+                raise errors.UserError(
                     f"train.keep_best={metric}: not evaluated"
-                    f"{config.nearest(metric, known)}"
+                    f"{errors.nearest(metric, known)}"
                 )
             best = functools.partial(run_directory.best_step, run.workdir, metric)
-        return checkpoint.Keeper(
+        return checkpoint.CheckpointManager(
             run.path("checkpoints"),
             model=self.model,
             optimizer=self.optimizer,
@@ -223,22 +229,24 @@ class Trainee:
             writes=run.writes,
         )
 
-    def watch(self, cfg, keeper: checkpoint.Keeper, among: multihost.Hosts):
+    def watch(
+        self, cfg, keeper: checkpoint.CheckpointManager, processes: multihost.Processes
+    ):
         """Looks after the steps of the run."""
-        return failures.Watch(
+        return failures.StepMonitor(
             cfg,
             self.sources,
             model=self.model,
             objective=self.objective,
             optimizer=self.optimizer,
             keeper=keeper,
-            among=among,
+            processes=processes,
         )
 
-    def progress(self, done: int, *, silent: bool) -> run_directory.Progress:
+    def progress(self, done: int, *, silent: bool) -> progress.Progress:
         """The display of a run that begins at step `done`."""
-        return run_directory.Progress(
-            self.name, first=done, total=self.total_steps, silent=silent
+        return progress.Progress(
+            self.name, done=done, unit="step", total=self.total_steps, silent=silent
         )
 
     def data_facts(self, cfg: config.Config) -> dict[str, Any]:
@@ -293,7 +301,7 @@ def prepare(
             dtype=str(cfg.train.precision),
         )
         if not model.pools:
-            raise config.Refused(
+            raise errors.UserError(
                 f"model.pool={cfg.model.pool}: gives logits for every token, training "
                 "needs one vector per image; use token, gap or map"
             )
@@ -311,7 +319,7 @@ def prepare(
         model=model,
         objective=objective,
         strategy=machine.strategy,
-        among=machine.among,
+        processes=machine.processes,
     )
     few_shot = fewshot.prepare(cfg, model, machine, data_dir=data_dir)
     return Trainee(
@@ -372,7 +380,9 @@ def _divides(every: int | None, done: int) -> bool:
     return every is not None and done > 0 and done % every == 0
 
 
-def _result(cfg, run: run_directory.Run, trainee: Trainee, machine) -> dict[str, Any]:
+def _result(
+    cfg, run: run_directory.RunDirectory, trainee: Trainee, machine
+) -> dict[str, Any]:
     total = trainee.total_steps
     metrics = [
         {key: row[key] for key in ("split", "name", "value", "count")}

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from vit_tf import config
+from vit_tf import config, errors
 
 # The dynamic loss scale of float16: powers of two, so that dividing by it is exact.
 FIRST_SCALE, LARGEST_SCALE = 2.0**15, 2.0**24
@@ -36,12 +36,12 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         linear_end: float = 1e-5,
     ):
         if warmup_steps >= total_steps and warmup_steps > 0:
-            raise config.Refused(
+            raise errors.UserError(
                 f"optim.warmup_steps={warmup_steps}: the run has only {total_steps} "
                 "steps; shorten the warm-up or train longer"
             )
         if schedule == config.Schedule.LINEAR and linear_end > base:
-            raise config.Refused(
+            raise errors.UserError(
                 f"optim.linear_end={linear_end}: above optim.lr={base}, where the "
                 "schedule starts"
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import mixup_cutmix
 from vit_tf.training import optimizers
 
@@ -131,16 +131,16 @@ def share(cfg: config.Config, *, replicas: int) -> int:
     """Examples per replica and micro-batch; refuses a batch that does not divide."""
     batch, parts = cfg.data.batch_size, replicas * cfg.train.accumulation
     if batch % parts:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.batch_size={batch}: not divisible by {replicas} replicas x "
             f"{cfg.train.accumulation} micro-batches; "
-            f"near: {config.near_multiples(batch, parts)}"
+            f"near: {errors.near_multiples(batch, parts)}"
         )
     if mixup_cutmix.is_on(cfg.data) and batch // parts % 2:
-        raise config.Refused(
+        raise errors.UserError(
             f"data.batch_size={batch}: {batch // parts} images per replica and "
             "micro-batch, but data.mixup and data.cutmix mix pairs; "
-            f"near: {config.near_multiples(batch, 2 * parts)}"
+            f"near: {errors.near_multiples(batch, 2 * parts)}"
         )
     return batch // parts
 

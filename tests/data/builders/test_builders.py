@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn import discriminant_analysis
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline
 from vit_tf.data.builders import digits, image_folder, objectnet, shapes
 from vit_tf.data.preparation import image_folders, prepare
@@ -231,11 +231,11 @@ def test_objectnet_maps_that_do_not_fit_are_refused(tmp_path):
     classes = home / "mappings" / "objectnet_to_imagenet_1k.json"
     for bad in ({"Bicycle": "crane"}, {"Bicycle": "bik"}, {"Chair": "bike"}):
         classes.write_text(json.dumps(bad))
-        with pytest.raises(config.Refused, match="not one line each for"):
+        with pytest.raises(errors.UserError, match="not one line each for"):
             objectnet.map_folders(catalog.Path(home / "mappings"))
     numbers = home / "mappings" / "pytorch_to_imagenet_2012_id.json"
     numbers.write_text(json.dumps({"0": 2, "1": 9}))
-    with pytest.raises(config.Refused, match="does not number the lines"):
+    with pytest.raises(errors.UserError, match="does not number the lines"):
         objectnet.map_folders(catalog.Path(home / "mappings"))
 
 
@@ -260,5 +260,5 @@ def test_an_objectnet_folder_without_images_is_refused(tmp_path):
     home = _write_objectnet(manual)
     for path in (home / "images" / "cycle").iterdir():
         path.unlink()
-    with pytest.raises(config.Refused, match="cycle: no .png images"):
+    with pytest.raises(errors.UserError, match="cycle: no .png images"):
         prepare.prepare_dataset("objectnet", catalog.Path(tmp_path))

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.support import warm
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline
 from vit_tf.data.builders import imagenet21k
 from vit_tf.data.preparation import shard_writer
@@ -219,7 +219,7 @@ def test_killed_and_resumed_is_as_if_never_killed(
     killed = warm.run("-m", "tests.support.killed_preparing", *arguments)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     if what != "finish":
-        with pytest.raises(config.Refused, match="not prepared"):
+        with pytest.raises(errors.UserError, match="not prepared"):
             catalog.open_source("imagenet21k", str(tmp_path))
     home = _prepare(tars, tmp_path, num_processes=processes)
     assert _digests(home) == _digests(whole)
@@ -243,7 +243,7 @@ def damaged(images, tmp_path) -> pathlib.Path:
 
 def test_what_is_no_image_is_named_and_left_out_when_asked(damaged, tmp_path, capsys):
     root = tmp_path / "data"
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         _prepare(damaged, root)
     line = str(refusal.value)
     first, second = sorted(SYNSETS)[:2]
@@ -257,7 +257,7 @@ def test_what_is_no_image_is_named_and_left_out_when_asked(damaged, tmp_path, ca
     ]
     work = root / "imagenet21k" / "fall11" / "work.1.0.0"
     assert (work / "unreadable.txt").read_text().splitlines() == expected
-    with pytest.raises(config.Refused, match="not prepared"):
+    with pytest.raises(errors.UserError, match="not prepared"):
         catalog.open_source("imagenet21k", str(root))
 
     home = _prepare(damaged, root, skip_corrupt=True)
@@ -270,7 +270,7 @@ def test_what_is_no_image_is_named_and_left_out_when_asked(damaged, tmp_path, ca
 def test_a_file_mended_in_its_folder_is_taken_in(images, tmp_path):
     name = next(iter(images))
     source = _write_folders(tmp_path / "source", {**images, name: b""})
-    with pytest.raises(config.Refused, match="1 of 24 images cannot be decoded"):
+    with pytest.raises(errors.UserError, match="1 of 24 images cannot be decoded"):
         _prepare(source, tmp_path)
     (source / name).write_bytes(images[name])
     assert len(_records(_prepare(source, tmp_path))) == 24
@@ -313,7 +313,7 @@ def test_a_damaged_tar_file_is_named(images, tmp_path, cut):
     else:
         path.write_bytes(content[: offset - (700 if cut == "inside an image" else 0)])
     with pytest.raises(
-        config.Refused, match=f"{path} is a damaged tar file"
+        errors.UserError, match=f"{path} is a damaged tar file"
     ) as refusal:
         _prepare(source, tmp_path)
     assert "\n" not in str(refusal.value)
@@ -324,11 +324,11 @@ def test_a_damaged_tar_file_is_named(images, tmp_path, cut):
 def test_a_source_that_changes_halfway_is_refused(images, tmp_path):
     bad = {**images, f"{SYNSETS[0]}/zero.JPEG": b""}
     source = _write_tars(tmp_path / "source", bad)
-    with pytest.raises(config.Refused, match="cannot be decoded"):
+    with pytest.raises(errors.UserError, match="cannot be decoded"):
         _prepare(source, tmp_path)
     path = source / f"{SYNSETS[0]}.tar"
     os.utime(path, ns=(1, 1))
-    with pytest.raises(config.Refused, match=f"{SYNSETS[0]} has changed or moved"):
+    with pytest.raises(errors.UserError, match=f"{SYNSETS[0]} has changed or moved"):
         _prepare(source, tmp_path)
 
 
@@ -365,7 +365,7 @@ def test_the_classes_of_released_heads():
     names = imagenet21k.choose_classes(request, tuple(found))
     assert len(names) == 21_843 and list(names) == sorted(names)
     assert set(names) - set(found) == set(imagenet21k.HEAD_ONLY)
-    with pytest.raises(config.Refused, match="whole of fall11 only"):
+    with pytest.raises(errors.UserError, match="whole of fall11 only"):
         request = imagenet21k.Request(source="x", class_list="released", partial=True)
         imagenet21k.choose_classes(request, tuple(found[:100]))
 
@@ -381,7 +381,7 @@ def test_the_classes_of_released_heads():
 def test_a_part_is_taken_for_the_whole_only_when_asked(release, found, complaint):
     names = tuple(f"n{number:08d}" for number in range(found))
     request = imagenet21k.Request(name=release, source="x")
-    with pytest.raises(config.Refused, match=f"{complaint}.*--partial"):
+    with pytest.raises(errors.UserError, match=f"{complaint}.*--partial"):
         imagenet21k.choose_classes(request, names)
     request = imagenet21k.Request(name=release, source="x", partial=True)
     assert imagenet21k.choose_classes(request, names) == names
@@ -389,7 +389,7 @@ def test_a_part_is_taken_for_the_whole_only_when_asked(release, found, complaint
 
 def test_what_cannot_be_used_is_one_line(tars, tmp_path, images):
     def refused(complaint: str, source, **options) -> None:
-        with pytest.raises(config.Refused, match=complaint) as refusal:
+        with pytest.raises(errors.UserError, match=complaint) as refusal:
             _prepare(source, tmp_path / "data", **options)
         assert "\n" not in str(refusal.value)
 
@@ -418,17 +418,19 @@ def test_what_cannot_be_used_is_one_line(tars, tmp_path, images):
 
 
 def test_other_classes_than_before_are_refused(damaged, tmp_path):
-    with pytest.raises(config.Refused, match="cannot be decoded"):
+    with pytest.raises(errors.UserError, match="cannot be decoded"):
         _prepare(damaged, tmp_path)
     chosen = _list(tmp_path / "list", *SYNSETS)
-    with pytest.raises(config.Refused, match="begun with other classes"):
+    with pytest.raises(errors.UserError, match="begun with other classes"):
         _prepare(damaged, tmp_path, class_list=chosen)
 
 
 def test_too_little_space_is_said_before_writing(tars, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(imagenet21k.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(config.Refused, match="GB are still to be written, 0.0 GB are"):
+    with pytest.raises(
+        errors.UserError, match="GB are still to be written, 0.0 GB are"
+    ):
         _prepare(tars, tmp_path)
     assert not list(tmp_path.rglob("*.tfrecord*"))
 
@@ -438,7 +440,7 @@ def test_two_preparations_do_not_work_on_one_data_set(tars, tmp_path):
     work.mkdir(parents=True)
     other = sqlite3.connect(work / "lock.sqlite")
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(config.Refused, match="another process is preparing"):
+    with pytest.raises(errors.UserError, match="another process is preparing"):
         _prepare(tars, tmp_path)
     other.close()
     _prepare(tars, tmp_path)
@@ -453,7 +455,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_is_finished(
 
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer.tf.io, "TFRecordWriter", Full)
-        with pytest.raises(config.Refused, match="cannot write .*No space left"):
+        with pytest.raises(errors.UserError, match="cannot write .*No space left"):
             _prepare(tars, tmp_path)
     assert len(_records(_prepare(tars, tmp_path))) == 24
 
@@ -468,7 +470,7 @@ def test_a_tar_file_cut_off_while_it_is_read_is_named(images, tmp_path, monkeypa
         check(*arguments)
 
     monkeypatch.setattr(imagenet21k, "_check_space", cut)
-    with pytest.raises(config.Refused, match=f"{path} has changed"):
+    with pytest.raises(errors.UserError, match=f"{path} has changed"):
         _prepare(source, tmp_path)
 
 

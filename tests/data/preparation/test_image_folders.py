@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data.preparation import image_folders
 
 PNG = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
@@ -80,7 +80,7 @@ def test_split_folders_are_left_as_they_are_unless_asked(tmp_path):
     assert len(cut["train"]) + len(cut["validation"]) == 100
     assert 12 <= len(cut["validation"]) <= 48
     _make(tmp_path, "val/a/1.png")
-    with pytest.raises(config.Refused, match="has a validation folder already"):
+    with pytest.raises(errors.UserError, match="has a validation folder already"):
         image_folders.list_folder(folder, validation_share=0.3)
 
 
@@ -112,13 +112,13 @@ def test_other_files_are_counted_by_kind(tmp_path):
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path, paths, complaint):
-    with pytest.raises(config.Refused, match=complaint) as refusal:
+    with pytest.raises(errors.UserError, match=complaint) as refusal:
         image_folders.list_folder(_make(tmp_path, *paths))
     assert "\n" not in str(refusal.value)
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(config.Refused, match="no such folder"):
+    with pytest.raises(errors.UserError, match="no such folder"):
         image_folders.list_folder(str(tmp_path / "nothing"))
 
 
@@ -170,7 +170,7 @@ def test_leaving_out_must_not_empty_a_class(tmp_path):
         _make(tmp_path, "a/1.png", "b/1.png", "b/2.png"), 0
     )
     assert image_folders.leave_out(listing, ["b/1.png"]).paths == ["a/1.png", "b/2.png"]
-    with pytest.raises(config.Refused, match="no readable image for class b"):
+    with pytest.raises(errors.UserError, match="no readable image for class b"):
         image_folders.leave_out(listing, ["b/1.png", "b/2.png"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support import warm
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog
 from vit_tf.data.builders import digits
 from vit_tf.data.preparation import prepare
@@ -73,12 +73,12 @@ def test_corrupt_files_are_refused_or_left_out(tmp_path, pets, capsys):
     whole = (pets / "dog" / "7.jpg").read_bytes()
     (pets / "dog" / "7.jpg").write_bytes(whole[: len(whole) // 2])
     (pets / "cat" / "3.jpg").write_bytes(b"")
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         prepare.prepare_folder(str(pets), "pets", root, validation_share=0.0)
     line = str(refusal.value)
     assert "2 of 40 images cannot be decoded" in line and "\n" not in line
     assert "cat/3.jpg (empty file)" in line and "--skip_corrupt" in line
-    with pytest.raises(config.Refused, match="unknown"):
+    with pytest.raises(errors.UserError, match="unknown"):
         catalog.open_source("pets", str(root))
 
     prepare.prepare_folder(
@@ -97,10 +97,10 @@ def test_a_name_stands_for_one_folder(tmp_path, pets):
     root = catalog.Path(tmp_path / "data")
     prepare.prepare_folder(str(pets), "pets", root)
     _images(tmp_path / "others", "a/1.png", "b/1.png")
-    with pytest.raises(config.Refused, match="already prepared from .*pets; choose"):
+    with pytest.raises(errors.UserError, match="already prepared from .*pets; choose"):
         prepare.prepare_folder(str(tmp_path / "others"), "pets", root)
     _images(pets, "dog/new.png")
-    with pytest.raises(config.Refused, match="from 40 images.* now holds 41; remove"):
+    with pytest.raises(errors.UserError, match="from 40 images.* now holds 41; remove"):
         prepare.prepare_folder(str(pets), "pets", root)
 
 
@@ -115,12 +115,12 @@ def test_a_name_stands_for_one_folder(tmp_path, pets):
     ],
 )
 def test_names_that_cannot_be_used(tmp_path, pets, name, complaint):
-    with pytest.raises(config.Refused, match=complaint):
+    with pytest.raises(errors.UserError, match=complaint):
         prepare.prepare_folder(str(pets), name, catalog.Path(tmp_path))
 
 
 def test_data_to_fetch_by_hand_says_what_goes_where(tmp_path):
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         prepare.prepare_dataset("imagenet2012", catalog.Path(tmp_path))
     line = str(refusal.value)
     for part in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
@@ -133,7 +133,7 @@ def test_an_empty_manual_file_is_named(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     (manual / "ILSVRC2012_img_val.tar").write_bytes(b"")
-    with pytest.raises(config.Refused, match="img_val.tar in .* is empty; download"):
+    with pytest.raises(errors.UserError, match="img_val.tar in .* is empty; download"):
         prepare.prepare_dataset("imagenet2012_real", catalog.Path(tmp_path))
 
 
@@ -151,7 +151,7 @@ def test_a_failing_download_is_one_line(tmp_path, monkeypatch):
             raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(prepare.tfds, "builder", lambda *_, **__: Failing())
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         prepare.prepare_dataset("cifar10", catalog.Path(tmp_path))
     line = "--dataset=cifar10: not prepared: ConnectionError: no route to host"
     assert str(refusal.value) == line
@@ -188,7 +188,7 @@ def test_killed_while_preparing_is_as_if_never_begun(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    with pytest.raises(config.Refused, match="shapes: not prepared"):
+    with pytest.raises(errors.UserError, match="shapes: not prepared"):
         catalog.open_source("shapes", str(tmp_path))
 
 
@@ -197,9 +197,11 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(digits, "_png", fail)
-    with pytest.raises(config.Refused, match="not prepared: .*No space left on device"):
+    with pytest.raises(
+        errors.UserError, match="not prepared: .*No space left on device"
+    ):
         prepare.prepare_dataset("digits", catalog.Path(tmp_path))
-    with pytest.raises(config.Refused, match="not prepared in"):
+    with pytest.raises(errors.UserError, match="not prepared in"):
         catalog.open_source("digits", str(tmp_path))
     monkeypatch.undo()
     prepare.prepare_dataset("digits", catalog.Path(tmp_path))

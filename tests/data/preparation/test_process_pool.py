@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data.preparation import process_pool
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -31,7 +31,7 @@ def _pid(item: int) -> tuple[int, int]:
 
 
 def _fail(item: int) -> None:
-    raise config.Refused(f"item {item}")
+    raise errors.UserError(f"item {item}")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -44,7 +44,7 @@ def test_every_item_has_its_result(processes):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_failure_reaches_the_caller(processes):
-    with pytest.raises(config.Refused, match="item 3"):
+    with pytest.raises(errors.UserError, match="item 3"):
         list(process_pool.each(_fail, [3], processes))
 
 
@@ -57,7 +57,7 @@ def test_items_are_taken_a_few_at_a_time():
 
 
 def test_a_killed_worker_is_one_line():
-    with pytest.raises(config.Refused, match="worker process was ended"):
+    with pytest.raises(errors.UserError, match="worker process was ended"):
         list(process_pool.each(_die, range(3), 2))
 
 

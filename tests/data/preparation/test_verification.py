@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.support import fakes, warm
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders, prepare, verification
@@ -130,7 +130,7 @@ def pictures(tmp_path) -> pathlib.Path:
 
 
 def test_corrupt_records_are_listed_by_name(pictures, capsys):
-    with pytest.raises(config.Refused) as refusal:
+    with pytest.raises(errors.UserError) as refusal:
         prepare.verify("pictures", catalog.Path(pictures), every=True)
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith("train/a/4.png (record ") for line in said)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import tiny
 from tools.benchmarks import serving_speed
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving import c_runtime
 
 pytestmark = pytest.mark.skipif(
@@ -35,7 +35,7 @@ def test_an_environment_without_pytorch_is_named(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("raise ImportError('no module here')")
     with pytest.raises(
-        config.Refused, match="no module here; name an interpreter with"
+        errors.UserError, match="no module here; name an interpreter with"
     ):
         serving_speed.compare(
             tiny.make(),

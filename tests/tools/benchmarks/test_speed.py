@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.support import tiny
 from tools.benchmarks import speed
-from vit_tf import config
+from vit_tf import config, errors
 
 
 def test_works_take_turns_and_count_their_images():
@@ -83,7 +83,7 @@ def test_the_stream_of_a_folder_beside_another_loader(tmp_path):
     assert len(rates) == 3 and rates["PyTorch's loader"].median == 123.5
     assert all(rate.slowest > 0 for rate in rates.values())
     script.write_text("raise ImportError('no torch here')")
-    with pytest.raises(config.Refused, match="no torch here; name an interpreter"):
+    with pytest.raises(errors.UserError, match="no torch here; name an interpreter"):
         speed.loaders(
             str(tmp_path / "photos"), data, torch_python=sys.executable, **options
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support import tiny
 from tools.benchmarks import programs, throughput
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build
 
 
@@ -258,9 +258,9 @@ def test_patches_see_whole_multiples(model, size, pixels):
 
 
 def test_what_there_is_not_is_refused():
-    with pytest.raises(config.Refused, match="did you mean ViT-B/16"):
+    with pytest.raises(errors.UserError, match="did you mean ViT-B/16"):
         throughput.check("ViT-B16", 64)
-    with pytest.raises(config.Refused, match="ViT-B/32 needs 32 pixels"):
+    with pytest.raises(errors.UserError, match="ViT-B/32 needs 32 pixels"):
         throughput.check("ViT-B/32", 16)
 
 

@@ -146,7 +146,7 @@ def test_compute_is_that_of_pretraining_and_may_be_relative(tmp_path):
     first, second = plot_panels.panels(section, plot)["ours-small"].lines["ViT"]
     expected = [
         flops.exaflops(
-            flops.of(cfg.model, image_size=cfg.data.image_size).macs, images=64
+            flops.count(cfg.model, image_size=cfg.data.image_size).macs, images=64
         )
         for cfg in (_make(SMALL), _make(SMALL, depth=3))
     ]

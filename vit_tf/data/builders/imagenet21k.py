@@ -24,10 +24,10 @@ from collections.abc import Iterator, Mapping
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import images
 from vit_tf.data.preparation import image_folders, shard_writer, synsets
-from vit_tf.runtime import filesystem, long_task
+from vit_tf.runtime import filesystem, progress
 
 NAME = "imagenet21k"
 VERSION = "1.0.0"
@@ -77,11 +77,11 @@ def prepare(request: Request, root: str) -> None:
     """Writes the data set below `root`; goes on where an earlier call was cut off.
 
     Raises:
-        config.Refused: see `synsets.find`, `choose_classes` and `shards.write`; also
+        errors.UserError: see `synsets.find`, `choose_classes` and `shards.write`; also
             a damaged tar file, no space, and images that cannot be decoded.
     """
     if "://" in root:
-        raise config.Refused(
+        raise errors.UserError(
             f"--data_dir={root}: need a folder of this machine; copy the prepared data "
             "set from there, it can be read from anywhere"
         )
@@ -92,7 +92,7 @@ def prepare(request: Request, root: str) -> None:
         print(f"{request.name}: already prepared in {target}")
         return
     if not request.source:
-        raise config.Refused(
+        raise errors.UserError(
             f"--dataset={request.name}: needs --source=FOLDER, the unpacked release "
             f"{request.release}: a tar file or a folder for each synset; ask "
             "image-net.org for it"
@@ -124,12 +124,12 @@ def choose_classes(request: Request, found: tuple[str, ...]) -> tuple[str, ...]:
         found: the synsets there are, sorted.
 
     Raises:
-        config.Refused: not the whole release, or not in the list, unless partial.
+        errors.UserError: not the whole release, or not in the list, unless partial.
     """
     expected = NUM_SYNSETS[request.release]
     gap = len(found) - expected
     if gap and not request.partial:
-        raise config.Refused(
+        raise errors.UserError(
             f"--source={request.source}: holds {len(found):,} synsets, "
             f"{abs(gap):,} {'more' if gap > 0 else 'fewer'} than the {expected:,} of "
             f"{request.release}; go on with what is there with --partial"
@@ -138,7 +138,7 @@ def choose_classes(request: Request, found: tuple[str, ...]) -> tuple[str, ...]:
         return found
     if request.class_list == RELEASED:
         if gap or request.release != "fall11":
-            raise config.Refused(
+            raise errors.UserError(
                 "--class_list=released: is known for the whole of fall11 only; give "
                 "a file that lists the 21,843 classes"
             )
@@ -147,7 +147,7 @@ def choose_classes(request: Request, found: tuple[str, ...]) -> tuple[str, ...]:
     known = set(names)
     unknown = [synset for synset in found if synset not in known]
     if len(unknown) == len(found) or (unknown and not request.partial):
-        raise config.Refused(
+        raise errors.UserError(
             f"--class_list={request.class_list}: lacks {len(unknown):,} synsets of "
             f"{request.source} ({_some(unknown)}); leave those out with --partial"
         )
@@ -201,12 +201,14 @@ def _write(
     target: pathlib.Path,
 ) -> None:
     """Lists, writes, checks and finishes."""
-    with long_task.watch("Listing synsets", len(index.homes)) as advance:
+    with progress.Progress(
+        "Listing synsets", total=len(index.homes), unit="synset"
+    ) as display:
         for _ in index.build(request.num_processes):
-            advance(1)
+            display.advance(1)
     num_images, num_bytes, per_synset = index.count()
     if not num_images:
-        raise config.Refused(f"--source={request.source}: no files in its synsets")
+        raise errors.UserError(f"--source={request.source}: no files in its synsets")
     print(f"{request.source}: {len(index.homes):,} synsets, {num_images:,} images")
     num_bytes += num_images * _OVERHEAD_BYTES
     # TFDS chooses 2,048 files for the whole data set.
@@ -229,10 +231,10 @@ def _write(
     if notes:
         print(f"Going on: {len(notes):,} of {count:,} files are finished")
     _check_space(target.parent, num_bytes * (num_images - there) // num_images)
-    with long_task.watch("Writing images", num_images, done=there) as advance:
+    with progress.Progress("Writing images", total=num_images, done=there) as display:
         for note in shard_writer.write(plan, request.num_processes):
             notes[note.shard] = note
-            advance(note.num_examples + len(note.bad))
+            display.advance(note.num_examples + len(note.bad))
     bad = [one for shard in sorted(notes) for one in notes[shard].bad]
     _report_bad(request, plan, bad, num_images)
     lost = collections.Counter(one.name.split("/")[0] for one in bad)
@@ -258,7 +260,7 @@ def _report_bad(
         return
     listed = plan.notes / "unreadable.txt"
     filesystem.write_whole(str(listed), lines)
-    raise config.Refused(
+    raise errors.UserError(
         f"--source={request.source}: {len(bad):,} of {num_images:,} images cannot be "
         f"decoded, the first is {bad[0].name} ({bad[0].reason}), all are in {listed}; "
         "leave them out with --skip_corrupt, which keeps what is written"
@@ -276,7 +278,7 @@ def _finish(
     num_examples = sum(note.num_examples for note in notes)
     num_skipped = sum(len(note.bad) for note in notes)
     if not num_examples:
-        raise config.Refused(f"--source={request.source}: no image can be decoded")
+        raise errors.UserError(f"--source={request.source}: no image can be decoded")
     template = tfds.core.ShardedFileTemplate(
         data_dir=plan.directory,
         dataset_name=NAME,
@@ -323,7 +325,7 @@ def _alone(work: pathlib.Path) -> Iterator[None]:
         try:
             database.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{work}: another process is preparing this data set ({error})"
             ) from None
         yield
@@ -335,7 +337,7 @@ def _keep_classes(work: pathlib.Path, names: tuple[str, ...]) -> None:
     if not path.exists():
         filesystem.write_whole(str(path), text)
     elif path.read_text() != text:
-        raise config.Refused(
+        raise errors.UserError(
             f"{work}: begun with other classes; use the same synsets and --class_list, "
             "or remove that folder to begin again"
         )
@@ -344,7 +346,7 @@ def _keep_classes(work: pathlib.Path, names: tuple[str, ...]) -> None:
 def _check_space(directory: pathlib.Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if needed > free:
-        raise config.Refused(
+        raise errors.UserError(
             f"{directory}: {needed / 1e9:,.1f} GB are still to be written, "
             f"{free / 1e9:,.1f} GB are free"
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vit_tf import config
+from vit_tf import errors
 
 _NUM_CLASSES = 1000
 
@@ -43,7 +43,7 @@ class Objectnet(tfds.core.GeneratorBasedBuilder):
         for folder, labels in sorted(map_folders(home / "mappings").items()):
             paths = sorted((home / "images" / folder).glob("*.png"))
             if not paths:
-                raise config.Refused(f"{home / 'images' / folder}: no .png images")
+                raise errors.UserError(f"{home / 'images' / folder}: no .png images")
             for path in paths:
                 name = f"{folder}/{path.name}"
                 example = {"image": path.read_bytes(), "labels": labels}
@@ -57,7 +57,7 @@ def map_folders(mappings: tfds.core.Path) -> dict[str, list[int]]:
     the line of each name -> the label whose number leads to that line.
 
     Raises:
-        config.Refused: the files do not fit together.
+        errors.UserError: the files do not fit together.
     """
 
     def read(name: str) -> dict:
@@ -69,7 +69,7 @@ def map_folders(mappings: tfds.core.Path) -> dict[str, list[int]]:
     # Some readers count the lines from 0 and some from 1; the numbers themselves tell.
     first = min(numbers.values())
     if sorted(numbers.values()) != list(range(first, first + len(names))):
-        raise config.Refused(
+        raise errors.UserError(
             f"{mappings}: pytorch_to_imagenet_2012_id.json does not number the lines "
             "of imagenet_to_label_2012_v2"
         )
@@ -80,7 +80,7 @@ def map_folders(mappings: tfds.core.Path) -> dict[str, list[int]]:
         wanted = [name.strip() for name in joined.split("; ")]
         unclear = [name for name in wanted if names.count(name) != 1]
         if unclear or kind not in folder_of:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{mappings}: {kind!r} of objectnet_to_imagenet_1k.json has no folder, "
                 f"or not one line each for {', '.join(wanted)}"
             )

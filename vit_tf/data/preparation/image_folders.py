@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import images
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -59,11 +59,11 @@ def list_folder(folder: str, validation_share: float | None = None) -> Listing:
             and stays when other images are added.
 
     Raises:
-        config.Refused: no such folder, no images, an empty class, ...
+        errors.UserError: no such folder, no images, an empty class, ...
     """
     root = pathlib.Path(folder).expanduser().resolve()
     if not root.is_dir():
-        raise config.Refused(f"--folder={folder}: no such folder")
+        raise errors.UserError(f"--folder={folder}: no such folder")
     ignored: collections.Counter[str] = collections.Counter()
     homes = _find_splits(root)
     found = {split: _list_classes(root, home, ignored) for split, home in homes.items()}
@@ -75,7 +75,7 @@ def list_folder(folder: str, validation_share: float | None = None) -> Listing:
     if validation_share is None:
         validation_share = _DEFAULT_SHARE if list(homes.values()) == [root] else 0.0
     elif validation_share > 0 and "validation" in files:
-        raise config.Refused(
+        raise errors.UserError(
             f"--validation_share={validation_share}: {folder} has a validation "
             "folder already; leave the flag out"
         )
@@ -121,7 +121,7 @@ def leave_out(listing: Listing, paths: Iterable[str]) -> Listing:
     trained = {name for _, name in listing.files.get("train", [])}
     lost = [name for name in listing.class_names if name in trained - left]
     if lost:
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder={listing.folder}: no readable image for class {_some(lost)}"
         )
     kept = {split: content for split, content in files.items() if content}
@@ -138,14 +138,14 @@ def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
         if split is None or not _subfolders(directory):
             others.append(directory.name)
         elif split in homes:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--folder={root}: {homes[split].name} and {directory.name} are both "
                 f"the {split} split; keep one"
             )
         else:
             homes[split] = directory
     if homes and others:
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder={root}: {_some(others)} beside the split folders "
             f"{_some(home.name for home in homes.values())}; need split folders "
             "only, each with class folders in it"
@@ -161,7 +161,7 @@ def _list_classes(
     for directory in _subfolders(home):
         inner = [d.name for d in _subfolders(directory) if d.name.lower() in _SPLITS]
         if inner:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--folder={root}: {directory.name} holds split folders "
                 f"({_some(inner)}); point --folder at {directory}"
             )
@@ -176,17 +176,17 @@ def _list_classes(
                     ignored[path.suffix.lower() or name] += 1
         classes[directory.name] = paths
     if not classes:
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder={root}: no class folders in {home}; need one folder of "
             f"images per class"
         )
     if not any(classes.values()):
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder={root}: no images ({', '.join(_EXTENSIONS)}) in {home}"
         )
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder={root}: no images ({', '.join(_EXTENSIONS)}) for class "
             f"{_some(empty)} in {home}; fill or remove the folder"
         )
@@ -194,21 +194,21 @@ def _list_classes(
 
 
 def _refuse(error: OSError) -> None:
-    raise config.Refused(f"{error.filename}: {error.strerror}") from None
+    raise errors.UserError(f"{error.filename}: {error.strerror}") from None
 
 
 def _agree_on_classes(found: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
     """All class names, sorted. Every class must be there to train on."""
     names = sorted(set().union(*found.values()))
     if len(names) < 2:
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder: only one class folder ({names[0]}); need two or more, so "
             "point --folder at the folder that holds the class folders"
         )
     for split, classes in found.items():
         extra = sorted(set(classes) - set(found.get("train", names)))
         if extra:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--folder: {split} has class folders that train has not: "
                 f"{_some(extra)}"
             )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import tensorflow_datasets as tfds
 from rich import console, progress
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data import catalog, data_source, dataset_spec
 from vit_tf.data.builders import digits, image_folder, objectnet, shapes
 from vit_tf.data.preparation import image_folders, verification
@@ -33,7 +33,7 @@ def list_datasets(root: catalog.Path) -> None:
             source = catalog.open_source(name, str(root))
             counts = data_source.count_splits(source.builder)
             state = f"prepared, {source.num_classes} classes, {counts}"
-        except config.Refused as refusal:
+        except errors.UserError as refusal:
             others = " holds version " in str(refusal)
             state = "prepared by another version" if others else "not prepared"
             if row and row.manual_files:
@@ -55,7 +55,7 @@ def verify(name: str, root: catalog.Path, *, every: bool = False) -> None:
         every: looks at all records instead of a sample.
 
     Raises:
-        config.Refused: not prepared, or something is wrong with it.
+        errors.UserError: not prepared, or something is wrong with it.
     """
     source = catalog.open_source(name, str(root))
     report = verification.verify(source, every=every, watch=_watch)
@@ -65,7 +65,7 @@ def verify(name: str, root: catalog.Path, *, every: bool = False) -> None:
         print(f"{name} {source.version} {split}: looked at {read:,} of {count:,}")
     if report.problems:
         number = len(report.problems)
-        raise config.Refused(
+        raise errors.UserError(
             f"{name}: {number} problem{'s'[: number > 1]} found, the first is: "
             f"{report.problems[0]}; remove {source.builder.data_path} and prepare it "
             "again"
@@ -78,12 +78,12 @@ def prepare_dataset(name: str, root: catalog.Path) -> None:
     """Prepares a row of DATASETS, downloading what TFDS can download.
 
     Raises:
-        config.Refused: unknown name, files missing that must be fetched by hand,
+        errors.UserError: unknown name, files missing that must be fetched by hand,
             no network, no space.
     """
     if name not in catalog.DATASETS:
-        hint = config.nearest(name, catalog.DATASETS)
-        raise config.Refused(f"--dataset={name}: unknown{hint}")
+        hint = errors.nearest(name, catalog.DATASETS)
+        raise errors.UserError(f"--dataset={name}: unknown{hint}")
     row = catalog.DATASETS[name]
     home = catalog.find_home(name, root)
     if data_source.is_prepared(home):
@@ -110,7 +110,7 @@ def prepare_folder(
     """Prepares a folder of images under a name.
 
     Raises:
-        config.Refused: see `folders.list_folder`; also a bad or taken name, and
+        errors.UserError: see `folders.list_folder`; also a bad or taken name, and
             damaged files unless `skip_corrupt`.
     """
     _check_name(name)
@@ -126,7 +126,7 @@ def prepare_folder(
     )
     if bad and not skip_corrupt:
         first, reason = next(iter(bad.items()))
-        raise config.Refused(
+        raise errors.UserError(
             f"--folder={folder}: {len(bad)} of {len(listing.paths)} images cannot be "
             f"decoded, the first is {first} ({reason}); mend or remove them, or leave "
             "them out with --skip_corrupt"
@@ -145,16 +145,18 @@ def _find_manual(root: catalog.Path) -> catalog.Path:
     return root / "downloads" / "manual"
 
 
-def _check_manual(name: str, row: dataset_spec.Row, manual: catalog.Path) -> None:
+def _check_manual(
+    name: str, row: dataset_spec.DatasetSpec, manual: catalog.Path
+) -> None:
     missing = [file for file in row.manual_files if not (manual / file).exists()]
     if missing:
-        raise config.Refused(
+        raise errors.UserError(
             f"--dataset={name}: its owner lets nobody pass it on; download "
             f"{' and '.join(missing)} from {row.manual_page} and put them into {manual}"
         )
     empty = [file for file in row.manual_files if _is_empty(manual / file)]
     if empty:
-        raise config.Refused(
+        raise errors.UserError(
             f"--dataset={name}: {' and '.join(empty)} in {manual} is empty; download "
             f"it again from {row.manual_page}"
         )
@@ -166,13 +168,15 @@ def _is_empty(path: catalog.Path) -> bool:
 
 def _check_name(name: str | None) -> None:
     if not name:
-        raise config.Refused("--folder needs --name=NAME, the name of the data set")
+        raise errors.UserError("--folder needs --name=NAME, the name of the data set")
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-        raise config.Refused(
+        raise errors.UserError(
             f"--name={name}: need letters, digits and underscores, a letter first"
         )
     if name in catalog.DATASETS:
-        raise config.Refused(f"--name={name}: is a data set of its own; choose another")
+        raise errors.UserError(
+            f"--name={name}: is a data set of its own; choose another"
+        )
 
 
 def _say_prepared(
@@ -181,12 +185,12 @@ def _say_prepared(
     """Says that there is nothing to do, or refuses if it is not the same folder."""
     known = catalog.open_source(str(target)).builder.info.metadata
     if known["folder"] != str(listing.folder):
-        raise config.Refused(
+        raise errors.UserError(
             f"--name={name}: already prepared from {known['folder']}; choose another "
             f"name, or remove {target}"
         )
     if known["num_files"] != len(listing.paths):
-        raise config.Refused(
+        raise errors.UserError(
             f"--name={name}: prepared from {known['num_files']} images, the folder now "
             f"holds {len(listing.paths)}; remove {target} to prepare it again"
         )
@@ -221,5 +225,5 @@ def _build(
         builder.download_and_prepare()
     except failures as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise config.Refused(f"{what}: not prepared: {reason[:400]}") from error
+        raise errors.UserError(f"{what}: not prepared: {reason[:400]}") from error
     print(f"Prepared in {builder.data_path}: {data_source.count_splits(builder)}")

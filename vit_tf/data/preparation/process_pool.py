@@ -13,7 +13,7 @@ from concurrent.futures import process
 from multiprocessing import synchronize
 from typing import Any
 
-from vit_tf import config
+from vit_tf import errors
 
 # Tasks handed out ahead for each process: enough that none waits for its next.
 _AHEAD = 2
@@ -36,7 +36,7 @@ def each(
             a process that runs TensorFlow cannot be forked.
 
     Raises:
-        config.Refused: a process was ended from outside.
+        errors.UserError: a process was ended from outside.
         Exception: whatever a task raises; the other tasks are then stopped.
     """
     if num_processes == 1:
@@ -53,7 +53,7 @@ def each(
     try:
         yield from _results(pool, iter(items), _AHEAD * num_processes)
     except process.BrokenProcessPool as error:
-        raise config.Refused(
+        raise errors.UserError(
             "a worker process was ended from outside, perhaps for want of memory; run "
             "the same command again with a smaller --num_processes: it goes on from "
             "what is finished"

@@ -92,7 +92,7 @@ def write(plan: Plan, num_processes: int) -> Iterator[Note]:
     for the report and left unfinished.
 
     Raises:
-        config.Refused: no space, no permission, a worker process was killed.
+        errors.UserError: no space, no permission, a worker process was killed.
     """
     done = finished(plan)
     with filesystem.refusing(str(plan.directory)):

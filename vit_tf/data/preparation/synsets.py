@@ -19,7 +19,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.data.preparation import process_pool
 
 _NAME = re.compile(r"n\d{8}")
@@ -55,28 +55,28 @@ def find(source: str) -> tuple[dict[str, pathlib.Path], list[str]]:
     """Synsets of a folder, sorted, with their tar file or folder; and what is neither.
 
     Raises:
-        config.Refused: no such folder, no synset in it, or a synset twice.
+        errors.UserError: no such folder, no synset in it, or a synset twice.
     """
     root = pathlib.Path(source).expanduser()
     need = "need a folder of n01440764.tar and so on, or of folders n01440764 and so on"
     if not root.exists():
-        raise config.Refused(f"--source={source}: no such folder; {need}")
+        raise errors.UserError(f"--source={source}: no such folder; {need}")
     if not root.is_dir():
-        raise config.Refused(f"--source={source}: is a file; {need}: unpack it first")
+        raise errors.UserError(f"--source={source}: is a file; {need}: unpack it first")
     found, others = {}, []
     for path in sorted(root.iterdir()):
         name = path.name if path.is_dir() else path.name.removesuffix(".tar")
         if not _NAME.fullmatch(name) or not (path.is_dir() or path.suffix == ".tar"):
             others.append(path.name)
         elif name in found:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--source={source}: holds {name} as a folder and as a tar file; "
                 "remove one of them"
             )
         else:
             found[name] = path
     if not found:
-        raise config.Refused(f"--source={source}: no synsets in it; {need}")
+        raise errors.UserError(f"--source={source}: no synsets in it; {need}")
     return dict(sorted(found.items())), others
 
 
@@ -84,12 +84,14 @@ def read_class_list(file: str) -> tuple[str, ...]:
     """Synsets of a text file in its order: the first word of each line.
 
     Raises:
-        config.Refused: no such file, a line that names no synset, or one twice.
+        errors.UserError: no such file, a line that names no synset, or one twice.
     """
     try:
         lines = pathlib.Path(file).expanduser().read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise config.Refused(f"--class_list={file}: cannot be read: {error}") from None
+        raise errors.UserError(
+            f"--class_list={file}: cannot be read: {error}"
+        ) from None
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         (word, *_) = line.split() or ("",)
@@ -97,13 +99,13 @@ def read_class_list(file: str) -> tuple[str, ...]:
             continue
         if not _NAME.fullmatch(word) or word in names:
             problem = "twice in the list" if word in names else "not a synset"
-            raise config.Refused(
+            raise errors.UserError(
                 f"--class_list={file}: line {number}: {word!r} is {problem}; need one "
                 "synset such as n01440764 a line"
             )
         names[word] = None
     if not names:
-        raise config.Refused(f"--class_list={file}: names no synset")
+        raise errors.UserError(f"--class_list={file}: names no synset")
     return tuple(names)
 
 
@@ -125,7 +127,7 @@ class Index:
         """Lists what is not listed yet; gives the synsets as they are done.
 
         Raises:
-            config.Refused: a damaged tar file, a synset that has changed since the
+            errors.UserError: a damaged tar file, a synset that has changed since the
                 images were sorted, no space.
         """
         with _open(self.path, write=True) as database:
@@ -138,7 +140,7 @@ class Index:
             fresh = known.keys() - stale
             todo = [name for name in self.homes if name not in fresh]
             if sorted_already and (stale or todo):
-                raise config.Refused(
+                raise errors.UserError(
                     f"{(stale or todo)[0]} has changed or moved since its images were "
                     f"listed; remove {self.path.parent} to begin again"
                 )
@@ -183,7 +185,7 @@ class Index:
         """The bytes of an image file; a file in a folder may have been mended.
 
         Raises:
-            config.Refused: cannot be read, or the tar file has become shorter.
+            errors.UserError: cannot be read, or the tar file has become shorter.
         """
         home = self.homes[place.synset]
         path = home / place.path if place.offset is None else home
@@ -194,9 +196,9 @@ class Index:
                 file.seek(place.offset)
                 content = file.read(place.size)
         except OSError as error:
-            raise config.Refused(f"cannot read {path}: {error.strerror}") from error
+            raise errors.UserError(f"cannot read {path}: {error.strerror}") from error
         if len(content) != place.size:
-            raise config.Refused(
+            raise errors.UserError(
                 f"{path} has changed since its images were listed; remove "
                 f"{self.path.parent} to begin again"
             )
@@ -233,14 +235,14 @@ def list_synset(home: tuple[str, pathlib.Path]) -> tuple[str, list[Place]]:
     """Name of a synset, and the places of all its files.
 
     Raises:
-        config.Refused: the tar file is damaged, or something cannot be read.
+        errors.UserError: the tar file is damaged, or something cannot be read.
     """
     name, path = home
     try:
         places = list(_walk(name, path) if path.is_dir() else _list_tar(name, path))
     except (tarfile.TarError, OSError) as error:
         kind = "is a damaged tar file" if path.is_file() else "cannot be read"
-        raise config.Refused(f"{path} {kind}: {error}; get it again") from None
+        raise errors.UserError(f"{path} {kind}: {error}; get it again") from None
     return name, places
 
 
@@ -277,7 +279,7 @@ def _open(path: pathlib.Path, *, write: bool = False) -> Iterator[sqlite3.Connec
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
             yield database
     except sqlite3.Error as error:
-        raise config.Refused(
+        raise errors.UserError(
             f"the list of images {path}: {error}; it needs some GB there and, while "
             "sorting, in $TMPDIR"
         ) from error

@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.inspection import inspector, measures
 from vit_tf.runtime import filesystem
 
@@ -49,7 +49,7 @@ class Written:
 
 
 def write(
-    seen: inspector.Subject,
+    seen: inspector.Inspector,
     folder: str,
     *,
     max_megabytes: float,
@@ -63,7 +63,7 @@ def write(
         blocks: whose attention is kept, from 0; None: all.
 
     Raises:
-        config.Refused: a ResNet, no images, no such block, not even one image fits,
+        errors.UserError: a ResNet, no images, no such block, not even one image fits,
             or what the model computes is not finite.
     """
     probabilities = seen.probabilities  # refuses what has no attention or no images
@@ -79,7 +79,7 @@ def write(
         pictures.append(picture)
         packed.append(data)
     if not pictures:
-        raise config.Refused(
+        raise errors.UserError(
             f"--max_megabytes={max_megabytes:g}: a page with one image of {seen.name} "
             f"at {seen.pixels} takes {max_megabytes - room / 1e6:.2g} MB; raise "
             "it, or keep fewer layers with --blocks"
@@ -108,7 +108,7 @@ def quantise(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check_blocks(network, blocks: list[int] | None) -> list[int]:
     every = list(range(network.num_blocks))
     if missing := set(blocks or []) - set(every):
-        raise config.Refused(
+        raise errors.UserError(
             f"--blocks: {network.name} has no block {min(missing)}; it has 0 to "
             f"{every[-1]}"
         )
@@ -128,7 +128,7 @@ def _pack(network, pixels: np.ndarray, blocks: list[int]) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def _picture(seen: inspector.Subject, probabilities, index: int) -> dict:
+def _picture(seen: inspector.Inspector, probabilities, index: int) -> dict:
     """One image and what the model says of it."""
     told, label = [], None
     if probabilities is not None:
@@ -150,13 +150,13 @@ def _positions(network) -> dict:
     """Position similarity in 8 bits, or why there is none."""
     try:
         found = measures.position_similarity(measures.position_table(network))
-    except config.Refused:
+    except errors.UserError:
         return {"similarity": None, "no_similarity": "This model adds no positions."}
     scaled = np.rint((np.clip(found, -1, 1) + 1) * 127.5).astype(np.uint8)
     return {"similarity": base64.b64encode(scaled.tobytes()).decode()}
 
 
-def _page(seen: inspector.Subject, blocks, pictures, packed) -> str:
+def _page(seen: inspector.Inspector, blocks, pictures, packed) -> str:
     network = seen.network
     colours = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
     megabytes = sum(map(len, packed)) / 1e6
@@ -197,7 +197,7 @@ def _json(data: dict) -> str:
     """JSON that cannot end the script it stands in, whatever names are in it.
 
     Raises:
-        config.Refused: a number is not finite, which a browser refuses to read.
+        errors.UserError: a number is not finite, which a browser refuses to read.
     """
     try:
         return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
@@ -205,8 +205,8 @@ def _json(data: dict) -> str:
         raise _not_finite(data["name"]) from None
 
 
-def _not_finite(name: str) -> config.Refused:
-    return config.Refused(
+def _not_finite(name: str) -> errors.UserError:
+    return errors.UserError(
         f"{name}: the model's answers are not finite numbers, so there is nothing to "
         "show; look at an earlier checkpoint, or whether its training has diverged"
     )

@@ -2,7 +2,7 @@
 
 Both say the same: which signatures there are, and the answers to a batch of encoded
 images. Failures that may pass are `retrying.Passing`; what the user can mend is
-`config.Refused`. Outputs are not filtered: a ModelServer batches only requests for all
+`errors.UserError`. Outputs are not filtered: a ModelServer batches only requests for all
 outputs of a signature (tensorflow_serving/batching/batching_session.cc, 2.20.0).
 """
 
@@ -14,7 +14,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from vit_tf import config
+from vit_tf import errors
 from vit_tf.serving import predictions
 from vit_tf.serving.client import retrying
 
@@ -57,7 +57,7 @@ class Channel(Protocol):
 
     def predict(
         self, encoded: Sequence[bytes], seconds: float
-    ) -> list[predictions.Answer]:
+    ) -> list[predictions.Prediction]:
         """The answers to encoded images, within so many seconds."""
 
     def close(self) -> None:
@@ -76,17 +76,17 @@ def check(address: Address, found: Mapping[str, Signature]) -> int | None:
     """How many classes an answer has; None where the signature leaves it open.
 
     Raises:
-        config.Refused: the signature is not there, or is not of encoded images.
+        errors.UserError: the signature is not there, or is not of encoded images.
     """
     signature = found.get(address.signature)
     if signature is None:
-        raise config.Refused(
+        raise errors.UserError(
             f"--signature={address.signature}: {address.name} at {address.server} has "
             f"{', '.join(sorted(found)) or 'none'}"
-            f"{config.nearest(address.signature, list(found))}"
+            f"{errors.nearest(address.signature, list(found))}"
         )
     if list(signature.inputs) != [INPUT] or not {*OUTPUTS} <= signature.outputs.keys():
-        raise config.Refused(
+        raise errors.UserError(
             f"--signature={address.signature}: {address.name} at {address.server} maps "
             f"{', '.join(sorted(signature.inputs))} to "
             f"{', '.join(sorted(signature.outputs))}; need {INPUT} to "
@@ -103,7 +103,7 @@ class Grpc:
             import grpc
             from tensorflow_serving.apis import prediction_service_pb2_grpc
         except ImportError as error:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--protocol=grpc needs {error.name}: pip install -r "
                 "requirements-serving.txt, or use --protocol=rest"
             ) from error
@@ -139,7 +139,7 @@ class Grpc:
 
     def predict(
         self, encoded: Sequence[bytes], seconds: float
-    ) -> list[predictions.Answer]:
+    ) -> list[predictions.Prediction]:
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
@@ -220,7 +220,7 @@ class Rest:
 
     def predict(
         self, encoded: Sequence[bytes], seconds: float
-    ) -> list[predictions.Answer]:
+    ) -> list[predictions.Prediction]:
         images = [{"b64": base64.b64encode(image).decode()} for image in encoded]
         body = {"signature_name": self.address.signature, "inputs": {INPUT: images}}
         content = self._call("POST", f"{self._url}:predict", json.dumps(body), seconds)
@@ -248,7 +248,7 @@ class Rest:
             )
             text = _read(response, until)
         except urllib3.exceptions.LocationValueError as error:
-            raise config.Refused(
+            raise errors.UserError(
                 f"--server={self.address.server}: {error}; need HOST:PORT"
             ) from None
         except urllib3.exceptions.HTTPError as error:
@@ -265,19 +265,21 @@ class Rest:
         raise _refusal(self.address, reason, missing=response.status == 404)
 
 
-def _refusal(address: Address, reason: str, *, missing: bool = False) -> config.Refused:
+def _refusal(
+    address: Address, reason: str, *, missing: bool = False
+) -> errors.UserError:
     """One line for what asking again would not mend."""
     if missing:
-        return config.Refused(
+        return errors.UserError(
             f"--model={address.name}: {address.server} does not serve it ({reason}); "
             "name another with --model, --version or --label"
         )
-    return config.Refused(f"{address.server}, model {address.name}: {reason}")
+    return errors.UserError(f"{address.server}, model {address.name}: {reason}")
 
 
 def _answers_of(
     address: Address, found: Mapping[str, Any], count: int
-) -> list[predictions.Answer]:
+) -> list[predictions.Prediction]:
     """The answers in the outputs of the signature."""
     try:
         classes = [[_text(name) for name in row] for row in found["classes"]]
