@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # Packages, lowest first. A file may use its own package and those of earlier lines.
 ORDER = [
+    {"errors"},
     {"config"},
     {"runtime", "models"},
     {"data"},
@@ -102,6 +103,7 @@ def test_experiments_know_configs_only(name):
             assert dotted.startswith(
                 (
                     "vit_tf.config",
+                    "vit_tf.errors",
                     "vit_tf.recipes",
                     "vit_tf.data.vtab_splits",
                     "vit_tf.studies.experiment_spec",
@@ -118,7 +120,7 @@ def test_models_and_inspection_run_on_any_keras_backend(name):
     for dotted in _imports(name):
         assert not dotted.startswith(("tensorflow", "jax", "torch")), dotted
         if dotted.startswith("vit_tf"):
-            assert dotted.startswith(("vit_tf.config", "vit_tf.models")), dotted
+            assert dotted.startswith(("vit_tf.errors", "vit_tf.config", "vit_tf.models")), dotted
 
 
 @pytest.mark.parametrize("name", FILES)
