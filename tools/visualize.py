@@ -178,7 +178,7 @@ def _evaluation(cfg, source):
         raise errors.UserError("evals.splits is empty: name a split to draw from")
     split = cfg.evals.splits[0]
     number = min(_NUMBER.value, source.num_examples(split))
-    stream = pipeline.eval_stream(source, cfg.data, split, batch_size=number)
+    stream = pipeline.eval_stream(source, cfg.data.view, split, batch_size=number)
     (batch,) = stream.take(1)
     return (batch["image"].numpy() + 1) / 2, _names(source, batch)
 

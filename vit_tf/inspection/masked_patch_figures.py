@@ -67,7 +67,7 @@ def of_run(
         processes=machine.processes,
     )
     split = cfg.evals.splits[0]
-    return evaluator.pictures(source, cfg.data, split, number=number)
+    return evaluator.pictures(source, cfg.data.view, split, number=number)
 
 
 def figure(
@@ -104,7 +104,9 @@ def draw(
         trainee: has the `evaluator` and its data's `source`.
     """
     split = cfg.evals.splits[0]
-    panels = trainee.evaluator.pictures(trainee.source, cfg.data, split, number=NUMBER)
+    panels = trainee.evaluator.pictures(
+        trainee.source, cfg.data.view, split, number=NUMBER
+    )
     if run.writes:
         write(run.workdir, panels, step=step)
 

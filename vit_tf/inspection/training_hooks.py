@@ -51,7 +51,7 @@ def draw(
         return
     source = trainee.source
     shown = image_sets.of_split(
-        source, cfg.data, cfg.evals.splits[0], max_images=NUMBER
+        source, cfg.data.view, cfg.evals.splits[0], max_images=NUMBER
     )
     seen = inspector.Inspector(
         trainee.model,

@@ -268,7 +268,7 @@ class Trainee:
         for split in cfg.evals.splits:
             found += self.evaluator.evaluate(
                 self.source,
-                cfg.data,
+                cfg.data.view,
                 split,
                 measures=cfg.evals.measures,
                 batch_size=cfg.evals.batch_size,
