@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf import errors
+from vit_tf import config, errors
 from vit_tf.data import data_source
 from vit_tf.inspection import attention_statistics, image_sets, linear_probes, measures
 from vit_tf.runs import loading
