@@ -54,6 +54,13 @@ def _trainable(cfg, model, objective, *, total_steps):
     return setup.Trainable(model, objective, optimizer)
 
 
+def _drawn(objective, number):
+    """A training batch with what a step draws for it."""
+    batch = {"image": tf.constant(_images(number))}
+    seed, first = tf.constant([1, 2]), tf.constant(0)
+    return objective.draw(batch, seed, first=first, total=number)
+
+
 def _images(number, size=16, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (number, size, size, 3), np.uint8)
@@ -104,14 +111,34 @@ def test_shares_and_places_over_many_draws():
     close(np.bincount(offsets)[1:] / replaced.sum(), 1 / (patches - 1), replaced.sum())
 
 
-def test_draws_differ_by_seed_step_and_replica_and_repeat():
+def test_draws_differ_by_seed_step_and_place_and_repeat():
     seen = []
-    for seed, number, replica in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        key = step.draw_seed(seed, tf.constant(number), tf.constant(replica))
-        noise = masked_patches.drawn(key, 4, 16).numpy()
-        np.testing.assert_array_equal(noise, masked_patches.drawn(key, 4, 16))
+    for seed, number, first in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 4)):
+        key = step.draw_seed(seed, tf.constant(number))
+        share = {"first": tf.constant(first), "count": 4, "total": 8}
+        noise = masked_patches.drawn(key, 16, **share).numpy()
+        np.testing.assert_array_equal(noise, masked_patches.drawn(key, 16, **share))
         assert not any(np.isin(noise, other).any() for other in seen)
         seen.append(noise)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_replicas_draw_what_one_device_draws(replicas):
+    _, objective = _pair(_make())
+    batch = {"image": tf.constant(_images(8))}
+    whole = objective.draw(batch, tf.constant([3, 4]), first=tf.constant(0), total=8)
+    count = 8 // replicas
+    shares = [
+        objective.draw(
+            {"image": batch["image"][first : first + count]},
+            tf.constant([3, 4]),
+            first=tf.constant(first),
+            total=8,
+        )
+        for first in range(0, 8, count)
+    ]
+    noise = np.concatenate([share[masked_patches.NOISE] for share in shares])
+    np.testing.assert_array_equal(noise, whole[masked_patches.NOISE])
 
 
 def test_an_example_has_its_own_fixed_draws():
@@ -188,9 +215,7 @@ def test_gradients_come_from_corrupted_patches_only():
     tokens = tf.random.stateless_normal((3, 16, 32), [1, 2])
     with tf.GradientTape() as tape:
         tape.watch(tokens)
-        losses, found = objective(
-            _Through(tokens), {"image": tf.constant(_images(3))}, [1, 2]
-        )
+        losses, found = objective(_Through(tokens), _drawn(objective, 3), [1, 2])
     moved = tf.reduce_any(tape.gradient(losses, tokens) != 0, axis=-1).numpy()
     np.testing.assert_array_equal(moved, found.plan.places.numpy() < 8)
 
@@ -242,7 +267,7 @@ def test_embeddings_are_exchanged_before_positions_are_added(monkeypatch):
 def test_the_first_loss_is_that_of_guessing(target):
     cfg = _make(objective__target=target)
     model, objective = _pair(cfg, learned=False)
-    losses, _ = objective(model, {"image": tf.constant(_images(4))}, [3, 4])
+    losses, _ = objective(model, _drawn(objective, 4), [3, 4])
     np.testing.assert_allclose(losses, math.log(512), rtol=1e-5)
 
 
@@ -394,16 +419,8 @@ def test_its_evaluation_is_of_fixed_patches_whatever_the_batch(masked, data_dir)
             assert ours.value == pytest.approx(theirs["value"], rel=1e-5)
 
 
-@pytest.mark.slow
-def test_replicas_do_not_change_the_weights(tmp_path, data_dir, monkeypatch):
-    """With draws that follow the example, not the replica."""
-
-    def call(self, model, batch, seed=None, *, training=True):
-        noise = masked_patches.fixed(batch["index"], self.patches)
-        found = self.predict(model, batch, noise, seed=seed, training=training)
-        return self.losses(found), found
-
-    monkeypatch.setattr(masked_patches.MaskedPatches, "__call__", call)
+def test_replicas_do_not_change_the_weights(tmp_path, data_dir):
+    """What is corrupted follows an example's place in the batch, not the replica."""
     changes = {
         "train__length": 4,
         "model__dropout": 0,

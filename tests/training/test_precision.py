@@ -55,7 +55,7 @@ class _Run:
             losses, logits = clean(model, batch, seed)
             return losses * tf.where(batch["poison"], factor, 1.0), logits
 
-        objective.variables = clean.variables
+        objective.variables, objective.draw = clean.variables, clean.draw
         self.trainable = dataclasses.replace(prepared.trainable, objective=objective)
         self.trainable.optimizer.start_average()
         self.steps = tiny.steps(self.trainable, cfg, machine)

@@ -104,6 +104,9 @@ def bare_step(
     noise = step.noise(cfg.data, num_classes=num_classes)
     batch = {name: tf.constant(value) for name, value in noise.items()}
     seed = tf.constant([0, 0])
+    batch = trainable.objective.draw(
+        batch, seed, first=tf.constant(0), total=cfg.data.batch_size
+    )
 
     @tf.function(jit_compile=jit_compile)
     def gradients_of():

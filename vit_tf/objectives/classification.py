@@ -24,6 +24,11 @@ class Classification:
             config.Loss.SIGMOID: _sigmoid,
         }[objective.loss]
 
+    def draw(self, batch, seed, *, first, total):
+        """Returns the batch as it is: nothing is drawn for single examples here."""
+        del seed, first, total
+        return batch
+
     def __call__(self, model, batch, seed=None, *, training=True):
         """Losses of a batch.
 

@@ -24,6 +24,27 @@ class Objective(Protocol):
     variables: Sequence[keras.Variable]
     measures: Sequence[config.Measure]
 
+    def draw(
+        self,
+        batch: dict[str, tf.Tensor],
+        seed: tf.Tensor,
+        *,
+        first: tf.Tensor,
+        total: int,
+    ) -> dict[str, tf.Tensor]:
+        """Adds what is drawn anew for every example of a training step.
+
+        A draw depends on the step and on the example's place in the global batch,
+        so neither replicas nor micro-batches change it.
+
+        Args:
+            batch: one replica's share of a step.
+            seed: int32 (2,), of the step, the same on every replica.
+            first: int32 (), place of the share's first example in the global batch.
+            total: examples of the global batch.
+        """
+        ...
+
     def __call__(
         self,
         model: network.Network,

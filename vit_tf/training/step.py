@@ -4,7 +4,10 @@
     ONE all-reduce(SUM) -> global norm -> clip -> update -> Polyak average
 
 Clipping before the sum, as Keras does, would clip other gradients than one
-device clips. Every random draw comes from (seed, step, replica, micro-batch).
+device clips. Every random draw comes from the seed and the step: dropout's from replica
+and micro-batch besides, so its masks, as those of any data-parallel training, are
+others on another number of devices; an objective's own (masked patches) from the
+example's place in the global batch, so that they are the same on any number.
 Whether a step is taken is decided on the summed gradients too, so that an overflow on
 one replica stops all of them.
 """
@@ -66,7 +69,14 @@ def build(
     def replica_step(batch):
         context = tf.distribute.get_replica_context()
         step = tf.cast(optimizer.iterations.value, tf.int32)
-        seed = draw_seed(train.seed, step, context.replica_id_in_sync_group)
+        replica = context.replica_id_in_sync_group
+        seed = draw_seed(train.seed, step, replica)
+        batch = trainable.objective.draw(
+            batch,
+            draw_seed(train.seed, step),  # one for all replicas, unlike dropout's
+            first=replica * (data.batch_size // replicas),
+            total=data.batch_size,
+        )
         scale = optimizer.loss_scale.value if optimizer.scales else None
         loss, gradients = gradients_of(batch, seed, scale)
         if optim.sum_dtype == config.GradientDtype.BFLOAT16:
@@ -157,10 +167,12 @@ def share(data: config.Data, *, accumulation: int, replicas: int) -> int:
     return batch // parts
 
 
-def draw_seed(seed: int, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
-    """int32 (2,) that differs for every step and replica."""
+def draw_seed(
+    seed: int, step: tf.Tensor, replica: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Returns int32 (2,) that differs for every step, and every replica if given."""
     key = tf.constant([seed, 0x5EED], tf.int32)
-    for number in (step, replica):
+    for number in (step,) if replica is None else (step, replica):
         key = tf.random.experimental.stateless_fold_in(key, number)
     return key
 
