@@ -447,7 +447,9 @@ def test_replicas_do_not_change_the_weights(tmp_path, data_dir):
 def test_transfer_leaves_behind_what_the_objective_owns_and_says_so(masked, data_dir):
     cfg = tiny.make(start_from=str(masked))
     prepared = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
-    told = prepared.start_from(str(masked))[-1]
+    told = checkpoint.start_from(
+        prepared.trainable.model, str(masked), class_names=prepared.class_names
+    )[-1]
     assert told.startswith("left behind")
     for what in ("mask_embedding (32,)", "head/kernel (32, 512)", "head/bias (512,)"):
         assert f"masked_patch/{what}" in told

@@ -553,7 +553,13 @@ def test_transfer_replaces_the_head_and_resizes_the_grid(whole, tmp_path, data_d
     )
     machine = tiny.one_device()
     prepared = setup.prepare(cfg, machine, data_dir=data_dir)
-    text = "\n".join(prepared.start_from(cfg.start_from))
+    text = "\n".join(
+        checkpoint.start_from(
+            prepared.trainable.model,
+            cfg.start_from,
+            class_names=prepared.class_names,
+        )
+    )
     assert "resized from 2x2 to 4x4" in text
     result = loop.train(cfg, str(tmp_path), machine=machine, data_dir=data_dir)
     assert result["metrics"][0]["count"] == prepared.source.num_examples("test")

@@ -58,7 +58,11 @@ class Objective(Protocol):
 
 
 def build(
-    objective: config.Objective, *, model: network.Network, num_classes: int
+    objective: config.Objective,
+    *,
+    model: network.Network,
+    num_classes: int,
+    measures: Iterable[config.Measure] = (),
 ) -> Objective:
     """Builds the objective of a run, inside the strategy's scope, after the model.
 
@@ -66,11 +70,13 @@ def build(
         objective: which one, and its settings.
         model: whose outputs it takes.
         num_classes: of the data; an objective without labels does not read it.
+        measures: the numbers that its evaluation has to give.
 
     Raises:
-        errors.UserError: see `masked_patches.MaskedPatches`.
+        errors.UserError: a measure that it cannot give; see also
+            `masked_patches.MaskedPatches`.
     """
-    return {
+    made = {
         config.Task.CLASSIFICATION: lambda: classification.Classification(
             objective, num_classes=num_classes
         ),
@@ -78,22 +84,13 @@ def build(
             objective, model=model
         ),
     }[objective.task]()
-
-
-def check_measures(
-    made: Objective, measures: Iterable[config.Measure], task: config.Task
-) -> None:
-    """Refuses measures that an objective's evaluation cannot give.
-
-    Raises:
-        errors.UserError: names the first such measure, and those that there are.
-    """
     for name in measures:
         if name not in made.measures:
             raise errors.UserError(
-                f"evals.measures={name}: not of objective.task={task} with this "
-                f"target; there are: {', '.join(made.measures)}"
+                f"evals.measures={name}: not of objective.task={objective.task} with "
+                f"this target; there are: {', '.join(made.measures)}"
             )
+    return made
 
 
 def class_names(task: config.Task, source: data_source.Source) -> list[str]:

@@ -78,12 +78,12 @@ def train(
         done, loaded = _restore_or_start(cfg.start_from, prepared, checkpoints)
         processes.agree("the step to go on from", done)
         run.begin(done, data=prepared.data_facts())
-
         batches = prepared.batches(machine.strategy, start_step=done)
-        with (
-            checkpoints.finishing(),
-            _display(prepared, done, silent=not processes.chief) as display,
-        ):
+        silent = not processes.chief
+        display = progress.Progress(
+            prepared.name, done=done, total=total, unit="step", silent=silent
+        )
+        with checkpoints.finishing(), display:
             display.say(*loaded)
             while True:
                 for hook in [hook for hook in after if done in hook.when]:
@@ -92,9 +92,8 @@ def train(
                 if done == total:
                     break
 
-                stop_at = min(
-                    done + cfg.train.steps_per_loop, hooks.next_stop(done, stops)
-                )
+                stop_at = hooks.next_stop(done, stops)
+                stop_at = min(stop_at, done + cfg.train.steps_per_loop)
                 with monitor.naming_failures():
                     values = take_steps(batches, tf.constant(stop_at - done))
                 values = {name: v.numpy().tolist() for name, v in values.items()}
@@ -151,15 +150,6 @@ def _opened(
         yield run
 
 
-def _display(
-    prepared: setup.TrainingSetup, done: int, *, silent: bool
-) -> progress.Progress:
-    """Shows how far a run is that begins or goes on at step `done`."""
-    return progress.Progress(
-        prepared.name, done=done, total=prepared.total_steps, unit="step", silent=silent
-    )
-
-
 def _restore_or_start(
     start_from: str | None,
     prepared: setup.TrainingSetup,
@@ -168,8 +158,12 @@ def _restore_or_start(
     """Loads what there is: the step to go on from, and lines that say what it was."""
     if done := checkpoints.restore():
         return done, [f"resumed at step {done}"]
-    lines = [] if start_from is None else prepared.start_from(start_from)
-    prepared.trainable.optimizer.start_average()
+    lines, trainable = [], prepared.trainable
+    if start_from is not None:
+        lines = checkpoint.start_from(
+            trainable.model, start_from, class_names=prepared.class_names
+        )
+    trainable.optimizer.start_average()
     return 0, lines
 
 
@@ -185,27 +179,15 @@ def _finish(
     machine: devices.Runtime,
 ) -> dict[str, Any] | None:
     """Writes the weights, then the result, whose presence says that all is there."""
-    if machine.processes.chief:
-        trainable = prepared.trainable
-        with trainable.averaged():
-            checkpoint.save_weights(trainable.model, run.path("weights.npz"))
-            checkpoint.save_objective(trainable.objective, run.workdir)
-        run.finish(_result(run, prepared, device=machine.device))
-    machine.processes.wait()
-    return run.result()
-
-
-def _result(
-    run: run_directory.RunDirectory, prepared: setup.TrainingSetup, *, device: str
-) -> dict[str, Any]:
     cfg, trainable, total = prepared.cfg, prepared.trainable, prepared.total_steps
+    rows = run_directory.read_rows(run.workdir)
     metrics = [
         {key: row[key] for key in ("split", "name", "value", "count")}
-        for row in run_directory.read_rows(run.workdir)
+        for row in rows
         if row["step"] == total and "split" in row
     ]
-    return {
-        **run_directory.describe(cfg, device=device, dataset=prepared.dataset),
+    result = {
+        **run_directory.describe(cfg, device=machine.device, dataset=prepared.dataset),
         "class_names": prepared.class_names,
         "parameters": trainable.model.count_params(),
         "steps": total,
@@ -214,3 +196,10 @@ def _result(
         "train_seconds": run.seconds(),
         "metrics": metrics,
     }
+    if machine.processes.chief:
+        with trainable.averaged():
+            checkpoint.save_weights(trainable.model, run.path("weights.npz"))
+            checkpoint.save_objective(trainable.objective, run.workdir)
+        run.finish(result)
+    machine.processes.wait()
+    return run.result()

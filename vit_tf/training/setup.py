@@ -81,7 +81,12 @@ def build_trainable(
                 f"model.pool={cfg.model.pool}: gives logits for every token, training "
                 "needs one vector per image; use token, gap or map"
             )
-        made = objective.build(cfg.objective, model=model, num_classes=num_classes)
+        made = objective.build(
+            cfg.objective,
+            model=model,
+            num_classes=num_classes,
+            measures=cfg.evals.measures,
+        )
         optimizer = optimizers.build(
             cfg.optim,
             total_steps=total_steps,
@@ -133,15 +138,9 @@ class TrainingSetup:
         """Returns what fixes the stream of examples, and so must stay on resuming."""
         return {
             "dataset": self.dataset,
-            "training_examples": count_examples(self.sources, self.cfg.data),
+            "training_examples": subsets.count_all(self.sources, self.cfg.data),
             "class_names": self.class_names,
         }
-
-    def start_from(self, path: str) -> list[str]:
-        """Loads other weights; returns lines that say what was loaded and left out."""
-        return checkpoint.start_from(
-            self.trainable.model, path, class_names=self.class_names
-        )
 
     def checkpoints(
         self, run: run_directory.RunDirectory
@@ -209,10 +208,9 @@ def prepare(
     objective.check_data(cfg.objective, cfg.data, source)
     for split in cfg.evals.splits:
         source.num_examples(split)  # refuses an unknown split before training
+    examples = subsets.count_all(sources, cfg.data)
     total_steps = timing.num_steps(
-        cfg.train,
-        batch_size=cfg.data.batch_size,
-        num_examples=count_examples(sources, cfg.data),
+        cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
     )
     trainable = build_trainable(
         cfg,
@@ -221,7 +219,6 @@ def prepare(
         strategy=machine.strategy,
     )
     task = cfg.objective.task
-    objective.check_measures(trainable.objective, cfg.evals.measures, task)
     evaluator = evaluators.KINDS[task](
         model=trainable.model,
         objective=trainable.objective,
@@ -237,11 +234,6 @@ def prepare(
         few_shot=fewshot.prepare(cfg, trainable.model, machine, data_dir=data_dir),
         total_steps=total_steps,
     )
-
-
-def count_examples(sources: mixture.Mixture, data: config.Data) -> int:
-    """Returns the examples that an epoch counts: those of all sets, each once."""
-    return sum(subsets.count(source, data) for source in sources.sources)
 
 
 def train_batches(
