@@ -31,6 +31,7 @@ FLOORS = [
         "vit_tf/tpu_trace.py",
         "vit_tf/data/",
         "vit_tf/models/",
+        "vit_tf/pages/",
     ],
     [
         "vit_tf/masked_patches.py",

@@ -5,9 +5,10 @@ mode, which a drawing of Matplotlib's cannot do; a page can link each point.
 """
 
 import dataclasses
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
+
+import markupsafe
 
 # Okabe and Ito's palette, distinct for colour-blind readers: on white, on black.
 _COLOURS = (
@@ -88,7 +89,7 @@ class Panel:
     log_y: bool = False
 
 
-def draw(panel: Panel, *, styled: bool = True) -> str:
+def draw(panel: Panel, *, styled: bool = True) -> markupsafe.Markup:
     """The SVG, for a file with `STYLE` in it, or for a page that has it, with links.
 
     Raises:
@@ -114,22 +115,25 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
             f'width="{_WIDTH}" height="{_number(height)}">'
         ),
         f"<style>{STYLE}</style>" if styled else "",
-        f"<title>{html.escape(panel.title)}</title>",
-        f'<text class="title" x="4" y="14">{html.escape(panel.title)}</text>',
+        _element("<title>{}</title>", panel.title),
+        _element('<text class="title" x="4" y="14">{}</text>', panel.title),
         *_grid(y_ticks, x_ticks, bottom, turned=turned, log=panel.log),
-        (
-            f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_number(bottom + below + 14)}" '
-            f'text-anchor="middle">{html.escape(panel.x)}</text>'
+        _element(
+            '<text x="{}" y="{}" text-anchor="middle">{}</text>',
+            f"{(_LEFT + _WIDTH - _RIGHT) / 2:g}",
+            _number(bottom + below + 14),
+            panel.x,
         ),
-        (
-            f'<text transform="translate(12 {_TOP + _HEIGHT / 2:g})rotate(-90)" '
-            f'text-anchor="middle">{html.escape(panel.y)}</text>'
+        _element(
+            '<text transform="translate(12 {})rotate(-90)" text-anchor="middle">{}</text>',
+            f"{_TOP + _HEIGHT / 2:g}",
+            panel.y,
         ),
     ]
     for index, marks in enumerate(panel.lines.values()):
         if marks:
             parts.append(_line(panel, index, marks, across, up, linked=not styled))
-    return "\n".join([*filter(None, parts), legend, "</svg>\n"])
+    return markupsafe.Markup("\n".join([*filter(None, parts), legend, "</svg>\n"]))
 
 
 _To = Callable[[float], float]
@@ -242,7 +246,7 @@ def _grid(
                 f'transform="translate({_number(x + 4)} {bottom + 12})rotate(-40)" '
                 'text-anchor="end"'
             )
-        parts.append(f"<text {place}>{html.escape(text)}</text>")
+        parts.append(_element(f"<text {place}>{{}}</text>", text))
     return parts
 
 
@@ -284,13 +288,13 @@ def _line(
         shape = _shape(index)
         for mark, (x, y) in zip(marks, spots):
             empty = ' fill="none" stroke="currentColor" stroke-width="1.5"'
-            drawn = (
+            drawn = _element(
                 f'<g transform="translate({_number(x)} {_number(y)})"'
-                f"{empty if mark.hollow else ''}>"
-                f"<title>{html.escape(mark.name)}</title>{shape}</g>"
+                f"{empty if mark.hollow else ''}><title>{{}}</title>{shape}</g>",
+                mark.name,
             )
             if mark.link and linked:
-                drawn = f'<a href="{html.escape(mark.link)}">{drawn}</a>'
+                drawn = _element('<a href="{}">{}</a>', mark.link, drawn)
             parts.append(drawn)
     return "".join([*parts, "</g>"])
 
@@ -320,10 +324,16 @@ def _legend(panel: Panel, top: float) -> tuple[str, int]:
         parts.append(
             f'<g class="c{index % len(_COLOURS)}" fill="currentColor" '
             f'transform="translate({_number(x + 6)} {_number(y)})">{shape}</g>'
-            f'<text x="{_number(x + 17)}" y="{_number(y + 4)}">{html.escape(name)}</text>'
         )
+        place = (_number(x + 17), _number(y + 4))
+        parts[-1] += str(_element('<text x="{}" y="{}">{}</text>', *place, name))
         x += width
     return "\n".join(parts), row + 1
+
+
+def _element(markup: str, *values: str) -> markupsafe.Markup:
+    """Markup with values in its {} places, escaped unless they are markup."""
+    return markupsafe.Markup(markup).format(*values)
 
 
 def _number(value: float) -> str:
