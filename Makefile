@@ -50,7 +50,7 @@ $(ADDONS_READY): tools/addons_reference/requirements.txt
 
 # Compiles the training step for a TPU, and computes it on CPUs; no TPU needed.
 tpu-check: $(TPU_CHECK_READY)
-	TF_CPP_MIN_LOG_LEVEL=2 $(TPU_CHECK)/bin/python -m pytest -q tests/test_tpu_check.py
+	TF_CPP_MIN_LOG_LEVEL=2 $(TPU_CHECK)/bin/python -m pytest -q tests/tools/test_tpu_check.py
 	$(TPU_CHECK)/bin/python -m tools.tpu_check \
 		--config=experiments/pretrain.py:ViT-B/16,imagenet2012 \
 		--config.data.batch_size=1024 --topology=v3:2x2 --replicas=8

@@ -25,8 +25,9 @@ The data is a folder with CIFAR-10's images, train/CLASS/... and test/CLASS/...:
 
 import functools
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
@@ -35,7 +36,7 @@ _SHOTS = (5, 50, 500)
 
 
 def pretrain(
-    scale: table.Scale,
+    scale: experiment_spec.Scale,
     *,
     dataset: str = "jft300m",
     target: config.Target = config.Target.MEAN_COLOR,
@@ -43,14 +44,14 @@ def pretrain(
     steps: int = 1_000_000,
 ) -> config.Config:
     """Masked patch prediction (B.1.2); the labels of the data are not read."""
-    cfg = recipes.masked_patch(
+    cfg = paper.masked_patch(
         dataset=dataset, target=target, corruption=corruption, steps=steps
     )
-    if scale == table.Scale.PAPER:
+    if scale == experiment_spec.Scale.PAPER:
         # JFT's users bring it under a name of their own, with a split to look at.
         cfg.evals.few_shot.datasets = ("imagenet2012",)
         return cfg
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     _shrink(cfg, small=small)
     cfg.data.batch_size = 128
     cfg.optim.lr = 1e-3
@@ -63,7 +64,7 @@ def pretrain(
     return cfg
 
 
-def untrained(scale: table.Scale) -> config.Config:
+def untrained(scale: experiment_spec.Scale) -> config.Config:
     """B.1.2's model with random weights: one step, too small to matter.
 
     The head begins with zeros, so that step alone decides which colour is told: the
@@ -76,21 +77,23 @@ def untrained(scale: table.Scale) -> config.Config:
     return cfg
 
 
-def supervised(scale: table.Scale) -> config.Config:
+def supervised(scale: experiment_spec.Scale) -> config.Config:
     """The paper's 'from scratch': Table 3's training on ImageNet's labels."""
-    cfg = recipes.pretrain("ViT-B/16", "imagenet2012")
-    if scale != table.Scale.PAPER:
-        _shrink(cfg, small=scale == table.Scale.SMALL)
+    cfg = paper.pretrain("ViT-B/16", "imagenet2012")
+    if scale != experiment_spec.Scale.PAPER:
+        _shrink(cfg, small=scale == experiment_spec.Scale.SMALL)
         cfg.train.unit, cfg.train.length = config.Unit.STEPS, 2
         cfg.optim.warmup_steps = 1
     return cfg
 
 
-def finetune(scale: table.Scale, *, labels: float | None = None) -> config.Config:
+def finetune(
+    scale: experiment_spec.Scale, *, labels: float | None = None
+) -> config.Config:
     """Table 4's fine-tuning on a share of the labels; None: all of them."""
-    cfg = recipes.finetune("ViT-B/16", "imagenet2012", start_from=None)
-    if scale != table.Scale.PAPER:
-        small = scale == table.Scale.SMALL
+    cfg = paper.finetune("ViT-B/16", "imagenet2012", start_from=None)
+    if scale != experiment_spec.Scale.PAPER:
+        small = scale == experiment_spec.Scale.SMALL
         _shrink(cfg, small=small)
         cfg.optim.warmup_steps = 20 if small else 1
         cfg.train.length = 150 if small else 2
@@ -121,9 +124,9 @@ def _shrink(cfg: config.Config, *, small: bool) -> None:
     cfg.evals.splits = ("test",)
 
 
-def _at(smoke: int, small: int, paper: int) -> dict[table.Scale, int]:
+def _at(smoke: int, small: int, paper: int) -> dict[experiment_spec.Scale, int]:
     """How often a cell is run; 0: not at that scale."""
-    return dict(zip(table.Scale, (smoke, small, paper)))
+    return dict(zip(experiment_spec.Scale, (smoke, small, paper)))
 
 
 _LARGE, _SMALL = _at(1, 0, 1), _at(1, 3, 0)
@@ -137,14 +140,14 @@ _VARIANTS = {
     "imagenet": ({"dataset": "imagenet2012"}, "similar gains"),
 }
 
-CELLS = table.cells(
-    table.Cell(
+CELLS = experiment_spec.cells(
+    experiment_spec.Cell(
         "pretrain",
         pretrain,
         seeds=_at(1, 1, 1),
         note="no labels; accuracy: colours of corrupted patches, of 512",
     ),
-    table.Cell(
+    experiment_spec.Cell(
         "untrained",
         untrained,
         seeds=_at(1, 1, 0),
@@ -152,7 +155,7 @@ CELLS = table.cells(
         "step, which decides between equal logits",
     ),
     *(
-        table.Cell(
+        experiment_spec.Cell(
             f"{start}_{percent}_percent",
             functools.partial(finetune, labels=percent / 100),
             starts_from="pretrain" if start == "finetune" else None,
@@ -162,7 +165,7 @@ CELLS = table.cells(
         for percent in (1, 10)
         for start in ("finetune", "scratch")
     ),
-    table.Cell(
+    experiment_spec.Cell(
         "finetune",
         finetune,
         starts_from="pretrain",
@@ -170,14 +173,14 @@ CELLS = table.cells(
         paper={"accuracy": 79.9},
         note="mean colours, 50 % corrupted, JFT-300M, 1M steps; all labels",
     ),
-    table.Cell(
+    experiment_spec.Cell(
         "supervised",
         supervised,
         seeds=_LARGE,
         same_as="table5_pretraining_data:ViT-B-16_imagenet2012",
         note="at 224 pixels, before fine-tuning",
     ),
-    table.Cell(
+    experiment_spec.Cell(
         "finetune_supervised",
         finetune,
         starts_from="supervised",
@@ -190,13 +193,13 @@ CELLS = table.cells(
         cell
         for name, (changes, says) in _VARIANTS.items()
         for cell in (
-            table.Cell(
+            experiment_spec.Cell(
                 f"pretrain_{name}",
                 functools.partial(pretrain, **changes),
                 seeds=_LARGE,
                 note=f"the paper: {says}",
             ),
-            table.Cell(
+            experiment_spec.Cell(
                 f"finetune_{name}",
                 finetune,
                 starts_from=f"pretrain_{name}",
@@ -207,13 +210,13 @@ CELLS = table.cells(
     ),
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     {
         "accuracy": "accuracy [%]",
         **{f"{_DATA}/test/{k}shot": f"linear {k}-shot [%]" for k in _SHOTS},
         "imagenet2012/validation/5shot": "ImageNet 5-shot [%]",
     },
-    scales=tuple(table.Scale),
+    scales=tuple(experiment_spec.Scale),
 )
 
 
@@ -235,4 +238,4 @@ evaluation corrupts other patches.
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'pretrain', 'finetune_1_percent', ..., and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

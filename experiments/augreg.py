@@ -31,8 +31,9 @@ utilisation.
     python -m tools.run_experiment --scale=paper --experiment=experiments/augreg.py
 """
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
@@ -57,23 +58,23 @@ _GRID = {"imagenet2012": 300, "imagenet21k": 30}
 
 def _finetune(variant: str, lr: float, image_size: int) -> config.Config:
     """AugReg's fine-tuning: Table 4's, with inception crops."""
-    cfg = recipes.finetune(
+    cfg = paper.finetune(
         variant, "imagenet2012", start_from=None, lr=lr, image_size=image_size
     )
     cfg.data.crop = config.Crop.INCEPTION
     return cfg
 
 
-def _released(variant: str) -> list[table.Cell]:
+def _released(variant: str) -> list[experiment_spec.Cell]:
     """A recommended pre-training, and its two fine-tunings."""
     level, decay, regularised, lr, *accuracies = _RELEASED[variant]
-    pretrained = table.named(variant)
+    pretrained = experiment_spec.named(variant)
     strength = "dropout and stochastic depth 0.1" if regularised else "neither"
     found = [
-        table.Cell(
+        experiment_spec.Cell(
             pretrained,
-            table.of_recipe(
-                recipes.augreg,
+            experiment_spec.of_recipe(
+                paper.augreg,
                 variant,
                 "imagenet21k",
                 level=level,
@@ -85,9 +86,9 @@ def _released(variant: str) -> list[table.Cell]:
     ]
     for size, accuracy in zip((384, 224), accuracies):
         found.append(
-            table.Cell(
-                table.named(pretrained, str(size)),
-                table.of_recipe(_finetune, variant, lr, size),
+            experiment_spec.Cell(
+                experiment_spec.named(pretrained, str(size)),
+                experiment_spec.of_recipe(_finetune, variant, lr, size),
                 starts_from=pretrained,
                 paper={METRIC: accuracy},
                 note=f"ImageNet at {size} pixels, rate {lr}",
@@ -96,11 +97,11 @@ def _released(variant: str) -> list[table.Cell]:
     return found
 
 
-def _grid(data: str, level: str, *, regularised: bool) -> table.Cell:
-    return table.Cell(
-        table.named("grid", data, level, *(["regularised"] * regularised)),
-        table.of_recipe(
-            recipes.augreg,
+def _grid(data: str, level: str, *, regularised: bool) -> experiment_spec.Cell:
+    return experiment_spec.Cell(
+        experiment_spec.named("grid", data, level, *(["regularised"] * regularised)),
+        experiment_spec.of_recipe(
+            paper.augreg,
             "ViT-B/16",
             data,
             level=level,
@@ -111,19 +112,21 @@ def _grid(data: str, level: str, *, regularised: bool) -> table.Cell:
     )
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(cell for variant in _RELEASED for cell in _released(variant)),
     *(
         _grid(data, level, regularised=regularised)
         for data in _GRID
         for regularised in (False, True)
-        for level in recipes.AUGREG
+        for level in paper.AUGREG
     ),
 )
 
-TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
+TABLE = experiment_spec.Table(
+    {METRIC: "accuracy [%]"}, scales=experiment_spec.WITHOUT_SMALL
+)
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-B-16', 'ViT-B-16_384', 'grid_imagenet21k_none', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

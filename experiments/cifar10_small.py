@@ -9,13 +9,13 @@ from scratch. The data is TFDS' cifar10, or any folder of the same images (then 
         --workdir=runs/cifar10
 """
 
-from experiments import table
 from vit_tf import config
+from vit_tf.studies import experiment_spec
 
 
-def vit(scale: table.Scale) -> config.Config:
+def vit(scale: experiment_spec.Scale) -> config.Config:
     """Mean pooling, learned positions, inception crop and flip, Adam."""
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=config.Model(
             variant="ViT-Ti/4", depth=6, mlp_dim=384, pool=config.Pool.GAP
@@ -40,10 +40,14 @@ def vit(scale: table.Scale) -> config.Config:
     )
 
 
-CELLS = table.cells(table.Cell("vit", vit, note="4 x 4 patches, 6 epochs at small"))
-TABLE = table.Table(columns={"test/accuracy": "accuracy [%]", "test/loss": "loss"})
+CELLS = experiment_spec.cells(
+    experiment_spec.Cell("vit", vit, note="4 x 4 patches, 6 epochs at small")
+)
+TABLE = experiment_spec.Table(
+    columns={"test/accuracy": "accuracy [%]", "test/loss": "loss"}
+)
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'vit', and a scale."""
-    return table.select(CELLS, argument)
+    return experiment_spec.select(CELLS, argument)

@@ -13,8 +13,8 @@ folders with CIFAR-10's images, train/CLASS/... and test/CLASS/...:
 
 import functools
 
-from experiments import table
 from vit_tf import config
+from vit_tf.studies import experiment_spec
 
 # Four of CIFAR-10's ten kinds are new; every one has 5,000 training images.
 KNOWN, NEW = "cifar10_known", "cifar10_new"
@@ -32,9 +32,9 @@ def _model() -> config.Model:
     )
 
 
-def pretrain(scale: table.Scale) -> config.Config:
+def pretrain(scale: experiment_spec.Scale) -> config.Config:
     """Six epochs of 30,000 images, as experiments/cifar10_small.py."""
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=_model(),
         data=config.Data(name=KNOWN, image_size=32, batch_size=128, min_crop_area=0.3),
@@ -59,9 +59,9 @@ def pretrain(scale: table.Scale) -> config.Config:
     )
 
 
-def few(shots: int, scale: table.Scale) -> config.Config:
+def few(shots: int, scale: experiment_spec.Scale) -> config.Config:
     """Table 4's fine-tuning on so many images of each new kind."""
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=_model(),
         data=config.Data(
@@ -86,14 +86,14 @@ def few(shots: int, scale: table.Scale) -> config.Config:
     )
 
 
-_REPEATED = {table.Scale.SMOKE: 1, table.Scale.SMALL: 3}
+_REPEATED = {experiment_spec.Scale.SMOKE: 1, experiment_spec.Scale.SMALL: 3}
 
-CELLS = table.cells(
-    table.Cell(
+CELLS = experiment_spec.cells(
+    experiment_spec.Cell(
         "pretrain", pretrain, note="six known kinds; few-shot is on the four new ones"
     ),
     *(
-        table.Cell(
+        experiment_spec.Cell(
             f"{start}_{shots}",
             functools.partial(few, shots),
             starts_from="pretrain" if start == "finetune" else None,
@@ -105,7 +105,7 @@ CELLS = table.cells(
     ),
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     {
         "test/accuracy": "test accuracy [%]",
         f"{NEW}/test/10shot": "linear 10-shot [%]",
@@ -116,4 +116,4 @@ TABLE = table.Table(
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'pretrain', 'finetune_10', 'scratch_10', ..., and a scale."""
-    return table.select(CELLS, argument)
+    return experiment_spec.select(CELLS, argument)

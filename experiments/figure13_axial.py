@@ -26,8 +26,9 @@ utilisation. Not counted: 3 runs shared with other experiments, 330 exaFLOPs.
         --experiment=experiments/figure13_axial.py
 """
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "imagenet2012/validation/5shot"
 
@@ -42,19 +43,19 @@ TWINS = {
 def _pretrain(variant: str) -> config.Config:
     """Table 3's pre-training on JFT-300M; of an axial model as of its plain twin."""
     twin = TWINS.get(variant, variant)
-    cfg = recipes.pretrain(twin, "jft300m", epochs=7, few_shot=True)
+    cfg = paper.pretrain(twin, "jft300m", epochs=7, few_shot=True)
     cfg.model.variant = variant
     return cfg
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
-        table.Cell(
-            table.named(variant),
-            table.of_recipe(_pretrain, variant),
+        experiment_spec.Cell(
+            experiment_spec.named(variant),
+            experiment_spec.of_recipe(_pretrain, variant),
             same_as=None
             if variant in TWINS
-            else f"table6_scaling:{table.named(variant, '7')}",
+            else f"table6_scaling:{experiment_spec.named(variant, '7')}",
             note=note,
         )
         for axial, twin in TWINS.items()
@@ -62,24 +63,24 @@ CELLS = table.cells(
     )
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     {METRIC: "ImageNet 5-shot [%]", "accuracy": "JFT-300M accuracy [%]"},
-    scales=table.WITHOUT_SMALL,
+    scales=experiment_spec.WITHOUT_SMALL,
 )
 
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Figure 13, left",
         {
-            variant: [table.Point([table.named(variant)])]
+            variant: [experiment_spec.Point([experiment_spec.named(variant)])]
             for pair in TWINS.items()
             for variant in pair
         },
         METRIC,
         x="Total compute [exaFLOPs]",
         y="ImageNet 5-shot linear top-1 accuracy",
-        across=table.X.COMPUTE,
+        across=experiment_spec.X.COMPUTE,
         log=True,
     ),
 )
@@ -87,4 +88,4 @@ PLOTS = (
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'Axial-ViT-B-16', 'ViT-B-16', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

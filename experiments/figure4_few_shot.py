@@ -24,8 +24,10 @@ utilisation. Not counted: 5 runs shared with other experiments, 1,644 exaFLOPs.
 import dataclasses
 import functools
 
-from experiments import small, table
-from vit_tf import config, recipes
+from experiments import small
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = small.FEW_SHOT
 FIVE_SHOT = small.FIVE_SHOT
@@ -48,10 +50,12 @@ SHARES = {
 }
 
 
-def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config:
+def pretrain(
+    scale: experiment_spec.Scale, *, variant: str, share: float
+) -> config.Config:
     """Table 3's pre-training on a share of the images, for the steps of them all."""
     known = "ViT-B/32" if variant == "ViT-b/32" else variant  # it has no row of its own
-    cfg = recipes.pretrain(known, "jft300m", few_shot=True)
+    cfg = paper.pretrain(known, "jft300m", few_shot=True)
     cfg.model.variant = variant
     # Seven epochs of 303M images, whatever the model, in every size of the set.
     cfg.train.unit, cfg.train.length = config.Unit.EXAMPLES, 7 * 303e6
@@ -60,7 +64,7 @@ def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config
     else:
         cfg.evals.every_steps = 25_000
         cfg.train.keep_best = "validation/accuracy"
-    if scale != table.Scale.PAPER:
+    if scale != experiment_spec.Scale.PAPER:
         cfg.model = dataclasses.replace(MODELS[variant])
         cfg.optim.lr = 1e-3
         cfg = small.pretrain(cfg, scale, steps=1000)
@@ -71,19 +75,19 @@ def pretrain(scale: table.Scale, *, variant: str, share: float) -> config.Config
 
 def _name(variant: str, share: float) -> str:
     """Such as ViT-B-32_3, with the share in percent."""
-    return table.named(variant, f"{share * 100:g}")
+    return experiment_spec.named(variant, f"{share * 100:g}")
 
 
 def _shared(variant: str, share: float) -> str | None:
     """Table 6 has all models on all images but for the one half as wide."""
     if share < 1 or variant == "ViT-b/32":
         return None
-    return f"table6_scaling:{table.named(variant, '7')}"
+    return f"table6_scaling:{experiment_spec.named(variant, '7')}"
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
-        table.Cell(
+        experiment_spec.Cell(
             _name(variant, share),
             functools.partial(pretrain, variant=variant, share=share),
             seeds=small.seeds(2 if stand_in else 0, paper=1),
@@ -96,33 +100,36 @@ CELLS = table.cells(
     )
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     {
         METRIC: "four new kinds, linear 100-shot [%]",
         **small.FIVE_SHOT_COLUMN,
         "test/accuracy": "six known kinds [%]",
         "imagenet2012/validation/5shot": "ImageNet, linear 5-shot [%]",
     },
-    scales=tuple(table.Scale),
+    scales=tuple(experiment_spec.Scale),
 )
 
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Figure 4",
         {
             variant: [
-                table.Point(
+                experiment_spec.Point(
                     [_name(variant, share)],
-                    {table.Scale.SMALL: images, table.Scale.PAPER: share * 303e6},
+                    {
+                        experiment_spec.Scale.SMALL: images,
+                        experiment_spec.Scale.PAPER: share * 303e6,
+                    },
                 )
                 for share, (images, _) in SHARES.items()
             ]
             for variant in MODELS
         },
         {
-            table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: "imagenet2012/validation/5shot",
+            experiment_spec.Scale.SMALL: METRIC,
+            experiment_spec.Scale.PAPER: "imagenet2012/validation/5shot",
         },
         x="Number of pre-training images",
         y="Linear 5-shot ImageNet top-1 [%]",
@@ -155,4 +162,4 @@ stand-ins cost the same: the ResNet takes about a third more operations.
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-B-32_3', 'R50x1_100', ..., and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -16,8 +16,10 @@ utilisation.
 
 import functools
 
-from experiments import small, table
-from vit_tf import config, recipes
+from experiments import small
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = small.FEW_SHOT
 
@@ -39,9 +41,9 @@ PAPER = {
 }
 
 
-def model(scale: table.Scale, line: str, factor: float) -> config.Model:
+def model(scale: experiment_spec.Scale, line: str, factor: float) -> config.Model:
     """The base with the sizes of a line times a factor; heads of 64, small: 32."""
-    paper = scale == table.Scale.PAPER
+    paper = scale == experiment_spec.Scale.PAPER
     depth, width, mlp_dim, patches = (8, 1024, 2048, 8) if paper else (4, 64, 128, 4)
     if line in ("depth", "all"):
         depth = round(depth * factor)
@@ -62,15 +64,17 @@ def model(scale: table.Scale, line: str, factor: float) -> config.Model:
     )
 
 
-def image_size(scale: table.Scale) -> int:
+def image_size(scale: experiment_spec.Scale) -> int:
     """Pixels; of 256 a patch of 64 is a whole part, of the usual 224 it is not."""
-    return 256 if scale == table.Scale.PAPER else 36
+    return 256 if scale == experiment_spec.Scale.PAPER else 36
 
 
-def pretrain(scale: table.Scale, *, line: str = "", factor: float = 1) -> config.Config:
+def pretrain(
+    scale: experiment_spec.Scale, *, line: str = "", factor: float = 1
+) -> config.Config:
     """Table 3's pre-training on JFT-300M, of the base or of a point of a line."""
-    cfg = recipes.pretrain("ViT-B/32", "jft300m", few_shot=True)
-    if scale != table.Scale.PAPER:
+    cfg = paper.pretrain("ViT-B/32", "jft300m", few_shot=True)
+    if scale != experiment_spec.Scale.PAPER:
         cfg.optim.lr = 1e-3
         cfg = small.pretrain(cfg, scale)
     cfg.model = model(scale, line, factor)
@@ -78,15 +82,15 @@ def pretrain(scale: table.Scale, *, line: str = "", factor: float = 1) -> config
     return cfg
 
 
-CELLS = table.cells(
-    table.Cell(
+CELLS = experiment_spec.cells(
+    experiment_spec.Cell(
         "base",
         pretrain,
         seeds=small.seeds(2, paper=1),
         note="where all lines meet",
     ),
     *(
-        table.Cell(
+        experiment_spec.Cell(
             f"{line}_{factor * 100:g}",
             functools.partial(pretrain, line=line, factor=factor),
             seeds=small.seeds(
@@ -101,9 +105,9 @@ CELLS = table.cells(
     ),
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     small.COLUMNS,
-    scales=tuple(table.Scale),
+    scales=tuple(experiment_spec.Scale),
 )
 
 
@@ -116,26 +120,26 @@ _LEGEND = {
 }
 
 
-def _points(line: str) -> list[table.Point]:
+def _points(line: str) -> list[experiment_spec.Point]:
     """The points of a line from small to large, with the base among them."""
     factors = sorted({1, *SMALL[line], *PAPER[line]})
     cells = (
         "base" if factor == 1 else f"{line}_{factor * 100:g}" for factor in factors
     )
-    return [table.Point([cell]) for cell in cells]
+    return [experiment_spec.Point([cell]) for cell in cells]
 
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Figure 8",
         {legend: _points(line) for line, legend in _LEGEND.items()},
         {
-            table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: small.IMAGENET,
+            experiment_spec.Scale.SMALL: METRIC,
+            experiment_spec.Scale.PAPER: small.IMAGENET,
         },
         x="Relative compute",
         y="ImageNet 5-shot [%]",
-        across=table.X.COMPUTE,
+        across=experiment_spec.X.COMPUTE,
         log=True,
         relative_to="base",
     ),
@@ -159,4 +163,4 @@ this cannot say is what would remain after long training.
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'base', 'depth_200' (percent), ..., and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -15,20 +15,24 @@ utilisation.
 
 import functools
 
-from experiments import small, table
-from vit_tf import config, recipes
+from experiments import small
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = small.FEW_SHOT
 
 
-def pretrain(scale: table.Scale, *, pool: config.Pool, lr: float) -> config.Config:
+def pretrain(
+    scale: experiment_spec.Scale, *, pool: config.Pool, lr: float
+) -> config.Config:
     """Table 3's pre-training on JFT-300M, with a pool and a learning rate."""
-    cfg = recipes.pretrain("ViT-B/16", "jft300m", few_shot=True)
+    cfg = paper.pretrain("ViT-B/16", "jft300m", few_shot=True)
     cfg.evals.every_steps = 25_000
-    if scale != table.Scale.PAPER:
+    if scale != experiment_spec.Scale.PAPER:
         cfg.model = small.model()
         cfg = small.pretrain(cfg, scale, steps=400)
-        cfg.evals.every_steps = 100 if scale == table.Scale.SMALL else 1
+        cfg.evals.every_steps = 100 if scale == experiment_spec.Scale.SMALL else 1
     cfg.model.pool = pool
     cfg.model.pre_logits = pool is config.Pool.TOKEN
     cfg.optim.lr = lr
@@ -43,9 +47,9 @@ _PAPER = {
     ("gap", "3e-4"): "as good as the token at 8e-4",
 }
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
-        table.Cell(
+        experiment_spec.Cell(
             f"{pool.value}_{rate}",
             functools.partial(pretrain, pool=pool, lr=float(rate)),
             seeds=small.seeds(2, paper=int((pool.value, rate) in _PAPER)),
@@ -58,32 +62,34 @@ CELLS = table.cells(
     )
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     small.COLUMNS,
-    scales=tuple(table.Scale),
+    scales=tuple(experiment_spec.Scale),
 )
 
 
 _LEGEND = {config.Pool.TOKEN: "CLS-Token", config.Pool.GAP: "GAP"}
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Figure 9",
         {
             f"{legend}, lr={rate}": [
                 # Of 30,000 images at scale small; of JFT the lengths are in epochs.
-                table.Point([f"{pool.value}_{rate}"], {table.Scale.SMALL: 30_000})
+                experiment_spec.Point(
+                    [f"{pool.value}_{rate}"], {experiment_spec.Scale.SMALL: 30_000}
+                )
             ]
             for pool, legend in _LEGEND.items()
             for rate in _RATES
         },
         {
-            table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: small.IMAGENET,
+            experiment_spec.Scale.SMALL: METRIC,
+            experiment_spec.Scale.PAPER: small.IMAGENET,
         },
         x="Epochs of training",
         y="ImageNet linear 5-shot accuracy [%]",
-        across=table.X.EPOCHS,
+        across=experiment_spec.X.EPOCHS,
     ),
 )
 
@@ -102,4 +108,4 @@ two open.
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'token_8e-4', 'gap_3e-4', ..., and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

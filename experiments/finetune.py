@@ -13,12 +13,13 @@ On a laptop ask for less: --config.data.image_size=224 --config.data.batch_size=
 --config.train.length=500 --config.optim.warmup_steps=50.
 """
 
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """Fine-tuning of the variant in `argument`; data and start come as overrides."""
-    cfg = recipes.finetune(argument or "ViT-B/16", "cifar10", start_from=None, lr=0.01)
+    cfg = paper.finetune(argument or "ViT-B/16", "cifar10", start_from=None, lr=0.01)
     cfg.data.name = "photos"
     cfg.train.length = 2500
     cfg.train.precision = config.Precision.FLOAT32

@@ -34,45 +34,48 @@ utilisation. Not counted: 4 runs shared with other experiments, 4,211 exaFLOPs.
         --experiment=experiments/inspection_figures.py
 """
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
 
 def _figure_10() -> config.Config:
     """Table 3's pre-training on JFT-300M, for Figure 10 alone."""
-    cfg = recipes.pretrain("ViT-L/16", "jft300m", epochs=7)
+    cfg = paper.pretrain("ViT-L/16", "jft300m", epochs=7)
     cfg.optim.lr, cfg.optim.weight_decay = 2e-4, 0.01
     return cfg
 
 
-def _shared(variant: str, epochs: int, figures: str) -> table.Cell:
-    return table.Cell(
-        table.named(variant, str(epochs)),
-        table.of_recipe(
-            recipes.pretrain, variant, "jft300m", epochs=epochs, few_shot=True
+def _shared(variant: str, epochs: int, figures: str) -> experiment_spec.Cell:
+    return experiment_spec.Cell(
+        experiment_spec.named(variant, str(epochs)),
+        experiment_spec.of_recipe(
+            paper.pretrain, variant, "jft300m", epochs=epochs, few_shot=True
         ),
-        same_as=f"table6_scaling:{table.named(variant, str(epochs))}",
+        same_as=f"table6_scaling:{experiment_spec.named(variant, str(epochs))}",
         note=figures,
     )
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     _shared("ViT-L/16", 14, "Figures 6, 7 right, 10, 11 and 14"),
     _shared("ViT-L/32", 7, "Figure 7 left and centre"),
     _shared("R50+ViT-L/16", 14, "Figure 11"),
     _shared("ViT-L/16", 7, "Figure 10"),
-    table.Cell(
+    experiment_spec.Cell(
         "ViT-L-16_7_other",
-        table.of_recipe(_figure_10),
+        experiment_spec.of_recipe(_figure_10),
         note="Figure 10: learning rate 2e-4, weight decay 0.01",
     ),
 )
 
-TABLE = table.Table({METRIC: "JFT-300M accuracy [%]"}, scales=table.WITHOUT_SMALL)
+TABLE = experiment_spec.Table(
+    {METRIC: "JFT-300M accuracy [%]"}, scales=experiment_spec.WITHOUT_SMALL
+)
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-L-16_14', 'R50+ViT-L-16_14', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

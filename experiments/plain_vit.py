@@ -21,8 +21,9 @@ utilisation.
 
 from collections.abc import Callable
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
@@ -66,17 +67,17 @@ _ROWS: dict[str, tuple[tuple[Callable, ...], tuple[float, ...]]] = {
 
 def _pretrain(row: str, epochs: int) -> config.Config:
     """The baseline of arXiv 2205.01580, with or without one of its changes."""
-    cfg = recipes.plain_vit(epochs)
+    cfg = paper.plain_vit(epochs)
     for change in _ROWS[row][0]:
         change(cfg)
     return cfg
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
-        table.Cell(
+        experiment_spec.Cell(
             f"{row}_{epochs}",
-            table.of_recipe(_pretrain, row, epochs),
+            experiment_spec.of_recipe(_pretrain, row, epochs),
             paper={METRIC: accuracy},
             note=f"{epochs} epochs",
         )
@@ -85,15 +86,17 @@ CELLS = table.cells(
     )
 )
 
-TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
+TABLE = experiment_spec.Table(
+    {METRIC: "accuracy [%]"}, scales=experiment_spec.WITHOUT_SMALL
+)
 
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "ViT-S/16 on ImageNet alone",
         {
             row.replace("_", " "): [
-                table.Point([f"{row}_{epochs}"], epochs) for epochs in _EPOCHS
+                experiment_spec.Point([f"{row}_{epochs}"], epochs) for epochs in _EPOCHS
             ]
             for row in _ROWS
         },
@@ -107,4 +110,4 @@ PLOTS = (
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'plain_90', 'original_300', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

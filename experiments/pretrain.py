@@ -8,10 +8,11 @@ The argument names the model and the data set:
 Made for TPU pods and hosts of several GPUs; docs/scale.md has the commands.
 """
 
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """Table 3's pre-training of 'MODEL,DATASET'."""
     variant, _, dataset = (argument or "ViT-B/16,imagenet21k").partition(",")
-    return recipes.pretrain(variant, dataset or "imagenet21k")
+    return paper.pretrain(variant, dataset or "imagenet21k")

@@ -17,8 +17,8 @@ or shipped here, nothing is downloaded.
         --workdir=runs/scratch
 """
 
-from experiments import table
 from vit_tf import config
+from vit_tf.studies import experiment_spec
 
 
 def _model(**changes) -> config.Model:
@@ -28,9 +28,9 @@ def _model(**changes) -> config.Model:
     )
 
 
-def pretrain(scale: table.Scale) -> config.Config:
+def pretrain(scale: experiment_spec.Scale) -> config.Config:
     """Shapes at 32 pixels, 4 x 4 patches."""
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=_model(pre_logits=True),
         data=config.Data(
@@ -55,9 +55,9 @@ def pretrain(scale: table.Scale) -> config.Config:
     )
 
 
-def finetune(scale: table.Scale) -> config.Config:
+def finetune(scale: experiment_spec.Scale) -> config.Config:
     """Digits at 64 pixels, 8 x 8 patches, as Table 4; needs start_from."""
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=_model(),
         data=config.Data(
@@ -84,19 +84,25 @@ def finetune(scale: table.Scale) -> config.Config:
 
 
 # From scratch is the same cell without a start: what differs is the start.
-CELLS = table.cells(
-    table.Cell("pretrain", pretrain, note="pre-trained on shapes; accuracy on shapes"),
-    table.Cell(
+CELLS = experiment_spec.cells(
+    experiment_spec.Cell(
+        "pretrain", pretrain, note="pre-trained on shapes; accuracy on shapes"
+    ),
+    experiment_spec.Cell(
         "finetune",
         finetune,
         starts_from="pretrain",
         note="digits, from the weights pre-trained on shapes",
     ),
-    table.Cell("scratch", finetune, note="digits, the same steps from random weights"),
+    experiment_spec.Cell(
+        "scratch", finetune, note="digits, the same steps from random weights"
+    ),
 )
-TABLE = table.Table(columns={"test/accuracy": "accuracy [%]", "test/loss": "loss"})
+TABLE = experiment_spec.Table(
+    columns={"test/accuracy": "accuracy [%]", "test/loss": "loss"}
+)
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'pretrain', 'finetune' or 'scratch', and a scale."""
-    return table.select(CELLS, argument)
+    return experiment_spec.select(CELLS, argument)

@@ -14,8 +14,8 @@ Without these folders, data sets that TFDS fetches do as well, as runs of one's 
     --config.data.name=cifar100 --config.evals.few_shot.datasets=cifar10 --folder=PATH
 """
 
-from experiments import table
 from vit_tf import config
+from vit_tf.studies import experiment_spec
 
 KNOWN, NEW = "cifar10_known", "cifar10_new"
 STEPS = 300  # of 128 images: minutes on one core
@@ -51,7 +51,7 @@ def model(
 
 
 def pretrain(
-    cfg: config.Config, scale: table.Scale, *, steps: int = STEPS
+    cfg: config.Config, scale: experiment_spec.Scale, *, steps: int = STEPS
 ) -> config.Config:
     """Pre-training `cfg` at another scale: its model and what it compares stay.
 
@@ -60,7 +60,7 @@ def pretrain(
         scale: `small`, or `smoke` for two steps.
         steps: at scale `small`.
     """
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     cfg.data = config.Data(name=KNOWN, image_size=32, batch_size=128, min_crop_area=0.3)
     # Soft-max: with six classes the paper's sigmoid loss has little to say.
     cfg.objective = config.Objective()
@@ -73,9 +73,9 @@ def pretrain(
     return cfg
 
 
-def finetune(cfg: config.Config, scale: table.Scale) -> config.Config:
+def finetune(cfg: config.Config, scale: experiment_spec.Scale) -> config.Config:
     """Fine-tuning `cfg` on a few images of the four new kinds."""
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     cfg.data = config.Data(
         name=NEW,
         subset=config.Subset(amount=FINETUNED_ON, unit=config.Keep.SHOTS),
@@ -98,10 +98,10 @@ def _train(small: bool, steps: int) -> config.Train:
     )
 
 
-def seeds(small: int, paper: int = 0) -> dict[table.Scale, int]:
+def seeds(small: int, paper: int = 0) -> dict[experiment_spec.Scale, int]:
     """How often a cell is run at each scale; 0: not at all."""
     return {
-        table.Scale.SMOKE: int(small > 0),
-        table.Scale.SMALL: small,
-        table.Scale.PAPER: paper,
+        experiment_spec.Scale.SMOKE: int(small > 0),
+        experiment_spec.Scale.SMALL: small,
+        experiment_spec.Scale.PAPER: paper,
     }

@@ -28,8 +28,9 @@ utilisation. Not counted: 39 runs shared with other experiments, 6,474 exaFLOPs.
         --experiment=experiments/table2_state_of_the_art.py
 """
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 _REAL = "imagenet2012_real/validation/accuracy"
@@ -60,23 +61,23 @@ _PAPER = {
 
 def finetune(variant: str, target: str) -> config.Config:
     """Table 4's fine-tuning, on ImageNet with larger images and an average."""
-    cfg = recipes.finetune(variant, target, start_from=None)
+    cfg = paper.finetune(variant, target, start_from=None)
     if target == "imagenet2012":
-        recipes.show_larger(cfg, variant)
+        paper.show_larger(cfg, variant)
     return cfg
 
 
-def _cells_of(variant: str, data: str) -> list[table.Cell]:
+def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     """A pre-training, and what it is fine-tuned to."""
     at = list(_PRETRAINED).index((variant, data))
     shared, core_days = _PRETRAINED[variant, data]
     mean, deviation = _PAPER["vtab"][at]
-    pretrained = table.named(variant, data)
+    pretrained = experiment_spec.named(variant, data)
     found = [
-        table.Cell(
+        experiment_spec.Cell(
             pretrained,
-            table.of_recipe(
-                recipes.pretrain, variant, data, few_shot=data == "jft300m"
+            experiment_spec.of_recipe(
+                paper.pretrain, variant, data, few_shot=data == "jft300m"
             ),
             same_as=shared,
             paper={_VTAB: mean},
@@ -84,18 +85,18 @@ def _cells_of(variant: str, data: str) -> list[table.Cell]:
             f"{deviation:.2f}, in experiments/table9_vtab.py",
         )
     ]
-    for target in recipes.FINETUNING:
+    for target in paper.FINETUNING:
         mean, deviation = _PAPER[target][at]
         numbers, said = {METRIC: mean}, f"the paper's ± {deviation:.2f}"
         if target == "imagenet2012":
             numbers[_REAL], more = _PAPER["real"][at]
             said += f"; ReaL ± {more:.2f}"
         found.append(
-            table.Cell(
-                table.named(pretrained, target),
-                table.of_recipe(finetune, variant, target),
+            experiment_spec.Cell(
+                experiment_spec.named(pretrained, target),
+                experiment_spec.of_recipe(finetune, variant, target),
                 starts_from=pretrained,
-                seeds=table.REPEATED,
+                seeds=experiment_spec.REPEATED,
                 same_as=None if target == "imagenet2012" else f"{shared}_{target}",
                 paper=numbers,
                 note=said,
@@ -104,14 +105,16 @@ def _cells_of(variant: str, data: str) -> list[table.Cell]:
     return found
 
 
-CELLS = table.cells(*(cell for key in _PRETRAINED for cell in _cells_of(*key)))
+CELLS = experiment_spec.cells(
+    *(cell for key in _PRETRAINED for cell in _cells_of(*key))
+)
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     {METRIC: "accuracy [%]", _REAL: "ReaL [%]", _VTAB: "VTAB (19) [%]"},
-    scales=table.WITHOUT_SMALL,
+    scales=experiment_spec.WITHOUT_SMALL,
 )
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_cifar10', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

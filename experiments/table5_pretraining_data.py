@@ -27,8 +27,9 @@ utilisation. Not counted: 80 runs shared with other experiments, 6,621 exaFLOPs.
         --experiment=experiments/table5_pretraining_data.py
 """
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 _REAL = "imagenet2012_real/validation/accuracy"
@@ -75,30 +76,32 @@ def _numbers(variant: str, data: str, target: str) -> dict[str, float]:
 
 
 def _shared(variant: str, *target: str) -> str:
-    name = table.named(variant, str(_MODELS[variant]), *target)
+    name = experiment_spec.named(variant, str(_MODELS[variant]), *target)
     return f"table6_scaling:{name}"
 
 
-def _cells_of(variant: str, data: str) -> list[table.Cell]:
+def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     """A pre-training, and what it is fine-tuned to."""
-    pretrained = table.named(variant, data)
+    pretrained = experiment_spec.named(variant, data)
     jft = data == "jft300m"
     found = [
-        table.Cell(
+        experiment_spec.Cell(
             pretrained,
-            table.of_recipe(recipes.pretrain, variant, data, few_shot=jft),
+            experiment_spec.of_recipe(paper.pretrain, variant, data, few_shot=jft),
             same_as=_shared(variant) if jft else None,
             note=f"pre-training{f', {_MODELS[variant]} epochs' if jft else ''}",
         )
     ]
     for target in _TARGETS:
-        name = table.named(pretrained, target)
+        name = experiment_spec.named(pretrained, target)
         found.append(
-            table.Cell(
+            experiment_spec.Cell(
                 name,
-                table.of_recipe(recipes.finetune, variant, target, start_from=None),
+                experiment_spec.of_recipe(
+                    paper.finetune, variant, target, start_from=None
+                ),
                 starts_from=pretrained,
-                seeds=table.REPEATED,
+                seeds=experiment_spec.REPEATED,
                 same_as=_shared(variant, target) if jft else None,
                 paper=_numbers(variant, data, target),
                 note="the third rate of Table 4's sweep",
@@ -107,7 +110,7 @@ def _cells_of(variant: str, data: str) -> list[table.Cell]:
     return found
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
         cell
         for data in ("imagenet2012", "imagenet21k", "jft300m")
@@ -117,8 +120,8 @@ CELLS = table.cells(
     )
 )
 
-TABLE = table.Table(
-    {METRIC: "accuracy [%]", _REAL: "ReaL [%]"}, scales=table.WITHOUT_SMALL
+TABLE = experiment_spec.Table(
+    {METRIC: "accuracy [%]", _REAL: "ReaL [%]"}, scales=experiment_spec.WITHOUT_SMALL
 )
 
 
@@ -130,20 +133,22 @@ _AXIS = {
 }
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Figure 3",
         {
             variant: [
-                table.Point([table.named(variant, data, "imagenet2012")], place)
+                experiment_spec.Point(
+                    [experiment_spec.named(variant, data, "imagenet2012")], place
+                )
                 for data, place in _AXIS.items()
-                if table.named(variant, data) in CELLS
+                if experiment_spec.named(variant, data) in CELLS
             ]
             for variant in _MODELS
         },
         METRIC,
         x="Pre-training dataset",
         y="ImageNet top-1 accuracy [%]",
-        across=table.X.PLACE,
+        across=experiment_spec.X.PLACE,
         places=tuple(_AXIS.values()),
         joined=False,
         note="Drawn from Table 5; the paper's band of BiT has no numbers.",
@@ -153,4 +158,4 @@ PLOTS = (
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-L-16_jft300m', 'ViT-L-16_jft300m_cifar10', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -24,8 +24,10 @@ import dataclasses
 import functools
 import re
 
-from experiments import small, table
-from vit_tf import config, recipes
+from experiments import small
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 _REAL = "imagenet2012_real/validation/accuracy"
@@ -76,10 +78,12 @@ SMALL = {
 }
 
 
-def pretrain(scale: table.Scale, *, variant: str, epochs: int) -> config.Config:
+def pretrain(
+    scale: experiment_spec.Scale, *, variant: str, epochs: int
+) -> config.Config:
     """Table 3's pre-training on JFT-300M."""
-    cfg = recipes.pretrain(variant, "jft300m", epochs=epochs, few_shot=True)
-    if scale != table.Scale.PAPER:
+    cfg = paper.pretrain(variant, "jft300m", epochs=epochs, few_shot=True)
+    if scale != experiment_spec.Scale.PAPER:
         cfg.model = dataclasses.replace(SMALL[variant, epochs])
         cfg.optim.lr = 1e-3
         cfg = small.pretrain(cfg, scale)
@@ -87,11 +91,11 @@ def pretrain(scale: table.Scale, *, variant: str, epochs: int) -> config.Config:
 
 
 def finetune(
-    scale: table.Scale, *, variant: str, epochs: int, dataset: str
+    scale: experiment_spec.Scale, *, variant: str, epochs: int, dataset: str
 ) -> config.Config:
     """Table 4's fine-tuning; at scale small on the four new kinds."""
-    cfg = recipes.finetune(variant, dataset, start_from=None)
-    if scale != table.Scale.PAPER:
+    cfg = paper.finetune(variant, dataset, start_from=None)
+    if scale != experiment_spec.Scale.PAPER:
         cfg.model = dataclasses.replace(SMALL[variant, epochs])
         cfg = small.finetune(cfg, scale)
     return cfg
@@ -99,16 +103,16 @@ def finetune(
 
 def _name(variant: str, epochs: int) -> str:
     """'ViT-L-16_14' of ViT-L/16 after 14 epochs."""
-    return table.named(variant, f"{epochs}")
+    return experiment_spec.named(variant, f"{epochs}")
 
 
-def _cells(variant: str, epochs: int) -> list[table.Cell]:
+def _cells(variant: str, epochs: int) -> list[experiment_spec.Cell]:
     """Pre-training, fine-tuning on each set, and on the new kinds at scale small."""
     has_small = 2 if (variant, epochs) in SMALL else 0
     start, of = _name(variant, epochs), {"variant": variant, "epochs": epochs}
     *numbers, real, exaflops = PAPER[variant, epochs]
     found = [
-        table.Cell(
+        experiment_spec.Cell(
             start,
             functools.partial(pretrain, **of),
             seeds=small.seeds(has_small, paper=1),
@@ -117,7 +121,7 @@ def _cells(variant: str, epochs: int) -> list[table.Cell]:
     ]
     if has_small:
         found.append(
-            table.Cell(
+            experiment_spec.Cell(
                 f"{start}_new",
                 functools.partial(finetune, dataset="cifar10", **of),
                 starts_from=start,
@@ -127,7 +131,7 @@ def _cells(variant: str, epochs: int) -> list[table.Cell]:
         )
     for dataset, number in zip(DATASETS, numbers):
         found.append(
-            table.Cell(
+            experiment_spec.Cell(
                 f"{start}_{dataset}",
                 functools.partial(finetune, dataset=dataset, **of),
                 starts_from=start,
@@ -140,15 +144,15 @@ def _cells(variant: str, epochs: int) -> list[table.Cell]:
     return found
 
 
-CELLS = table.cells(*(cell for model in PAPER for cell in _cells(*model)))
+CELLS = experiment_spec.cells(*(cell for model in PAPER for cell in _cells(*model)))
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     {
         METRIC: "accuracy [%]",
         _REAL: "ReaL [%]",
         small.FEW_SHOT: "four new kinds, linear 100-shot [%]",
     },
-    scales=tuple(table.Scale),
+    scales=tuple(experiment_spec.Scale),
 )
 
 
@@ -156,29 +160,37 @@ TABLE = table.Table(
 _FAMILIES = {"Transformer (ViT)": "ViT", "ResNet (BiT)": r"R\d+x", "Hybrid": r"R\d+\+"}
 
 
-def _plot(panel: str, datasets: tuple[str, ...], small_too: bool = False) -> table.Plot:
+def _plot(
+    panel: str, datasets: tuple[str, ...], small_too: bool = False
+) -> experiment_spec.Plot:
     """A panel of Figure 5: the mean over these sets, at scale small of the new kinds."""
     lines = {}
     for family, begins in _FAMILIES.items():
         lines[family] = [
-            table.Point(
+            experiment_spec.Point(
                 {
-                    table.Scale.SMALL: [f"{_name(*model)}_new"] * (model in SMALL),
-                    table.Scale.PAPER: [f"{_name(*model)}_{of}" for of in datasets],
+                    experiment_spec.Scale.SMALL: [f"{_name(*model)}_new"]
+                    * (model in SMALL),
+                    experiment_spec.Scale.PAPER: [
+                        f"{_name(*model)}_{of}" for of in datasets
+                    ],
                 },
-                {table.Scale.PAPER: PAPER[model][-1]},
+                {experiment_spec.Scale.PAPER: PAPER[model][-1]},
                 name=f"{model[0]}, {model[1]} epochs",
             )
             for model in PAPER
             if re.match(begins, model[0])
         ]
-    return table.Plot(
+    return experiment_spec.Plot(
         f"Figure 5, {panel}",
         lines,
-        dict.fromkeys(table.Scale if small_too else [table.Scale.PAPER], METRIC),
+        dict.fromkeys(
+            experiment_spec.Scale if small_too else [experiment_spec.Scale.PAPER],
+            METRIC,
+        ),
         x="Total pre-training compute [exaFLOPs]",
         y="Transfer accuracy [%]",
-        across=table.X.COMPUTE,
+        across=experiment_spec.X.COMPUTE,
         log=True,
         joined=False,
         note="Small models are fine-tuned on four new kinds." * small_too,
@@ -209,4 +221,4 @@ about hundreds of millions.
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-B-32_7', 'ViT-B-32_7_cifar10', ..., and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

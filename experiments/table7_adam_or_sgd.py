@@ -21,8 +21,9 @@ utilisation. Not counted: 32 runs shared with other experiments, 663 exaFLOPs.
         --experiment=experiments/table7_adam_or_sgd.py
 """
 
-from experiments import table
-from vit_tf import config, recipes
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
@@ -47,22 +48,22 @@ AVERAGES = {
 def _pretrain(variant: str, rule: str) -> config.Config:
     """Table 3's pre-training on JFT-300M, or BiT's (arXiv 1912.11370) with momentum."""
     if rule == "sgd":
-        return recipes.pretrain_bit(variant, "jft300m", epochs=7)
-    return recipes.pretrain(variant, "jft300m", epochs=7, few_shot=True)
+        return paper.pretrain_bit(variant, "jft300m", epochs=7)
+    return paper.pretrain(variant, "jft300m", epochs=7, few_shot=True)
 
 
 def _shared(variant: str, *target: str) -> str:
-    return f"table6_scaling:{table.named(variant, '7', *target)}"
+    return f"table6_scaling:{experiment_spec.named(variant, '7', *target)}"
 
 
-def _cells_of(variant: str, rule: str) -> list[table.Cell]:
+def _cells_of(variant: str, rule: str) -> list[experiment_spec.Cell]:
     """A pre-training, and what it is fine-tuned to."""
     adam = rule == "adam"
-    pretrained = table.named(variant, rule)
+    pretrained = experiment_spec.named(variant, rule)
     found = [
-        table.Cell(
+        experiment_spec.Cell(
             pretrained,
-            table.of_recipe(_pretrain, variant, rule),
+            experiment_spec.of_recipe(_pretrain, variant, rule),
             same_as=_shared(variant) if adam else None,
             note=f"pre-training; the paper's average of the five data sets: "
             f"{AVERAGES[variant, rule]}",
@@ -71,11 +72,13 @@ def _cells_of(variant: str, rule: str) -> list[table.Cell]:
     for target, numbers in _PAPER.items():
         number = numbers[_MODELS.index(variant)][("adam", "sgd").index(rule)]
         found.append(
-            table.Cell(
-                table.named(pretrained, target),
-                table.of_recipe(recipes.finetune, variant, target, start_from=None),
+            experiment_spec.Cell(
+                experiment_spec.named(pretrained, target),
+                experiment_spec.of_recipe(
+                    paper.finetune, variant, target, start_from=None
+                ),
                 starts_from=pretrained,
-                seeds=table.REPEATED,
+                seeds=experiment_spec.REPEATED,
                 same_as=_shared(variant, target) if adam else None,
                 paper={METRIC: number},
             )
@@ -83,9 +86,11 @@ def _cells_of(variant: str, rule: str) -> list[table.Cell]:
     return found
 
 
-CELLS = table.cells(*(cell for pair in AVERAGES for cell in _cells_of(*pair)))
+CELLS = experiment_spec.cells(*(cell for pair in AVERAGES for cell in _cells_of(*pair)))
 
-TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
+TABLE = experiment_spec.Table(
+    {METRIC: "accuracy [%]"}, scales=experiment_spec.WITHOUT_SMALL
+)
 
 
 _AXIS = {
@@ -97,14 +102,14 @@ _AXIS = {
 }
 
 
-def _points(variant: str, rule: str) -> list[table.Point]:
-    cells = {of: table.named(variant, rule, of) for of in _PAPER}
-    found = [table.Point([cells[of]], place) for of, place in _AXIS.items()]
-    return [*found, table.Point(list(cells.values()), "Average")]
+def _points(variant: str, rule: str) -> list[experiment_spec.Point]:
+    cells = {of: experiment_spec.named(variant, rule, of) for of in _PAPER}
+    found = [experiment_spec.Point([cells[of]], place) for of, place in _AXIS.items()]
+    return [*found, experiment_spec.Point(list(cells.values()), "Average")]
 
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Table 7",
         {
             f"{variant}, {name}": _points(variant, rule)
@@ -114,7 +119,7 @@ PLOTS = (
         METRIC,
         x="",
         y="Accuracy [%]",
-        across=table.X.PLACE,
+        across=experiment_spec.X.PLACE,
         places=(*_AXIS.values(), "Average"),
         joined=False,
     ),
@@ -123,4 +128,4 @@ PLOTS = (
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'R50x1_sgd', 'R50x1_sgd_cifar10', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -15,8 +15,10 @@ utilisation. Not counted: 1 run shared with other experiments, 224 exaFLOPs.
 
 import functools
 
-from experiments import small, table
-from vit_tf import config, recipes
+from experiments import small
+from vit_tf import config
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = small.FEW_SHOT
 FIVE_SHOT = small.FIVE_SHOT
@@ -24,10 +26,12 @@ FIVE_SHOT = small.FIVE_SHOT
 Kind, At = config.Positions, config.PositionsAt
 
 
-def pretrain(scale: table.Scale, *, kind: Kind, at: At = At.STEM) -> config.Config:
+def pretrain(
+    scale: experiment_spec.Scale, *, kind: Kind, at: At = At.STEM
+) -> config.Config:
     """Table 3's pre-training on JFT-300M, with positions of a kind, put in at a place."""
-    cfg = recipes.pretrain("ViT-B/16", "jft300m", few_shot=True)
-    if scale != table.Scale.PAPER:
+    cfg = paper.pretrain("ViT-B/16", "jft300m", few_shot=True)
+    if scale != experiment_spec.Scale.PAPER:
         cfg.model = small.model()
         cfg.optim.lr = 1e-3
         cfg = small.pretrain(cfg, scale, steps=1500)
@@ -59,9 +63,9 @@ def _name(kind: Kind, at: At) -> str:
     return _KINDS[kind] + ("" if at is At.STEM else f"_{at.value}")
 
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
-        table.Cell(
+        experiment_spec.Cell(
             _name(kind, at),
             functools.partial(pretrain, kind=kind, at=at),
             seeds=small.seeds(2, paper=1),
@@ -74,9 +78,9 @@ CELLS = table.cells(
     )
 )
 
-TABLE = table.Table(
+TABLE = experiment_spec.Table(
     small.COLUMNS | small.FIVE_SHOT_COLUMN,
-    scales=tuple(table.Scale),
+    scales=tuple(experiment_spec.Scale),
 )
 
 
@@ -94,23 +98,23 @@ _LEGEND = {
 }
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Table 8",
         {
             legend: [
-                table.Point([_name(kind, at)], _AXIS[kind])
+                experiment_spec.Point([_name(kind, at)], _AXIS[kind])
                 for kind, places in _PAPER.items()
                 if at in places
             ]
             for at, legend in _LEGEND.items()
         },
         {
-            table.Scale.SMALL: METRIC,
-            table.Scale.PAPER: small.IMAGENET,
+            experiment_spec.Scale.SMALL: METRIC,
+            experiment_spec.Scale.PAPER: small.IMAGENET,
         },
         x="Position embedding",
         y="ImageNet 5-shot linear [%]",
-        across=table.X.PLACE,
+        across=experiment_spec.X.PLACE,
         places=tuple(_AXIS.values()),
         joined=False,
     ),
@@ -137,4 +141,4 @@ places.
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'none', '1d', '1d_every', ..., and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

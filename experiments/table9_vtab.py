@@ -22,8 +22,10 @@ utilisation. Not counted: 3 runs shared with other experiments, 6,295 exaFLOPs.
     python -m tools.run_experiment --scale=paper --experiment=experiments/table9_vtab.py
 """
 
-from experiments import table
-from vit_tf import config, recipes, vtab_protocol
+from vit_tf import config
+from vit_tf.data import vtab_splits
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
@@ -59,43 +61,47 @@ _PAPER = {
 MEANS = (77.6, 76.3, 72.7)
 
 
-def _cells_of(variant: str, data: str) -> list[table.Cell]:
+def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     """A pre-training and the 19 tasks."""
     at = list(PRETRAINED).index((variant, data))
-    pretrained = table.named(variant, data)
+    pretrained = experiment_spec.named(variant, data)
     found = [
-        table.Cell(
+        experiment_spec.Cell(
             pretrained,
-            table.of_recipe(
-                recipes.pretrain, variant, data, few_shot=data == "jft300m"
+            experiment_spec.of_recipe(
+                paper.pretrain, variant, data, few_shot=data == "jft300m"
             ),
             same_as=PRETRAINED[variant, data],
             note=f"pre-training; the paper's mean of the 19 tasks: {MEANS[at]}",
         )
     ]
-    for task in vtab_protocol.TASKS:
+    for task in vtab_splits.TASKS:
         found.append(
-            table.Cell(
-                table.named(pretrained, task),
-                table.of_recipe(recipes.vtab, variant, task, start_from=None),
+            experiment_spec.Cell(
+                experiment_spec.named(pretrained, task),
+                experiment_spec.of_recipe(paper.vtab, variant, task, start_from=None),
                 starts_from=pretrained,
-                seeds=table.REPEATED,
+                seeds=experiment_spec.REPEATED,
                 paper={METRIC: _PAPER[task][at]},
             )
         )
     return found
 
 
-CELLS = table.cells(*(cell for key in PRETRAINED for cell in _cells_of(*key)))
+CELLS = experiment_spec.cells(*(cell for key in PRETRAINED for cell in _cells_of(*key)))
 
-TABLE = table.Table({METRIC: "accuracy [%]"}, scales=table.WITHOUT_SMALL)
+TABLE = experiment_spec.Table(
+    {METRIC: "accuracy [%]"}, scales=experiment_spec.WITHOUT_SMALL
+)
 
 
-def _points(variant: str, data: str) -> list[table.Point]:
+def _points(variant: str, data: str) -> list[experiment_spec.Point]:
     """The means over all tasks and over those of a group."""
-    groups = {"VTAB": vtab_protocol.TASKS} | vtab_protocol.GROUPS
+    groups = {"VTAB": vtab_splits.TASKS} | vtab_splits.GROUPS
     return [
-        table.Point([table.named(variant, data, task) for task in tasks], name)
+        experiment_spec.Point(
+            [experiment_spec.named(variant, data, task) for task in tasks], name
+        )
         for name, tasks in groups.items()
     ]
 
@@ -103,7 +109,7 @@ def _points(variant: str, data: str) -> list[table.Point]:
 _DATA = {"jft300m": "JFT", "imagenet21k": "I21k"}
 
 PLOTS = (
-    table.Plot(
+    experiment_spec.Plot(
         "Figure 2",
         {
             f"{variant} ({_DATA[data]})": _points(variant, data)
@@ -112,8 +118,8 @@ PLOTS = (
         METRIC,
         x="VTAB and its groups of tasks",
         y="Accuracy [%]",
-        across=table.X.PLACE,
-        places=("VTAB", *vtab_protocol.GROUPS),
+        across=experiment_spec.X.PLACE,
+        places=("VTAB", *vtab_splits.GROUPS),
         joined=False,
         note="Means of Table 9; the paper draws its bars of BiT-L, VIVI and S4L without "
         "numbers.",
@@ -123,4 +129,4 @@ PLOTS = (
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_svhn', ..."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -21,18 +21,20 @@ utilisation.
 
 import functools
 
-from experiments import table
-from vit_tf import config, recipes, vtab_protocol
+from vit_tf import config
+from vit_tf.data import vtab_splits
+from vit_tf.recipes import paper
+from vit_tf.studies import experiment_spec
 
 METRIC = "accuracy"
 
 
-def task(name: str, scale: table.Scale) -> config.Config:
+def task(name: str, scale: experiment_spec.Scale) -> config.Config:
     """Table 4's fine-tuning on a task; the model is `--config.model.variant`."""
-    cfg = recipes.vtab("ViT-B/16", name, start_from=None)
-    if scale == table.Scale.PAPER:
+    cfg = paper.vtab("ViT-B/16", name, start_from=None)
+    if scale == experiment_spec.Scale.PAPER:
         return cfg
-    small = scale == table.Scale.SMALL
+    small = scale == experiment_spec.Scale.SMALL
     cfg.model.variant = "ViT-Ti/16" if small else "ViT-mu/16"
     cfg.data.image_size = 64 if small else 32
     cfg.data.batch_size = 64 if small else 4
@@ -44,18 +46,26 @@ def task(name: str, scale: table.Scale) -> config.Config:
 
 
 # The paper's numbers are of three runs.
-_SEEDS = {table.Scale.SMOKE: 1, table.Scale.SMALL: 1, table.Scale.PAPER: 3}
+_SEEDS = {
+    experiment_spec.Scale.SMOKE: 1,
+    experiment_spec.Scale.SMALL: 1,
+    experiment_spec.Scale.PAPER: 3,
+}
 
-CELLS = table.cells(
+CELLS = experiment_spec.cells(
     *(
-        table.Cell(name, functools.partial(task, name), start_given=True, seeds=_SEEDS)
-        for name in vtab_protocol.TASKS
+        experiment_spec.Cell(
+            name, functools.partial(task, name), start_given=True, seeds=_SEEDS
+        )
+        for name in vtab_splits.TASKS
     )
 )
 # The paper has no numbers for ViT-B/16, and each task has its own name for its test.
-TABLE = table.Table(columns={METRIC: "accuracy [%]"}, scales=tuple(table.Scale))
+TABLE = experiment_spec.Table(
+    columns={METRIC: "accuracy [%]"}, scales=tuple(experiment_spec.Scale)
+)
 
 
 def get_config(argument: str | None = None) -> config.Config:
     """The config of a task, and a scale."""
-    return table.select(CELLS, argument, TABLE.scales)
+    return experiment_spec.select(CELLS, argument, TABLE.scales)

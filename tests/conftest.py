@@ -57,12 +57,11 @@ def evaluated(once, data_dir):
     """The folder of a finished run of `tiny.EVALUATED`, for reading."""
 
     def run(folder):
-        import tiny
-
-        from vit_tf import train
+        from tests.support import tiny
+        from vit_tf.training import loop
 
         cfg = tiny.make(**tiny.EVALUATED)
-        train.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
+        loop.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
 
     return once("evaluated", run)
 
@@ -72,11 +71,10 @@ def masked(once, data_dir):
     """The folder of a finished run of `tiny.MASKED`, for reading."""
 
     def run(folder):
-        import tiny
-
-        from vit_tf import train
+        from tests.support import tiny
+        from vit_tf.training import loop
 
         cfg = tiny.make(**tiny.MASKED)
-        train.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
+        loop.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
 
     return once("masked", run)

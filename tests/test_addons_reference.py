@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf import config, optim
-from vit_tf.data import augment
+from vit_tf import config
+from vit_tf.data import randaugment
+from vit_tf.training import optimizers
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 IMAGES = dict(np.load(GOLDEN / "addons_images.npz"))
@@ -26,18 +27,20 @@ LR, DECAY, AVERAGE = 0.1, 0.01, 0.9  # as in tools/addons_reference/write.py
 def _ours(image: tf.Tensor, operation: str, numbers: list[float]) -> tf.Tensor:
     if operation == "translate":
         x, y = numbers
-        return augment.transform(image, [1.0, 0.0, x, 0.0, 1.0, y])
+        return randaugment.transform(image, [1.0, 0.0, x, 0.0, 1.0, y])
     if operation == "cutout":
         y, x, half = map(int, numbers)
-        return augment.punch(image, tf.constant([y, x]), half=half)
-    return getattr(augment, operation)(image, *numbers)
+        return randaugment.punch(image, tf.constant([y, x]), half=half)
+    return getattr(randaugment, operation)(image, *numbers)
 
 
 def _painted(image: np.ndarray, operation: str, numbers: list[float]) -> np.ndarray:
     """Addons leaves 0 outside the image; shows where, to put our grey there."""
     if operation not in ("rotate", "translate", "shear_x", "shear_y"):
         return np.zeros(image.shape, bool)
-    return np.asarray(_ours(tf.zeros_like(image), operation, numbers)) == augment.FILL
+    return (
+        np.asarray(_ours(tf.zeros_like(image), operation, numbers)) == randaugment.FILL
+    )
 
 
 @pytest.mark.parametrize("inside_tf_data", [False, True])
@@ -57,7 +60,7 @@ def test_images_are_those_of_addons_pixel_by_pixel(case, inside_tf_data):
         return
     outside = _painted(image, operation, numbers)
     assert (IMAGES[case][outside] == 0).all()
-    expected = np.where(outside, augment.FILL, IMAGES[case])
+    expected = np.where(outside, randaugment.FILL, IMAGES[case])
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -90,9 +93,9 @@ def _weighted_sum(image: np.ndarray) -> np.ndarray:
 
 def test_what_is_grey_after_a_turn_is_what_was_outside():
     ones = tf.ones_like(IMAGES["noise"])
-    turned = augment.rotate(ones, 30.0).numpy()[..., :1]
+    turned = randaugment.rotate(ones, 30.0).numpy()[..., :1]
     expected = IMAGES["ones/rotate/30.0"]
-    np.testing.assert_array_equal(turned == augment.FILL, expected == 0)
+    np.testing.assert_array_equal(turned == randaugment.FILL, expected == 0)
 
 
 @pytest.mark.parametrize("threshold", [256, 384, 512])
@@ -100,14 +103,14 @@ def test_solarize_takes_thresholds_modulo_256_as_numpy_1_did(threshold):
     every = np.arange(256, dtype=np.uint8)
     below = BYTES[f"below/{threshold}"]
     expected = np.where(below, every, 255 - every)
-    ours = augment.solarize(tf.constant(every), threshold)
+    ours = randaugment.solarize(tf.constant(every), threshold)
     np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize(("bits", "shift"), [(0, 8), (1, 7)])
 def test_posterize_to_no_bit_keeps_one_as_tensorflow_does(bits, shift):
     every = tf.range(256)
-    ours = augment.posterize(tf.cast(every, tf.uint8), bits)
+    ours = randaugment.posterize(tf.cast(every, tf.uint8), bits)
     np.testing.assert_array_equal(ours, BYTES[f"shifted/{shift}"])
 
 
@@ -116,7 +119,7 @@ def _paths(**changes) -> tuple[np.ndarray, np.ndarray]:
     variable = keras.Variable(OPTIMIZERS["start"], name="kernel")
     cfg = config.Optim(lr=LR, schedule="constant", polyak=AVERAGE, **changes)
     steps = len(OPTIMIZERS["gradients"])
-    optimizer = optim.build(cfg, total_steps=steps, variables=[variable])
+    optimizer = optimizers.build(cfg, total_steps=steps, variables=[variable])
     optimizer.start_average()
     weights, averages = [], []
     for gradient in OPTIMIZERS["gradients"]:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vit_tf import config, overrides, pace
+from tools import overrides
+from vit_tf import config
+from vit_tf.runtime import timing
 
 
 @given(
@@ -143,13 +145,13 @@ def test_unknown_fields_in_python_are_refused():
 )
 def test_number_of_steps(length, unit, steps):
     train = config.Train(length=length, unit=unit)
-    got = pace.num_steps(train, batch_size=4096, num_examples=14_197_122)
+    got = timing.num_steps(train, batch_size=4096, num_examples=14_197_122)
     assert got == steps
 
 
 def test_imagenet_300_epochs_are_the_papers_steps():
     train = config.Train(length=300, unit="epochs")
-    steps = pace.num_steps(train, batch_size=4096, num_examples=1_281_167)
+    steps = timing.num_steps(train, batch_size=4096, num_examples=1_281_167)
     assert steps == 93_835
 
 
@@ -161,7 +163,7 @@ def test_differences_name_both_values():
 
 def test_config_and_recipes_do_not_load_tensorflow():
     code = (
-        "import sys; from vit_tf import config, recipes; "
+        "import sys; from vit_tf import config; from vit_tf.recipes import paper; "
         "import experiments.quickstart; "
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )

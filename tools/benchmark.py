@@ -14,7 +14,8 @@ import pathlib
 
 from absl import flags
 
-from tools import command, figure12
+from tools import command
+from tools.benchmarks import figure12
 from vit_tf import config
 
 _WHAT = flags.DEFINE_enum(
@@ -69,9 +70,9 @@ def main() -> None:
     if _LIST.value:
         _list(_IMAGE_SIZE.value)
         return
-    from vit_tf import runtime
+    from vit_tf.runtime import devices
 
-    machine = runtime.start(cfg.train, strategy=runtime.Strategy.ONE)
+    machine = devices.start(cfg.train, strategy=devices.Strategy.ONE)
     works = {
         "model": _model,
         "input": _input,
@@ -94,7 +95,7 @@ def main() -> None:
 
 
 def _footprints(cfg) -> None:
-    from vit_tf import footprint
+    from tools.benchmarks import footprint
 
     with command.quiet_stderr():  # TensorFlow's greeting, from every process
         found = footprint.compare(cfg, num_classes=1000)
@@ -111,7 +112,7 @@ def _footprints(cfg) -> None:
 
 
 def _list(image_size: int) -> None:
-    from vit_tf import cost
+    from vit_tf.costs import flops
     from vit_tf.models import build
 
     width = max(map(len, build.NAMES))
@@ -119,7 +120,7 @@ def _list(image_size: int) -> None:
     print(f"{'':<{width}}  {heads[0]:>13} {heads[1]:>6} {heads[2]:>8}  {heads[3]}")
     for name, released in build.NAMES.items():
         try:
-            found = cost.of(config.Model(variant=name), image_size=image_size)
+            found = flops.of(config.Model(variant=name), image_size=image_size)
         except config.Refused as refusal:
             print(f"{name:<{width}}  {refusal}")
             continue
@@ -131,7 +132,7 @@ def _list(image_size: int) -> None:
 
 
 def _model(cfg, machine):
-    from vit_tf import speed
+    from tools.benchmarks import speed
 
     rates = {}
     for precision, jit in itertools.product(config.Precision, (False, True)):
@@ -142,7 +143,7 @@ def _model(cfg, machine):
 
 
 def _input(cfg, machine):
-    from vit_tf import speed
+    from tools.benchmarks import speed
 
     if _FOLDER.value is None:
         work = speed.input_work(cfg, data_dir=_DATA_DIR.value, batches=10)
@@ -161,7 +162,7 @@ def _input(cfg, machine):
 
 
 def _loader(cfg, machine):
-    from vit_tf import speed
+    from tools.benchmarks import speed
 
     if _FOLDER.value is None:
         raise config.Refused("--what=loader: needs --folder=PATH with class folders")
@@ -175,7 +176,7 @@ def _loader(cfg, machine):
 
 
 def _loop(cfg, machine):
-    from vit_tf import speed
+    from tools.benchmarks import speed
 
     return speed.loop_overhead(
         cfg, machine=machine, data_dir=_DATA_DIR.value, turns=_ROUNDS.value, steps=6
@@ -183,7 +184,7 @@ def _loop(cfg, machine):
 
 
 def _serving(cfg, machine):
-    from vit_tf import serving_speed
+    from tools.benchmarks import serving_speed
 
     with command.quiet_stderr():  # the runtime tells what it loads
         found = serving_speed.compare(

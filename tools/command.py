@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 import pydantic
 from absl import app, flags, logging
 
-from experiments import table
-from vit_tf import config, overrides
+from tools import overrides
+from vit_tf import config
+from vit_tf.studies import experiment_spec
 
 # Exit code of what a signal stopped, so that schedulers start it again.
 STOPPED = 143
@@ -159,7 +160,7 @@ def experiment_file(name: str) -> str:
     return known[name]
 
 
-def load_experiment(name: str) -> table.Experiment:
+def load_experiment(name: str) -> experiment_spec.Experiment:
     """What the experiment file `name` offers.
 
     Raises:
@@ -175,7 +176,7 @@ def load_experiment(name: str) -> table.Experiment:
                 use = f"what {name} says at its top"
             raise config.Refused(f"{given}: offers no CELLS with a TABLE; use {use}")
     question, _, about = (module.__doc__ or "").strip().partition("\n")
-    return table.Experiment(
+    return experiment_spec.Experiment(
         pathlib.Path(name).stem,
         question,
         module.CELLS,

@@ -43,7 +43,7 @@ def main() -> None:
             "how large the grid is"
         )
     command.load_tensorflow()
-    from vit_tf import conversion
+    from vit_tf.runs import conversion
 
     lines = conversion.convert(
         getattr(flags.FLAGS, "from"),

@@ -21,20 +21,22 @@ _SCALE = flags.DEFINE_enum(
 def main() -> None:
     command.load_tensorflow()
     from experiments import quickstart
-    from tools import demo_page
-    from vit_tf import runtime, train
-    from vit_tf.data import datasets, preparation
+    from tools.reporting import demo_page
+    from vit_tf.data import catalog
+    from vit_tf.data.preparation import prepare
+    from vit_tf.runtime import devices
+    from vit_tf.training import loop
 
     workdir = pathlib.Path(_WORKDIR.value)
     data_dir = _DATA_DIR.value or str(workdir / "data")
     for name in ("shapes", "digits"):
-        preparation.prepare_dataset(name, datasets.Path(data_dir))
+        prepare.prepare_dataset(name, catalog.Path(data_dir))
     for name in demo_page.RUNS:
         cfg = quickstart.get_config(f"{name},{_SCALE.value}")
         if name == "finetune":
             cfg.start_from = str(workdir / "pretrain")
-        machine = runtime.start(cfg.train)
-        result = train.train(
+        machine = devices.start(cfg.train)
+        result = loop.train(
             cfg, str(workdir / name), machine=machine, data_dir=data_dir
         )
         if result is None:  # stopped by a signal, which has been said

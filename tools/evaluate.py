@@ -97,9 +97,10 @@ def main() -> None:
     if _JSON.value and not os.path.isdir(os.path.dirname(_JSON.value) or "."):
         raise config.Refused(f"--json={_JSON.value}: no such folder; make it first")
     command.load_tensorflow()
-    from vit_tf import evaluation, files, runtime
+    from vit_tf.evaluation import evaluate
+    from vit_tf.runtime import devices, filesystem
 
-    request = evaluation.Request(
+    request = evaluate.Request(
         checkpoint=_CHECKPOINT.value,
         names=tuple(dict.fromkeys(_DATASET.value)),
         asked=tuple(_EVALUATORS.value),
@@ -112,10 +113,10 @@ def main() -> None:
         few_shot=few_shot,
         data_dir=_DATA_DIR.value,
     )
-    machine = runtime.start(config.Train(), num_devices=_NUM_DEVICES.value)
-    report = evaluation.evaluate(request, machine)
+    machine = devices.start(config.Train(), num_devices=_NUM_DEVICES.value)
+    report = evaluate.evaluate(request, machine)
     if _JSON.value:
-        files.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
+        filesystem.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
     _show(report)
 
 

@@ -14,7 +14,8 @@ import http.server
 
 from absl import flags
 
-from tools import command, inspected
+from tools import command
+from tools.flags import inspection_flags
 from vit_tf import config
 
 _TO = flags.DEFINE_string("to", "explorer", "Folder for index.html.")
@@ -38,8 +39,8 @@ _PORT = flags.DEFINE_integer("port", 8000, "For --serve; 0: any that is free.")
 
 
 def main() -> None:
-    inspected.check()
-    if inspected.IMAGES.value is None:
+    inspection_flags.check()
+    if inspection_flags.IMAGES.value is None:
         raise config.Refused(
             "--images is missing: name an image, a folder of images or a data set"
         )
@@ -51,11 +52,11 @@ def main() -> None:
     command.load_tensorflow()
     import tensorflow as tf
 
-    from tools import explorer_page
-    from vit_tf import files
+    from vit_tf.inspection.explorer import explorer_page
+    from vit_tf.runtime import filesystem
 
-    seen = inspected.open_subject(max_images=_MAX_IMAGES.value)
-    with files.refusing(_TO.value):
+    seen = inspection_flags.open_subject(max_images=_MAX_IMAGES.value)
+    with filesystem.refusing(_TO.value):
         tf.io.gfile.makedirs(_TO.value)
     written = explorer_page.write(
         seen,

@@ -90,21 +90,21 @@ _IMAGES = flags.DEFINE_list(
 def main() -> None:
     samples = tuple((name, _bytes_of(name)) for name in _IMAGES.value)
     command.load_tensorflow()
-    from vit_tf import export, portable, served
+    from vit_tf.serving import onnx_tflite, saved_model, serving_signatures
 
-    request = export.Request(
+    request = saved_model.Request(
         checkpoint=_CHECKPOINT.value,
         to=_TO.value,
         name=_NAME.value,
-        options=served.Options(
+        options=serving_signatures.Options(
             precision=_PRECISIONS[_PRECISION.value],
             top_k=_TOP_K.value,
             attention=_ATTENTION.value,
-            weights=served.Weights(_WEIGHTS.value),
+            weights=serving_signatures.Weights(_WEIGHTS.value),
             max_pixels=_MAX_PIXELS.value,
             max_batch_size=_MAX_BATCH.value,
             eval_crop=_EVAL_CROP.value and config.EvalCrop(_EVAL_CROP.value),
-            scores=_SCORES.value and served.Scores(_SCORES.value),
+            scores=_SCORES.value and serving_signatures.Scores(_SCORES.value),
         ),
         variant=_VARIANT.value,
         image_size=_IMAGE_SIZE.value,
@@ -114,9 +114,9 @@ def main() -> None:
     )
     with command.quiet_stderr():  # the runtimes tell what they load
         if _FORMAT.value == "saved_model":
-            exported = export.saved_model(request)
+            exported = saved_model.saved_model(request)
         else:
-            exported = portable.write(request, portable.Format(_FORMAT.value))
+            exported = onnx_tflite.write(request, onnx_tflite.Format(_FORMAT.value))
     for line in exported.lines:
         print(line)
     print(f"wrote {exported.path}")

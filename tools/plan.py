@@ -14,16 +14,20 @@ import pathlib
 
 from absl import flags
 
-from experiments import table
 from tools import command
-from vit_tf import accelerators, config
+from vit_tf import config
+from vit_tf.costs import accelerators
+from vit_tf.studies import experiment_spec
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "FILE.py of an experiment, or its name alone."
 )
 _CONFIG = command.define_config()
 _SCALE = flags.DEFINE_enum(
-    "scale", "paper", [str(scale) for scale in table.Scale], "Of --experiment."
+    "scale",
+    "paper",
+    [str(scale) for scale in experiment_spec.Scale],
+    "Of --experiment.",
 )
 _DEVICE = flags.DEFINE_string(
     "device", "v3-8", f"What it is to run on: {', '.join(accelerators.EXAMPLES)}, ..."
@@ -75,7 +79,7 @@ def main() -> None:
         raise config.Refused(f"--utilisation={utilisation}: need a share up to 1")
     items = _items()
     command.load_tensorflow()  # Keras needs it for the outlines of the models
-    from vit_tf import budget
+    from vit_tf.costs import budget
 
     share = budget.UTILISATION if utilisation is None else utilisation
     budgets = {item.name: _budget(item) for item in items}
@@ -107,8 +111,8 @@ def _items() -> list[Item]:
             f"--scale={_SCALE.value}: {experiment.name} offers "
             f"{', '.join(experiment.table.scales)}"
         )
-    scale, items = table.Scale(_SCALE.value), {}
-    for run in table.runs(experiment.cells, scale):
+    scale, items = experiment_spec.Scale(_SCALE.value), {}
+    for run in experiment_spec.runs(experiment.cells, scale):
         command.overridden(run.config)
         cell, number = run.cell, run.cell.num_seeds(scale)
         shared = run.shared and run.shared[0]
@@ -120,7 +124,7 @@ def _items() -> list[Item]:
 
 
 def _budget(item: Item):
-    from vit_tf import budget
+    from vit_tf.costs import budget
 
     try:
         return budget.of(
@@ -201,7 +205,7 @@ def _print_table(items, budgets, device, share) -> None:
 
 def _explained(items, budgets, device, share) -> list[str]:
     """The totals, and in a line each how they were obtained."""
-    from vit_tf import budget
+    from vit_tf.costs import budget
 
     total = _totals(items, budgets, device, share)
     sources: dict[str, dict[str, None]] = {}
@@ -318,7 +322,7 @@ def _cell(item: Item) -> str:
 
 def _preparations(items) -> list[str]:
     """Commands that make the data sets ready, and what they need."""
-    from vit_tf.data import datasets, mixture
+    from vit_tf.data import catalog, mixture
     from vit_tf.data.builders import imagenet21k
 
     names: dict[str, None] = {}
@@ -328,7 +332,7 @@ def _preparations(items) -> list[str]:
             names[name] = None
     lines = []
     for name in names:
-        row = datasets.DATASETS.get(name)
+        row = catalog.DATASETS.get(name)
         more = ""
         if name in imagenet21k.RELEASES:
             more = " --source=PATH --num_processes=16"

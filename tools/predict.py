@@ -10,8 +10,9 @@ Cut off and started again it goes on with the images that have no row yet.
 
 from absl import flags
 
-from tools import command, image_answers, named_images, predictions_file
+from tools import command
 from vit_tf import config
+from vit_tf.serving import batch_prediction, named_images, predictions_table
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -49,21 +50,22 @@ _IN_FLIGHT = 2  # one batch is read and decoded while the other is computed
 
 
 def main() -> None:
-    predictions_file.check_name(_TO.value)
+    predictions_table.check_name(_TO.value)
     paths = named_images.find(_IMAGES.value)
     command.load_tensorflow()
-    from vit_tf import prediction, runtime
+    from vit_tf.runtime import devices
+    from vit_tf.serving import predictor
 
-    runtime.start(config.Train())
-    ask, top = prediction.open_stored(
+    devices.start(config.Train())
+    ask, top = predictor.open_stored(
         _CHECKPOINT.value,
         top=_TOP.value,
         image_size=_IMAGE_SIZE.value,
         eval_crop=_EVAL_CROP.value and config.EvalCrop(_EVAL_CROP.value),
         variant=_VARIANT.value,
     )
-    with predictions_file.Table(_TO.value, top) as table:
-        count = image_answers.fill(
+    with predictions_table.Table(_TO.value, top) as table:
+        count = batch_prediction.fill(
             table,
             paths,
             lambda encoded, _: ask(encoded),

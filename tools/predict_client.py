@@ -14,15 +14,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tools import (
-    command,
-    image_answers,
+from tools import command
+from vit_tf import config
+from vit_tf.serving import (
+    batch_prediction,
     named_images,
-    predictions_file,
-    retrying,
-    serving_channel,
+    predictions,
+    predictions_table,
 )
-from vit_tf import answers, config
+from vit_tf.serving.client import retrying, serving_channel
 
 _SERVER = flags.DEFINE_string(
     "server", None, "HOST:PORT, usually 8500 for gRPC and 8501 for REST.", required=True
@@ -64,16 +64,16 @@ _USUAL_TOP = 5
 
 
 def main() -> None:
-    predictions_file.check_name(_TO.value)
+    predictions_table.check_name(_TO.value)
     address = _address()
     paths = named_images.find(_IMAGES.value)
     channel = _open(address)
     try:
         patience = retrying.Patience(_DEADLINE.value)
         top = _top(address, channel)
-        with predictions_file.Table(_TO.value, top) as table:
+        with predictions_table.Table(_TO.value, top) as table:
             ask = functools.partial(_ask, channel, address, patience, top)
-            count = image_answers.fill(
+            count = batch_prediction.fill(
                 table,
                 paths,
                 ask,
@@ -136,7 +136,7 @@ def _ask(
     top: int,
     encoded: Sequence[bytes],
     stop: threading.Event,
-) -> list[answers.Answer]:
+) -> list[predictions.Answer]:
     """The answers to a batch, however often it takes to get them."""
     try:
         said = retrying.call(
@@ -147,7 +147,7 @@ def _ask(
             f"{address.server}, model {address.name}: {failure}; the rows so far are "
             f"in {_TO.value}, the same command goes on; or raise --deadline"
         ) from failure
-    return [answers.first(one, top) for one in said]
+    return [predictions.first(one, top) for one in said]
 
 
 if __name__ == "__main__":

@@ -77,17 +77,18 @@ _ALL = flags.DEFINE_bool("all", False, "With --verify: every record, not a sampl
 def main() -> None:
     _check_flags()
     command.load_tensorflow()
-    from vit_tf.data import datasets, preparation
+    from vit_tf.data import catalog
     from vit_tf.data.builders import imagenet21k
+    from vit_tf.data.preparation import prepare
 
     # TFDS logs every file it writes, and warns of configs that it does not know.
     logging.set_verbosity(logging.ERROR if _FOLDER.value else logging.WARNING)
-    root = datasets.find_data_dir(_DATA_DIR.value)
+    root = catalog.find_data_dir(_DATA_DIR.value)
     if _VERIFY.value:
         name = _DATASET.value or _NAME.value
-        preparation.verify(name, root, every=_ALL.value)
+        prepare.verify(name, root, every=_ALL.value)
     elif _LIST.value:
-        preparation.list_datasets(root)
+        prepare.list_datasets(root)
     elif _DATASET.value in imagenet21k.RELEASES:
         request = imagenet21k.Request(
             name=_DATASET.value,
@@ -99,9 +100,9 @@ def main() -> None:
         )
         imagenet21k.prepare(request, str(root))
     elif _DATASET.value:
-        preparation.prepare_dataset(_DATASET.value, root)
+        prepare.prepare_dataset(_DATASET.value, root)
     else:
-        preparation.prepare_folder(
+        prepare.prepare_folder(
             _FOLDER.value,
             _NAME.value,
             root,

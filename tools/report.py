@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from tools import (
-    command,
+from tools import command
+from tools.reporting import (
     report_markdown,
     report_page,
     result_tables,

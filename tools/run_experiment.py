@@ -12,9 +12,11 @@ import pathlib
 
 from absl import flags
 
-from experiments import table
-from tools import command, devices, results
+from tools import command
+from tools.flags import device_flags
+from tools.reporting import results
 from vit_tf import config
+from vit_tf.studies import experiment_spec
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment",
@@ -25,7 +27,7 @@ _EXPERIMENT = flags.DEFINE_string(
 _SCALE = flags.DEFINE_enum(
     "scale",
     "small",
-    [str(scale) for scale in table.Scale],
+    [str(scale) for scale in experiment_spec.Scale],
     "smoke: a few steps, to see that it runs. paper: the real thing.",
 )
 _RUNS = flags.DEFINE_string(
@@ -56,11 +58,11 @@ _RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recor
 def main() -> None:
     experiment = command.load_experiment(_EXPERIMENT.value)
     scale = _checked_scale(experiment)
-    runs = table.runs(experiment.cells, scale)
+    runs = experiment_spec.runs(experiment.cells, scale)
     _override(runs)
     _check_choice(experiment, runs)
     command.load_tensorflow()
-    from vit_tf import study
+    from vit_tf.studies import runner
 
     jobs = _jobs(experiment, scale, runs)
     if _LIST.value:
@@ -72,31 +74,31 @@ def main() -> None:
         if _ONLY.value in (None, run.cell.name) and _INDEX.value in (None, run.index)
     ]
     try:
-        found = study.run_all(
+        found = runner.run_all(
             chosen,
-            data_dir=devices.DATA_DIR.value,
-            wait=devices.WAIT.value,
-            **devices.chosen(),
+            data_dir=device_flags.DATA_DIR.value,
+            wait=device_flags.WAIT.value,
+            **device_flags.chosen(),
         )
         for job, result in zip(chosen, found):
             _print_result(job.name, result)
-        if any(study.look(job).state.ready for job in chosen):
+        if any(runner.look(job).state.ready for job in chosen):
             raise SystemExit(command.STOPPED)
     finally:  # what is finished is recorded, whatever failed
         if _RECORD.value:
             _record(experiment, scale, runs, jobs)
 
 
-def _checked_scale(experiment: table.Experiment) -> table.Scale:
+def _checked_scale(experiment: experiment_spec.Experiment) -> experiment_spec.Scale:
     scales = experiment.table.scales
     if _SCALE.value not in scales:
         raise config.Refused(
             f"--scale={_SCALE.value}: {experiment.name} offers {', '.join(scales)}"
         )
-    return table.Scale(_SCALE.value)
+    return experiment_spec.Scale(_SCALE.value)
 
 
-def _override(runs: list[table.Run]) -> None:
+def _override(runs: list[experiment_spec.Run]) -> None:
     """Applies --config.FIELD=VALUE to every run; such runs lie and stay apart."""
     names: list[str] = []
     for run in runs:
@@ -121,7 +123,9 @@ def _override(runs: list[table.Run]) -> None:
         )
 
 
-def _check_choice(experiment: table.Experiment, runs: list[table.Run]) -> None:
+def _check_choice(
+    experiment: experiment_spec.Experiment, runs: list[experiment_spec.Run]
+) -> None:
     """Refuses an --only, --index or --start_from that fits no run."""
     only, index = _ONLY.value, _INDEX.value
     if only is not None and only not in experiment.cells:
@@ -148,21 +152,27 @@ def _check_choice(experiment: table.Experiment, runs: list[table.Run]) -> None:
         )
 
 
-def _jobs(experiment: table.Experiment, scale: table.Scale, runs: list[table.Run]):
-    from vit_tf import study
+def _jobs(
+    experiment: experiment_spec.Experiment,
+    scale: experiment_spec.Scale,
+    runs: list[experiment_spec.Run],
+):
+    from vit_tf.studies import runner
 
-    jobs: dict[str, study.Job] = {}  # starts come first
+    jobs: dict[str, runner.Job] = {}  # starts come first
     for run in runs:
         needs = jobs[run.starts_from] if run.starts_from else None
         folder = _run_folder(experiment, scale, run)
         if run.cell.start_given:  # --list may leave it out: then as the run began
-            run.config.start_from = _START_FROM.value or study.begun_from(folder)
-        jobs[run.name] = study.Job(run.name, run.config, folder, needs)
+            run.config.start_from = _START_FROM.value or runner.begun_from(folder)
+        jobs[run.name] = runner.Job(run.name, run.config, folder, needs)
     return list(jobs.values())
 
 
 def _run_folder(
-    experiment: table.Experiment, scale: table.Scale, run: table.Run
+    experiment: experiment_spec.Experiment,
+    scale: experiment_spec.Scale,
+    run: experiment_spec.Run,
 ) -> str:
     if _FOLDER.value is not None:
         return os.path.join(_FOLDER.value, run.name)
@@ -170,15 +180,15 @@ def _run_folder(
     return os.path.join(_RUNS.value, home, scale, name)
 
 
-def _print_list(runs: list[table.Run], jobs) -> None:
+def _print_list(runs: list[experiment_spec.Run], jobs) -> None:
     """A line for each run; the status comes last, as it may be long."""
-    from vit_tf import study
+    from vit_tf.studies import runner
 
     rows = [("index", "run", "seed", "length", "starts from", "status")]
     for run, job in zip(runs, jobs):
         start = run.starts_from or ("--start_from" if run.cell.start_given else "-")
         length = f"{run.config.train.length:g} {run.config.train.unit}"
-        status = str(study.look(job))
+        status = str(runner.look(job))
         if run.shared is not None:
             status += f" (shared with {run.shared[0]})"
         rows.append((str(run.index), run.name, str(run.seed), length, start, status))
@@ -195,14 +205,15 @@ def _print_result(name: str, result) -> None:
         print("  {split} {name} {value:.4f} (n={count})".format(**metric))
 
 
-def _record(experiment, scale, runs: list[table.Run], jobs) -> None:
+def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
     """Copies the results of all finished runs, and says where."""
-    from vit_tf import record, study
+    from vit_tf.runs import run_directory
+    from vit_tf.studies import runner
 
-    by_folder = {job.folder: study.result(job.folder) for job in jobs}
+    by_folder = {job.folder: runner.result(job.folder) for job in jobs}
     refused = []
     for run, job in zip(runs, jobs):
-        if not study.look(job).state.finished:
+        if not runner.look(job).state.finished:
             continue
         given = run.cell.start_given
         found = results.entry(
@@ -210,8 +221,10 @@ def _record(experiment, scale, runs: list[table.Run], jobs) -> None:
             run,
             scale,
             by_folder[job.folder],
-            record.read_rows(job.folder),
-            start=study.noted_start(job.folder) if given else by_folder.get(job.needed),
+            run_directory.read_rows(job.folder),
+            start=runner.noted_start(job.folder)
+            if given
+            else by_folder.get(job.needed),
         )
         try:
             path = results.write(_RESULTS.value, found, start_given=given)

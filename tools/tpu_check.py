@@ -2,7 +2,7 @@
 
 python -m tools.tpu_check --config=experiments/pretrain.py:ViT-B/16,imagenet2012 \
     --config.data.batch_size=1024 --topology=v3:2x2 --replicas=8
-python -m tools.tpu_check --config=tests/tiny_config.py --replicas=8 --execute
+python -m tools.tpu_check --config=tests/support/tiny_config.py --replicas=8 --execute
 
 Prints one line of JSON; docs/scale.md says how to read it. Exit code 1: the step
 does not fit.
@@ -40,7 +40,7 @@ _TEXT = flags.DEFINE_string("text", None, "A file for the compiled program as te
 
 def main() -> None:
     cfg = _CONFIG()
-    from vit_tf import tpu_compiler
+    from tools.tpu import tpu_compiler
 
     tpu_compiler.require()
     if not _EXECUTE.value:
@@ -49,13 +49,13 @@ def main() -> None:
     # Nothing runs on a GPU here, and JAX and TensorFlow would both take its memory.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     command.load_tensorflow()
-    from vit_tf import tpu_check
+    from tools.tpu import step_check
 
     common = {"replicas": _REPLICAS.value, "num_classes": _NUM_CLASSES.value}
     if _EXECUTE.value:
-        print(json.dumps(tpu_check.agreement(cfg, **common)))
+        print(json.dumps(step_check.agreement(cfg, **common)))
         return
-    found = tpu_check.fit(
+    found = step_check.fit(
         cfg, topology=_TOPOLOGY.value, text_path=_TEXT.value, **common
     )
     print(json.dumps({name: _short(value) for name, value in found.items()}))

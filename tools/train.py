@@ -52,7 +52,8 @@ def main() -> None:
     cfg = _CONFIG()
     strategy = _chosen_strategy()
     command.load_tensorflow()
-    from vit_tf import cluster, runtime, train
+    from vit_tf.runtime import cluster, devices
+    from vit_tf.training import loop
 
     workers = None
     if _NUM_WORKERS.value is not None:
@@ -61,14 +62,14 @@ def main() -> None:
             num_workers=_NUM_WORKERS.value,
             index=_WORKER_INDEX.value,
         )
-    machine = runtime.start(
+    machine = devices.start(
         cfg.train,
-        strategy=runtime.Strategy(strategy),
+        strategy=devices.Strategy(strategy),
         num_devices=_NUM_DEVICES.value,
         workers=workers,
         tpu=_TPU.value or "local",
     )
-    result = train.train(cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value)
+    result = loop.train(cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value)
     if result is None or not machine.among.chief:
         return
     print(f"{_WORKDIR.value}: {result['steps']} steps on {result['device']}")

@@ -13,8 +13,11 @@ import pathlib
 
 from absl import flags
 
-from tools import command, devices
-from vit_tf import config, pace, transfer_recipes
+from tools import command
+from tools.flags import device_flags
+from vit_tf import config
+from vit_tf.recipes import fine_tuning
+from vit_tf.runtime import timing
 
 _START_FROM = flags.DEFINE_string(
     "start_from",
@@ -33,7 +36,7 @@ _WORKDIR = flags.DEFINE_string(
 _PROTOCOL = flags.DEFINE_enum(
     "protocol",
     "paper",
-    [str(protocol) for protocol in transfer_recipes.Protocol],
+    [str(protocol) for protocol in fine_tuning.Protocol],
     "paper: Table 4. table2: ImageNet as in Table 2. hyperrule: BiT's, with nothing to "
     "choose. augreg: the grid of 'How to train your ViT?'.",
 )
@@ -54,13 +57,14 @@ def main() -> None:
         )
     rates = _rates()
     command.load_tensorflow()
-    from vit_tf import runtime, transfer
-    from vit_tf.data import datasets
+    from vit_tf.data import catalog
+    from vit_tf.runtime import devices
+    from vit_tf.studies import transfer
 
-    runtime.start(
-        config.Train(), **devices.chosen()
+    devices.start(
+        config.Train(), **device_flags.chosen()
     )  # the data would start it otherwise
-    source = datasets.open_source(_DATASET.value, devices.DATA_DIR.value)
+    source = catalog.open_source(_DATASET.value, device_flags.DATA_DIR.value)
     target = transfer.describe(source)
     candidates = _candidates(target, rates)
     transfer.check(source, target, candidates)
@@ -70,9 +74,9 @@ def main() -> None:
         candidates,
         _WORKDIR.value,
         seeds=_SEEDS.value,
-        data_dir=devices.DATA_DIR.value,
-        wait=devices.WAIT.value,
-        **devices.chosen(),
+        data_dir=device_flags.DATA_DIR.value,
+        wait=device_flags.WAIT.value,
+        **device_flags.chosen(),
     )
     if outcome is None:
         print("not finished: the same command goes on")
@@ -101,7 +105,7 @@ def _candidates(target, rates) -> dict[str, config.Config]:
     """The protocol's runs with what the flags change; refuses what cannot be built."""
     from vit_tf.models import build
 
-    found = transfer_recipes.candidates(
+    found = fine_tuning.candidates(
         _PROTOCOL.value,
         _model(),
         target,
@@ -109,12 +113,12 @@ def _candidates(target, rates) -> dict[str, config.Config]:
         image_size=_IMAGE_SIZE.value,
     )
     if rates is not None:
-        found = transfer_recipes.with_rates(found, rates)
+        found = fine_tuning.with_rates(found, rates)
     for cfg in found.values():
         if _STEPS.value is not None:
             cfg.train.length, cfg.train.unit = _STEPS.value, config.Unit.STEPS
             cfg.optim.warmup_steps = min(cfg.optim.warmup_steps, _STEPS.value // 5)
-        transfer_recipes.check_changes(command.overridden(cfg))
+        fine_tuning.check_changes(command.overridden(cfg))
         if config.Measure.ACCURACY not in cfg.evals.measures:  # it is chosen by it
             cfg.evals.measures = (config.Measure.ACCURACY, *cfg.evals.measures)
         build.outline(cfg.model, num_classes=2, image_size=cfg.data.image_size)
@@ -122,12 +126,12 @@ def _candidates(target, rates) -> dict[str, config.Config]:
 
 
 def _model() -> config.Model:
-    from vit_tf import opening
+    from vit_tf.runs import loading
 
     if _START_FROM.value is None:
         return config.Model(variant=_VARIANT.value)
     try:
-        return opening.model_of(_START_FROM.value, variant=_VARIANT.value)
+        return loading.model_of(_START_FROM.value, variant=_VARIANT.value)
     except config.Refused as refusal:
         raise config.Refused(f"--start_from={refusal}") from None
 
@@ -138,7 +142,7 @@ def _print_plan(target, candidates, source) -> None:
     train, choose = target.development
     runs = (len(candidates) if len(candidates) > 1 else 0) + _SEEDS.value
     images = sum(
-        pace.num_steps(
+        timing.num_steps(
             cfg.train, batch_size=cfg.data.batch_size, num_examples=target.examples
         )
         * cfg.data.batch_size
@@ -177,18 +181,20 @@ def _print_outcome(target, outcome) -> None:
 
 def _draw(source, outcome) -> None:
     """The first final run's confusions and worst mistakes, as pictures."""
-    from tools import figures
-    from vit_tf import checkpoint, runtime, transfer
+    from vit_tf.inspection import run_plots
+    from vit_tf.runs import checkpoint
+    from vit_tf.runtime import devices
+    from vit_tf.studies import transfer
 
     folder = outcome.folders[0]
     cfg, _ = checkpoint.read_run(folder)
     found = transfer.predictions(
-        folder, source, runtime.start(cfg.train, **devices.chosen())
+        folder, source, devices.start(cfg.train, **device_flags.chosen())
     )
     names, workdir = source.class_names, pathlib.Path(_WORKDIR.value)
     matrix = transfer.confusion(found, source.num_classes)
     title = f"{source.name}, {cfg.evals.splits[0]}"
-    figures.confusion(matrix, names, workdir / "confusion.png", title=title)
+    run_plots.confusion(matrix, names, workdir / "confusion.png", title=title)
     print(workdir / "confusion.png")
     places = transfer.worst_mistakes(found, _MISTAKES.value)
     if len(places):
@@ -199,7 +205,7 @@ def _draw(source, outcome) -> None:
             for i in places
         ]
         path = workdir / "mistakes.png"
-        figures.contact_sheet(
+        run_plots.contact_sheet(
             shown, captions, path, title=f"{title}: the {len(places)} worst mistakes"
         )
         print(path)

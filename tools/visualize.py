@@ -15,10 +15,11 @@ import pathlib
 
 from absl import flags
 
-from tools import command, inspected
+from tools import command
+from tools.flags import inspection_flags
 from vit_tf import config
 
-# Figures of a model, in the order of `vit_tf.inspection_figures.NAMES`.
+# Figures of a model, in the order of `vit_tf.inspection.figures.NAMES`.
 MODEL_FIGURES = (
     "filters",
     "position",
@@ -73,15 +74,17 @@ def main() -> None:
 
 def _draw_model() -> None:
     """What a trained model has learned; says which figures it cannot have."""
-    inspected.check()
+    inspection_flags.check()
     command.load_tensorflow()
-    from vit_tf import inspection_figures
+    from vit_tf.inspection import figures
 
     asked = [name for name in _WHAT.value if name in ("all", *MODEL_FIGURES)]
     every = "all" in asked
-    seen = inspected.open_subject(max_images=_MAX_IMAGES.value, shown=_NUMBER.value)
-    for found in inspection_figures.draw_all(seen, MODEL_FIGURES if every else asked):
-        if isinstance(found, inspection_figures.Figure):
+    seen = inspection_flags.open_subject(
+        max_images=_MAX_IMAGES.value, shown=_NUMBER.value
+    )
+    for found in figures.draw_all(seen, MODEL_FIGURES if every else asked):
+        if isinstance(found, figures.Figure):
             print(*found.write(_TO.value), sep="\n")
         elif every:
             print(f"left out: {found}")
@@ -91,19 +94,20 @@ def _draw_model() -> None:
 
 def _draw_masked_patches() -> None:
     """What a run of masked patches predicts."""
-    inspected.check()
+    inspection_flags.check()
     if set(_WHAT.value) == {"masked_patches"}:
-        inspected.check_alone(
+        inspection_flags.check_alone(
             "--what=masked_patches draws images that the run evaluates"
         )
     command.load_tensorflow()
-    from vit_tf import pictures, runtime
+    from vit_tf.inspection import masked_patch_figures
+    from vit_tf.runtime import devices
 
-    found = pictures.figure(
-        inspected.CHECKPOINT.value,
+    found = masked_patch_figures.figure(
+        inspection_flags.CHECKPOINT.value,
         number=_NUMBER.value,
-        machine=runtime.start(config.Train()),
-        data_dir=inspected.DATA_DIR.value,
+        machine=devices.start(config.Train()),
+        data_dir=inspection_flags.DATA_DIR.value,
     )
     print(*found.write(_TO.value), sep="\n")
 
@@ -112,12 +116,12 @@ def _draw_data() -> None:
     """A training batch as augmented, and an evaluation batch."""
     cfg = _CONFIG()
     command.load_tensorflow()
-    from tools import figures
-    from vit_tf import step
     from vit_tf.data import mixture
+    from vit_tf.inspection import run_plots
+    from vit_tf.training import step
 
     step.share(cfg, replicas=1)  # refuses what training refuses
-    sources = mixture.open_all(cfg.data.name, data_dir=inspected.DATA_DIR.value)
+    sources = mixture.open_all(cfg.data.name, data_dir=inspection_flags.DATA_DIR.value)
     sheets = {
         f"training batch of step {_STEP.value}": _training(cfg, sources),
         "evaluation batch": _evaluation(cfg, sources.sources[0]),
@@ -125,7 +129,7 @@ def _draw_data() -> None:
     for title, (pictures, captions) in sheets.items():
         path = pathlib.Path(_TO.value) / f"{title.split()[0]}.png"
         size = cfg.data.image_size
-        figures.contact_sheet(
+        run_plots.contact_sheet(
             pictures,
             captions,
             path,
@@ -138,19 +142,21 @@ def _training(cfg, sources):
     """Pixels in [0, 1] and class names of what the model is shown at a step."""
     import tensorflow as tf
 
-    from vit_tf.data import images, mixing, pipeline
+    from vit_tf.data import images, mixup_cutmix, pipeline
 
     stream = pipeline.train_stream(
         sources, cfg.data, seed=cfg.train.seed, start_step=_STEP.value
     )
     (batch,) = stream.take(1)
     pixels, names = images.to_model_range(batch["image"]), _names(sources, batch)
-    if mixing.is_on(cfg.data):
+    if mixup_cutmix.is_on(cfg.data):
         targets = batch["label"]
         if not sources.sources[0].multi_label:
             targets = tf.one_hot(targets, sources.sources[0].num_classes)
-        box = batch.get(mixing.BOX)
-        pixels, targets = mixing.mix(pixels, targets, batch[mixing.WEIGHT], box)
+        box = batch.get(mixup_cutmix.BOX)
+        pixels, targets = mixup_cutmix.mix(
+            pixels, targets, batch[mixup_cutmix.WEIGHT], box
+        )
         names = [_mixed_name(sources, weights) for weights in targets.numpy()]
     return (pixels.numpy()[: _NUMBER.value] + 1) / 2, names
 

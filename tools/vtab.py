@@ -13,8 +13,10 @@ import sys
 
 from absl import flags
 
-from tools import command, devices
-from vit_tf import config, transfer_recipes
+from tools import command
+from tools.flags import device_flags
+from vit_tf import config
+from vit_tf.recipes import fine_tuning
 
 _START_FROM = flags.DEFINE_string(
     "start_from", None, "A finished run's folder or a released .npz.", required=True
@@ -47,27 +49,28 @@ _INDEX = flags.DEFINE_integer("index", None, "Do only this run, by its number.")
 
 def main() -> None:
     command.load_tensorflow()
-    from vit_tf import vtab_runs
+    from vit_tf.studies import vtab
 
-    tasks = vtab_runs.prepared_tasks(
-        vtab_runs.choose_tasks(_TASKS.value),
-        devices.DATA_DIR.value,
+    tasks = vtab.prepared_tasks(
+        vtab.choose_tasks(_TASKS.value),
+        device_flags.DATA_DIR.value,
         skip_missing=_SKIP_MISSING.value,
     )
     if _LINEAR.value:
-        _write_table(vtab_runs.table(_look(tasks)), "linear.md")
+        _write_table(vtab.table(_look(tasks)), "linear.md")
         return
     _fine_tune(tasks)
 
 
 def _fine_tune(tasks: list[str]) -> None:
-    from vit_tf import opening, study, vtab_runs
+    from vit_tf.runs import loading
+    from vit_tf.studies import runner, vtab
 
     try:
-        model = opening.model_of(_START_FROM.value, variant=_VARIANT.value)
+        model = loading.model_of(_START_FROM.value, variant=_VARIANT.value)
     except config.Refused as refusal:
         raise config.Refused(f"--start_from={refusal}") from None
-    jobs = vtab_runs.jobs(
+    jobs = vtab.jobs(
         model,
         tasks,
         _WORKDIR.value,
@@ -77,38 +80,39 @@ def _fine_tune(tasks: list[str]) -> None:
     )
     if _LIST.value:
         for index, job in enumerate(jobs):
-            print(f"{index:3}  {job.name:30} {study.look(job)}")
+            print(f"{index:3}  {job.name:30} {runner.look(job)}")
         return
     try:
-        study.run_all(
+        runner.run_all(
             jobs,
-            data_dir=devices.DATA_DIR.value,
+            data_dir=device_flags.DATA_DIR.value,
             index=_INDEX.value,
-            wait=devices.WAIT.value,
-            **devices.chosen(),
+            wait=device_flags.WAIT.value,
+            **device_flags.chosen(),
         )
         chosen = jobs if _INDEX.value is None else [jobs[_INDEX.value]]
-        if any(study.look(job).state.ready for job in chosen):
+        if any(runner.look(job).state.ready for job in chosen):
             raise SystemExit(command.STOPPED)
     finally:  # what is finished is told, whatever failed
-        _write_table(vtab_runs.table(vtab_runs.scores(jobs)), "vtab.md")
+        _write_table(vtab.table(vtab.scores(jobs)), "vtab.md")
 
 
 def _change(cfg: config.Config) -> None:
     if _IMAGE_SIZE.value is not None:
         cfg.data.image_size = _IMAGE_SIZE.value
-    transfer_recipes.check_changes(command.overridden(cfg))
+    fine_tuning.check_changes(command.overridden(cfg))
     if config.Measure.ACCURACY not in cfg.evals.measures:  # the score is made of it
         cfg.evals.measures = (config.Measure.ACCURACY, *cfg.evals.measures)
 
 
 def _look(tasks: list[str]):
     """The quick look's scores; those of before are not computed again."""
-    from vit_tf import runtime, vtab_runs
+    from vit_tf.runtime import devices
+    from vit_tf.studies import vtab
 
-    linear = vtab_runs.Linear(
+    linear = vtab.Linear(
         _START_FROM.value,
-        machine=runtime.start(config.Train(), **devices.chosen()),
+        machine=devices.start(config.Train(), **device_flags.chosen()),
         image_size=_IMAGE_SIZE.value,
         variant=_VARIANT.value,
     )
@@ -118,7 +122,7 @@ def _look(tasks: list[str]):
             linear.score_once(
                 task,
                 _WORKDIR.value,
-                data_dir=devices.DATA_DIR.value,
+                data_dir=device_flags.DATA_DIR.value,
                 batch_size=_BATCH_SIZE.value,
             )
         )
@@ -130,12 +134,12 @@ def _look(tasks: list[str]):
 def _write_table(text: str, name: str) -> None:
     import tensorflow as tf
 
-    from vit_tf import files
+    from vit_tf.runtime import filesystem
 
     path = os.path.join(_WORKDIR.value, name)
-    with files.refusing(path):
+    with filesystem.refusing(path):
         tf.io.gfile.makedirs(_WORKDIR.value)
-    files.write_whole(path, text)
+    filesystem.write_whole(path, text)
     print(f"{text}\n{path}")
 
 

@@ -8,7 +8,7 @@ is ignored, as the authors' code does.
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import augment
+from vit_tf.data import randaugment
 
 # tf.image.sample_distorted_bounding_box's defaults, as vit_jax takes them, written out
 # because the stateless op's own defaults are not a promise.
@@ -60,7 +60,7 @@ def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.
         image = random_flip(image, flip_seed)
     image = tf.cast(tf.round(image), tf.uint8)
     if data.randaug_layers:
-        image = augment.rand_augment(
+        image = randaugment.rand_augment(
             image,
             augment_seed,
             layers=data.randaug_layers,

@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from vit_tf import config
-from vit_tf.data import datasets, prepared
+from vit_tf.data import catalog, data_source
 
 _PART = re.compile(r"^(.+?)(?:\*([1-9]\d*))?$")
 
@@ -26,7 +26,7 @@ class Mixture:
         weights: whole numbers, one for each.
     """
 
-    sources: tuple[prepared.Source, ...]
+    sources: tuple[data_source.Source, ...]
     weights: tuple[int, ...]
 
     @property
@@ -57,7 +57,7 @@ class Mixture:
         return "+".join(s.name if w == 1 else f"{s.name}*{w}" for s, w in parts)
 
 
-def of(source: prepared.Source | Mixture) -> Mixture:
+def of(source: data_source.Source | Mixture) -> Mixture:
     """A single set as a mixture of itself."""
     return source if isinstance(source, Mixture) else Mixture((source,), (1,))
 
@@ -88,7 +88,7 @@ def open_all(name: str, data_dir: str | None = None) -> Mixture:
         config.Refused: what `open_source` refuses; a set twice; other classes.
     """
     weights = weights_of(name)
-    sources = tuple(datasets.open_source(of, data_dir=data_dir) for of in weights)
+    sources = tuple(catalog.open_source(of, data_dir=data_dir) for of in weights)
     first = sources[0]
     for other in sources[1:]:
         if other.class_names != first.class_names:

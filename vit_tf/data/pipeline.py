@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from vit_tf import config
 from vit_tf.data import (
+    data_source,
     images,
     labels,
-    mixing,
     mixture,
-    prepared,
-    storage,
+    mixup_cutmix,
+    record_store,
     subsets,
 )
 
@@ -26,7 +26,7 @@ _PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
 
 
 def train_stream(
-    source: prepared.Source | mixture.Mixture,
+    source: data_source.Source | mixture.Mixture,
     data: config.Data,
     *,
     seed: int,
@@ -72,13 +72,13 @@ def train_stream(
     count = data.batch_size // num_hosts
     if num_hosts > 1:
         mix.check(count, f"data.batch_size / {num_hosts} hosts")
-    share = storage.Share(
+    share = record_store.Share(
         batch_size=data.batch_size, first=host_index * count, count=count
     )
     parts = _parts(mix, data, seed=seed, step=start_step, share=share)
     examples = [_train_examples(p.source, data, p.rows, seed=p.seed) for p in parts]
     batches = _mixed(mix, examples).batch(b, drop_remainder=True)
-    if mixing.is_on(data):
+    if mixup_cutmix.is_on(data):
         local = num_replicas // num_hosts
         batches = _with_draws(
             batches, data, seed=seed, start_step=start_step, local=local
@@ -87,7 +87,7 @@ def train_stream(
 
 
 def eval_stream(
-    source: prepared.Source,
+    source: data_source.Source,
     data: config.Data,
     split: str,
     *,
@@ -123,7 +123,7 @@ def eval_stream(
     whole, rest = divmod(num_examples, batch_size)
     ours = whole * own + min(max(rest - host_index * own, 0), own)
     num_padding = math.ceil(num_examples / batch_size) * own - ours
-    rows = storage.in_order(source, split, keep)
+    rows = record_store.in_order(source, split, keep)
     if num_hosts > 1:
         rows = rows.enumerate().filter(lambda i, _: i % batch_size // own == host_index)
         rows = rows.map(lambda _, row: row)
@@ -139,7 +139,7 @@ def eval_stream(
 
 
 def find_corrupt(
-    source: prepared.Source | mixture.Mixture,
+    source: data_source.Source | mixture.Mixture,
     data: config.Data,
     *,
     seed: int,
@@ -149,7 +149,9 @@ def find_corrupt(
 
     For the line that a run ends with when reading fails; None if all is well.
     """
-    share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
+    share = record_store.Share(
+        batch_size=data.batch_size, first=0, count=data.batch_size
+    )
     for part in _parts(mixture.of(source), data, seed=seed, step=step, share=share):
         rows = part.rows.take(part.count)
         examples = _train_examples(part.source, data, rows, seed=part.seed)
@@ -160,7 +162,7 @@ def find_corrupt(
 
 
 def batch_indices(
-    source: prepared.Source | mixture.Mixture,
+    source: data_source.Source | mixture.Mixture,
     data: config.Data,
     *,
     seed: int,
@@ -170,7 +172,9 @@ def batch_indices(
 
     For the line that a run ends with when that step goes wrong.
     """
-    share = storage.Share(batch_size=data.batch_size, first=0, count=data.batch_size)
+    share = record_store.Share(
+        batch_size=data.batch_size, first=0, count=data.batch_size
+    )
     parts = _parts(mixture.of(source), data, seed=seed, step=step, share=share)
     return {
         part.source.name: [int(r["index"]) for r in part.rows.take(part.count)]
@@ -179,13 +183,13 @@ def batch_indices(
 
 
 def find_corrupt_eval(
-    source: prepared.Source,
+    source: data_source.Source,
     data: config.Data,
     split: str,
     keep: np.ndarray | None = None,
 ) -> str | None:
     """Names the first record of an evaluation split that cannot be decoded."""
-    rows = storage.in_order(source, split, keep)
+    rows = record_store.in_order(source, split, keep)
     examples = _eval_examples(source, data, rows)
     return _find_failure(source, split, rows, examples)
 
@@ -194,7 +198,7 @@ def find_corrupt_eval(
 class _Part:
     """One set's rows of a stream: `count` of each of this host's batches."""
 
-    source: prepared.Source
+    source: data_source.Source
     rows: tf.data.Dataset
     seed: int
     count: int
@@ -206,7 +210,7 @@ def _parts(
     *,
     seed: int,
     step: int,
-    share: storage.Share,
+    share: record_store.Share,
 ) -> list[_Part]:
     """The shuffled rows of one host from a step on, set by set."""
     mix.check(share.batch_size, "data.batch_size")
@@ -217,12 +221,12 @@ def _parts(
             for rows in (share.batch_size, share.first, share.count)
         )
         own_seed = mixture.seed_of(seed, number)
-        rows = storage.shuffled(
+        rows = record_store.shuffled(
             source,
             data.split,
             seed=own_seed,
             start=step * batch_size,
-            share=storage.Share(batch_size=batch_size, first=first, count=count),
+            share=record_store.Share(batch_size=batch_size, first=first, count=count),
             keep=subsets.choose(source, data),
         )
         parts.append(_Part(source, rows, own_seed, count))
@@ -238,7 +242,7 @@ def _mixed(mix: mixture.Mixture, examples: list[tf.data.Dataset]) -> tf.data.Dat
 
 
 def _train_examples(
-    source: prepared.Source, data: config.Data, rows: tf.data.Dataset, *, seed: int
+    source: data_source.Source, data: config.Data, rows: tf.data.Dataset, *, seed: int
 ) -> tf.data.Dataset:
     """Rows of `storage.shuffled` to augmented examples, one by one."""
 
@@ -266,7 +270,7 @@ def _with_draws(
 
     Repeated for every row, so that a batch can be cut into micro-batches.
     """
-    draw = mixing.drawer(data)
+    draw = mixup_cutmix.drawer(data)
 
     def add(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         # Next to the keys of orders, [seed, 0], and of views, [seed, 1].
@@ -281,7 +285,7 @@ def _with_draws(
 
 
 def _eval_examples(
-    source: prepared.Source, data: config.Data, rows: tf.data.Dataset
+    source: data_source.Source, data: config.Data, rows: tf.data.Dataset
 ) -> tf.data.Dataset:
     """Rows of `storage.in_order` to evaluation examples, one by one."""
 
@@ -295,7 +299,7 @@ def _eval_examples(
 
 
 def _find_failure(
-    source: prepared.Source,
+    source: data_source.Source,
     split: str,
     rows: tf.data.Dataset,
     examples: tf.data.Dataset,
@@ -312,7 +316,7 @@ def _find_failure(
             return f"{name} has a label out of range 0 to {source.num_classes - 1}"
         return f"{name} cannot be decoded"
     except tf.errors.OpError:
-        return storage.find_broken_file(source, split)
+        return record_store.find_broken_file(source, split)
     return None
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.data import labels, prepared, storage
+from vit_tf.data import data_source, labels, record_store
 
 
-def choose(source: prepared.Source, data: config.Data) -> np.ndarray | None:
+def choose(source: data_source.Source, data: config.Data) -> np.ndarray | None:
     """The rows that `data.subset` leaves of `data.split`.
 
     Args:
@@ -35,7 +35,7 @@ def choose(source: prepared.Source, data: config.Data) -> np.ndarray | None:
     return np.sort(select(source, data.split, subset))
 
 
-def count(source: prepared.Source, data: config.Data) -> int:
+def count(source: data_source.Source, data: config.Data) -> int:
     """How many examples an epoch has."""
     chosen = choose(source, data)
     return source.num_examples(data.split) if chosen is None else len(chosen)
@@ -62,13 +62,13 @@ def choose_shots(
 
 
 @functools.lru_cache(maxsize=8)
-def read_labels(source: prepared.Source, split: str) -> np.ndarray:
+def read_labels(source: data_source.Source, split: str) -> np.ndarray:
     """The labels of a split in file order; reads its records, decodes no image.
 
     Returns:
         int32 (examples,), or float32 (examples, num_classes) if multi-hot.
     """
-    rows = storage.in_order(source, split).map(
+    rows = record_store.in_order(source, split).map(
         lambda row: source.parse_label(row["record"]),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -76,7 +76,7 @@ def read_labels(source: prepared.Source, split: str) -> np.ndarray:
     try:
         return np.concatenate(list(rows.batch(4096).as_numpy_iterator()))
     except tf.errors.OpError as error:
-        broken = storage.find_broken_file(source, split)
+        broken = record_store.find_broken_file(source, split)
         if broken is None and labels.OUT_OF_RANGE in error.message:
             broken = f"a label is out of range 0 to {source.num_classes - 1}"
         if broken is None:
@@ -116,14 +116,14 @@ def size(
     return wanted
 
 
-def _first(source: prepared.Source, split: str, subset: config.Subset) -> np.ndarray:
+def _first(source: data_source.Source, split: str, subset: config.Subset) -> np.ndarray:
     """The first of all rows in a random order."""
     total = source.num_examples(split)
     wanted = size(subset, total=total, num_classes=source.num_classes, split=split)
     return np.random.default_rng(subset.seed).permutation(total)[:wanted]
 
 
-def _shots(source: prepared.Source, split: str, subset: config.Subset) -> np.ndarray:
+def _shots(source: data_source.Source, split: str, subset: config.Subset) -> np.ndarray:
     if source.multi_label:
         raise config.Refused(
             f"data.subset.unit=shots: an image of {source.name} has several labels; "

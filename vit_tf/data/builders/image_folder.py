@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from vit_tf.data import folders
+from vit_tf.data.preparation import image_folders
 
 SKIPPED_FILE = "skipped.txt"
 
@@ -18,7 +18,7 @@ class FolderConfig(tfds.core.BuilderConfig):
     """A listing under a name; `skipped` says which files it leaves out, and why."""
 
     # TFDS prints configs that it does not know; these two can be very long.
-    listing: folders.Listing | None = dataclasses.field(default=None, repr=False)
+    listing: image_folders.Listing | None = dataclasses.field(default=None, repr=False)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 

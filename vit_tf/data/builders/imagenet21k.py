@@ -24,8 +24,10 @@ from collections.abc import Iterator, Mapping
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vit_tf import config, files
-from vit_tf.data import display, folders, images, shards, synsets
+from vit_tf import config
+from vit_tf.data import images
+from vit_tf.data.preparation import image_folders, shard_writer, synsets
+from vit_tf.runtime import filesystem, long_task
 
 NAME = "imagenet21k"
 VERSION = "1.0.0"
@@ -86,7 +88,7 @@ def prepare(request: Request, root: str) -> None:
     home = pathlib.Path(root) / NAME / request.release
     target, work = home / VERSION, home / f"work.{VERSION}"
     if (target / "dataset_info.json").exists():
-        files.remove(str(work))  # what a kill at the last moment has left
+        filesystem.remove(str(work))  # what a kill at the last moment has left
         print(f"{request.name}: already prepared in {target}")
         return
     if not request.source:
@@ -102,7 +104,7 @@ def prepare(request: Request, root: str) -> None:
     known = set(names)
     if left_out := [synset for synset in found if synset not in known]:
         print(f"Left out, not in the class list: {_some(left_out)}")
-    with files.refusing(str(work)):
+    with filesystem.refusing(str(work)):
         work.mkdir(parents=True, exist_ok=True)
     with _alone(work):
         _keep_classes(work, names)
@@ -171,18 +173,18 @@ class Records:
     labels: Mapping[str, int]
     bounds: tuple[int, ...]  # shard i holds images bounds[i] to bounds[i + 1] - 1
 
-    def __call__(self, shard: int) -> Iterator[bytes | shards.Bad]:
+    def __call__(self, shard: int) -> Iterator[bytes | shard_writer.Bad]:
         for place in self.index.places(self.bounds[shard], self.bounds[shard + 1]):
             yield self._record(place)
 
-    def _record(self, place: synsets.Place) -> bytes | shards.Bad:
+    def _record(self, place: synsets.Place) -> bytes | shard_writer.Bad:
         if place.trouble:
-            return shards.Bad(place.name, place.trouble)
+            return shard_writer.Bad(place.name, place.trouble)
         encoded = self.index.read(place)
         try:
             images.decode(encoded)
         except tf.errors.OpError:
-            return shards.Bad(place.name, folders.explain(encoded[:8]))
+            return shard_writer.Bad(place.name, image_folders.explain(encoded[:8]))
         example = tf.train.Example()
         feature = example.features.feature
         feature["image"].bytes_list.value.append(encoded)
@@ -199,7 +201,7 @@ def _write(
     target: pathlib.Path,
 ) -> None:
     """Lists, writes, checks and finishes."""
-    with display.watch("Listing synsets", len(index.homes)) as advance:
+    with long_task.watch("Listing synsets", len(index.homes)) as advance:
         for _ in index.build(request.num_processes):
             advance(1)
     num_images, num_bytes, per_synset = index.count()
@@ -214,7 +216,7 @@ def _write(
     )
     bounds = tuple(num_images * shard // count for shard in range(count + 1))
     labels = {name: label for label, name in enumerate(names)}
-    plan = shards.Plan(
+    plan = shard_writer.Plan(
         directory=target.with_name(f"incomplete.{VERSION}"),
         notes=index.path.parent,
         name=f"{NAME}-{SPLIT}",
@@ -222,13 +224,13 @@ def _write(
         records=Records(index, labels, bounds),
         keep_bad=request.skip_corrupt,
     )
-    notes = shards.finished(plan)
+    notes = shard_writer.finished(plan)
     there = sum(note.num_examples + len(note.bad) for note in notes.values())
     if notes:
         print(f"Going on: {len(notes):,} of {count:,} files are finished")
     _check_space(target.parent, num_bytes * (num_images - there) // num_images)
-    with display.watch("Writing images", num_images, done=there) as advance:
-        for note in shards.write(plan, request.num_processes):
+    with long_task.watch("Writing images", num_images, done=there) as advance:
+        for note in shard_writer.write(plan, request.num_processes):
             notes[note.shard] = note
             advance(note.num_examples + len(note.bad))
     bad = [one for shard in sorted(notes) for one in notes[shard].bad]
@@ -241,7 +243,10 @@ def _write(
 
 
 def _report_bad(
-    request: Request, plan: shards.Plan, bad: list[shards.Bad], num_images: int
+    request: Request,
+    plan: shard_writer.Plan,
+    bad: list[shard_writer.Bad],
+    num_images: int,
 ) -> None:
     """Lists images that cannot be decoded; refuses them unless asked to skip them."""
     if not bad:
@@ -249,10 +254,10 @@ def _report_bad(
     bad = sorted(bad, key=lambda one: one.name)
     lines = "".join(f"{one.name}\t{one.reason}\n" for one in bad)
     if request.skip_corrupt:
-        files.write_whole(str(plan.directory / SKIPPED_FILE), lines)
+        filesystem.write_whole(str(plan.directory / SKIPPED_FILE), lines)
         return
     listed = plan.notes / "unreadable.txt"
-    files.write_whole(str(listed), lines)
+    filesystem.write_whole(str(listed), lines)
     raise config.Refused(
         f"--source={request.source}: {len(bad):,} of {num_images:,} images cannot be "
         f"decoded, the first is {bad[0].name} ({bad[0].reason}), all are in {listed}; "
@@ -262,8 +267,8 @@ def _report_bad(
 
 def _finish(
     request: Request,
-    plan: shards.Plan,
-    notes: list[shards.Note],
+    plan: shard_writer.Plan,
+    notes: list[shard_writer.Note],
     names: tuple[str, ...],
     target: pathlib.Path,
 ) -> None:
@@ -284,7 +289,7 @@ def _finish(
         num_bytes=sum(note.num_bytes for note in notes),
         filename_template=template,
     )
-    with files.refusing(str(plan.directory)):
+    with filesystem.refusing(str(plan.directory)):
         tfds.folder_dataset.write_metadata(
             data_dir=plan.directory,
             features=features(names),
@@ -328,7 +333,7 @@ def _keep_classes(work: pathlib.Path, names: tuple[str, ...]) -> None:
     """Writes the classes down, or refuses other ones than an earlier run's."""
     path, text = work / "classes.txt", "".join(f"{name}\n" for name in names)
     if not path.exists():
-        files.write_whole(str(path), text)
+        filesystem.write_whole(str(path), text)
     elif path.read_text() != text:
         raise config.Refused(
             f"{work}: begun with other classes; use the same synsets and --class_list, "

@@ -1,0 +1,137 @@
+"""What a run's training step costs besides time: memory, start-up, talk of replicas.
+
+Each configuration is measured in a process of its own, because the peak of a
+process's memory never falls again.
+"""
+
+import dataclasses
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from unittest import mock
+
+import tensorflow as tf
+
+from tools.benchmarks import programs
+from vit_tf import config
+from vit_tf.models import build
+from vit_tf.objectives import classification
+from vit_tf.runtime import devices
+from vit_tf.training import optimizers, step
+
+_MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """One configuration's training step on one device.
+
+    Attributes:
+        peak_mib: memory of the process at its highest, above its highest before, when
+            TensorFlow was imported: 0 for models of a few MiB. Of a GPU only what the
+            host holds.
+        first_step_seconds: from the config to the end of the first step: building
+            the model, tracing, compiling, computing.
+        traces: how often the step function was traced in three calls; 1 is right.
+        all_reduces: calls that a step makes to sum over replicas.
+        reduced_mib: what they sum.
+    """
+
+    peak_mib: float
+    first_step_seconds: float
+    traces: int
+    all_reduces: int
+    reduced_mib: float
+
+
+def compare(cfg: config.Config, *, num_classes: int) -> dict[str, Footprint]:
+    """The run as it is configured, with two micro-batches, with remat, and with both."""
+    halves, remat = _changed(cfg, accumulation=2), _changed(cfg, remat=True)
+    return measure(
+        {
+            "as configured": cfg,
+            "train.accumulation=2": halves,
+            "model.remat=true": remat,
+            "both": _changed(remat, accumulation=2),
+        },
+        num_classes=num_classes,
+    )
+
+
+def measure(
+    configs: Mapping[str, config.Config], *, num_classes: int
+) -> dict[str, Footprint]:
+    """One after the other, each in a fresh process."""
+    fresh = multiprocessing.get_context("spawn")
+    found = {}
+    for name, cfg in configs.items():
+        with fresh.Pool(1) as pool:
+            found[name] = pool.apply(_measure, (config.to_json(cfg), num_classes))
+    return found
+
+
+def _changed(cfg: config.Config, *, accumulation=None, remat=None) -> config.Config:
+    copy = config.from_json(config.to_json(cfg))
+    copy.train.accumulation = accumulation or copy.train.accumulation
+    copy.model.remat = copy.model.remat if remat is None else remat
+    return copy
+
+
+def _measure(text: str, num_classes: int) -> Footprint:
+    cfg = config.from_json(text)
+    machine = devices.start(cfg.train, strategy=devices.Strategy.ONE)
+    # Allocators and thread pools of the runtime are there before the count begins.
+    tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
+    before, began = _peak_mib(), time.monotonic()
+    model = build.build(
+        cfg.model,
+        num_classes=num_classes,
+        image_size=cfg.data.image_size,
+        dtype=str(cfg.train.precision),
+    )
+    steps = step.build(
+        cfg,
+        model=model,
+        objective=classification.Classification(cfg.objective, num_classes=num_classes),
+        optimizer=optimizers.build(
+            cfg.optim, total_steps=10**6, variables=model.trainable_variables
+        ),
+        strategy=machine.strategy,
+        jit_compile=machine.jit_compile,
+    )
+    noise = step.noise(cfg, num_classes=num_classes)
+    batches = iter(tf.data.Dataset.from_tensors(noise).repeat())
+    reduced = []
+    with _noting_reductions(reduced):
+        steps(batches, tf.constant(1))["loss"].numpy()
+    first = time.monotonic() - began
+    for count in (1, 2):
+        steps(batches, tf.constant(count))["loss"].numpy()
+    return Footprint(
+        peak_mib=_peak_mib() - before,
+        first_step_seconds=first,
+        traces=steps.experimental_get_tracing_count(),
+        all_reduces=len(reduced),
+        reduced_mib=sum(reduced) / _MIB,
+    )
+
+
+def _noting_reductions(sizes: list[int]):
+    """Appends the bytes of every sum over replicas that is traced."""
+    real = tf.distribute.ReplicaContext.all_reduce
+
+    def noted(context, op, value, options=None):
+        sizes.append(sum(v.shape.num_elements() * v.dtype.size for v in value))
+        return real(context, op, value, options)
+
+    return mock.patch.object(tf.distribute.ReplicaContext, "all_reduce", noted)
+
+
+def _peak_mib() -> float:
+    # On Linux ru_maxrss begins with the parent's peak.
+    if (found := programs.peak_bytes()) is not None:
+        return found / _MIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (_MIB if sys.platform == "darwin" else 1024)

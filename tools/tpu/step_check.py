@@ -1,0 +1,267 @@
+"""Whether a run's training step is a program that a TPU can run, and fits its memory.
+
+`fit` compiles the step of our loop for a chip; `agreement` runs the same program on
+virtual CPU devices and compares the weights with those of one device.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tools.tpu import tpu_compiler, tpu_trace
+from vit_tf import config
+from vit_tf.costs import flops
+from vit_tf.data import catalog, mixup_cutmix
+from vit_tf.models import build
+from vit_tf.objectives import classification, masked_patches
+from vit_tf.runtime import devices, timing
+from vit_tf.training import optimizers, step
+
+_ANY_LENGTH = 10_000_000  # examples of an epoch: a schedule has to end somewhere
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trainee:
+    """What a step changes, and the step."""
+
+    model: keras.Model
+    objective: classification.Classification | masked_patches.MaskedPatches
+    optimizer: optimizers.SummedGradients
+    steps: tf.types.experimental.PolymorphicFunction
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        own = self.objective.variables
+        return [*self.model.variables, *own, *self.optimizer.variables]
+
+
+def fit(
+    cfg: config.Config,
+    *,
+    topology: str,
+    replicas: int,
+    num_classes: int | None = None,
+    text_path: str | None = None,
+) -> dict[str, Any]:
+    """What the TPU's compiler says of the training step; see tpu_compiler.
+
+    Args:
+        cfg: its data set need not be prepared.
+        topology: such as 'v3:2x2', four chips with eight devices.
+        replicas: that share `data.batch_size`.
+        num_classes: None: those of the data set.
+        text_path: a file that receives the compiled program as text.
+
+    Returns:
+        What `tpu_compiler.compile_for` finds, and 'tflop_analytic', what the step
+        needs at least: a ratio above 1 by much is memory bought by computing twice.
+    """
+    tpu_compiler.devices(topology)  # a wrong name is answered at once
+    num_classes = num_classes or _num_classes(cfg)
+    strategy = tpu_trace.TraceOnly(replicas)
+    began = time.monotonic()
+    trainee = _make(cfg, strategy, num_classes=num_classes)
+    program = _program(cfg, strategy, trainee)
+    traced = time.monotonic() - began
+    macs = flops.forward_macs(trainee.model)
+    per_replica = cfg.data.batch_size // replicas
+    analytic = flops.exaflops(macs, images=per_replica) * 1e6
+    found = tpu_compiler.compile_for(
+        program.hlo, topology, replicas=replicas, text_path=text_path
+    )
+    if found["fits"]:
+        found["tflop_analytic"] = analytic
+        found["tflop_ratio"] = found["tflop"] / analytic
+    return {
+        "model": cfg.model.variant,
+        "topology": topology,
+        "replicas": replicas,
+        "batch_per_replica": per_replica,
+        "num_classes": num_classes,
+        "precision": str(cfg.train.precision),
+        **found,
+        "trace_seconds": round(traced, 1),
+        "versions": _versions(),
+    }
+
+
+def agreement(
+    cfg: config.Config, *, replicas: int, num_classes: int | None = None
+) -> dict[str, Any]:
+    """How far the replicas' step is from that of one device, on random images.
+
+    Both start from the same weights, after the warm-up, and take one step.
+
+    Returns:
+        'largest_relative_difference' over all weights and slots, each relative to
+        the largest number in it, 'where' it is, 'largest_difference_of_replicas',
+        'loss' of both.
+    """
+    num_classes = num_classes or _num_classes(cfg)
+    strategy = tpu_trace.TraceOnly(replicas)
+    there = _make(cfg, strategy, num_classes=num_classes)
+    here = _make(cfg, tf.distribute.get_strategy(), num_classes=num_classes)
+    for trainee in (here, there):
+        _leave_nothing_zero(trainee)
+        trainee.optimizer.iterations.assign(cfg.optim.warmup_steps)
+        trainee.optimizer.start_average()
+    before = {v.path: v.numpy() for v in here.variables}
+    program = _program(cfg, strategy, there)
+    batch = _batch(cfg, num_classes=num_classes)
+    inputs = _inputs(program, batch, replicas)
+    variables = [_read(handle) for handle in program.variables]
+    results, updated = tpu_compiler.execute(program.hlo, inputs, variables)
+
+    stream = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    mine = here.steps(stream, tf.constant(1))
+    paths = {id(_handle(v)): v.path for v in there.variables}
+    want = {v.path: v.numpy() for v in here.variables}
+    worst, where, spread, moved = 0.0, "", 0.0, 0
+    for position, parts in updated.items():
+        path = paths[id(program.variables[position])]
+        moved += not np.array_equal(before[path], want[path])
+        spread = max(spread, *(_relative(part, parts[0]) for part in parts))
+        if (difference := _relative(parts[0], want[path])) > worst:
+            worst, where = difference, path
+    unchanged = want.keys() - {paths[id(program.variables[p])] for p in updated}
+    if [path for path in unchanged if not np.array_equal(before[path], want[path])]:
+        raise ValueError(f"the replicas' step leaves out {sorted(unchanged)}")
+    return {
+        "model": cfg.model.variant,
+        "replicas": replicas,
+        "batch_per_replica": cfg.data.batch_size // replicas,
+        "arrays_changed": moved,
+        "largest_relative_difference": worst,
+        "where": where,
+        "largest_difference_of_replicas": spread,
+        "loss": [float(results[0].ravel()[0]), float(mine["loss"][0])],
+        "versions": _versions(),
+    }
+
+
+def _leave_nothing_zero(trainee: _Trainee) -> None:
+    """Draws what is zero at the start, as it would be in the middle of a run.
+
+    A head of zeros hides all other gradients, and an Adam that has seen nothing
+    divides each gradient by itself, however much of it is rounding.
+    """
+    rng = np.random.default_rng(0)
+    for variable in trainee.variables:
+        if variable.shape and not variable.numpy().any():
+            variable.assign(0.1 * rng.uniform(0.5, 1.0, variable.shape))
+
+
+def _num_classes(cfg: config.Config) -> int:
+    row = catalog.DATASETS.get(cfg.data.name)
+    if row is None or not row.num_classes:
+        raise config.Refused(
+            f"data.name={cfg.data.name}: its classes are known once it is prepared; "
+            "add --num_classes=N"
+        )
+    return row.num_classes
+
+
+def _make(cfg: config.Config, strategy, *, num_classes: int) -> _Trainee:
+    total = timing.num_steps(
+        cfg.train, batch_size=cfg.data.batch_size, num_examples=_ANY_LENGTH
+    )
+    labelled = cfg.objective.task is config.Task.CLASSIFICATION
+    devices.seed(cfg.train.seed)
+    with strategy.scope():
+        model = build.build(
+            cfg.model,
+            num_classes=num_classes if labelled else 0,
+            image_size=cfg.data.image_size,
+            dtype=str(cfg.train.precision),
+        )
+        objective = classification.build(cfg, model=model, num_classes=num_classes)
+        optimizer = optimizers.build(
+            cfg.optim, total_steps=total, variables=step.trained(model, objective)
+        )
+    steps = step.build(
+        cfg,
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        strategy=strategy,
+        jit_compile=False,  # on a TPU all of the replica's step is compiled
+    )
+    return _Trainee(model, objective, optimizer, steps)
+
+
+def _program(cfg, strategy: tpu_trace.TraceOnly, trainee) -> tpu_trace.Program:
+    replicas = strategy.num_replicas_in_sync
+    iterator = tf.data.IteratorSpec(_specs(cfg, cfg.data.batch_size // replicas))
+    count = tf.TensorSpec((), tf.int32)
+    return tpu_trace.program(
+        strategy, lambda: trainee.steps.get_concrete_function(iterator, count)
+    )
+
+
+def _specs(cfg: config.Config, rows: int) -> dict[str, tf.TensorSpec]:
+    """A training batch, as data/pipeline.py gives it."""
+    size = cfg.data.image_size
+    specs = {
+        "image": tf.TensorSpec((rows, size, size, 3), tf.uint8),
+        "label": tf.TensorSpec((rows,), tf.int32),
+    }
+    if mixup_cutmix.is_on(cfg.data):
+        specs[mixup_cutmix.WEIGHT] = tf.TensorSpec((rows,), tf.float32)
+    if cfg.data.cutmix:
+        specs[mixup_cutmix.BOX] = tf.TensorSpec((rows, 4), tf.int32)
+    return specs
+
+
+def _batch(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
+    """Noise as a global batch."""
+    specs = _specs(cfg, cfg.data.batch_size)
+    batch = step.noise(cfg, num_classes=num_classes)
+    if mixup_cutmix.WEIGHT in specs:
+        batch[mixup_cutmix.WEIGHT] = np.full(
+            specs[mixup_cutmix.WEIGHT].shape, 0.75, np.float32
+        )
+    if mixup_cutmix.BOX in specs:
+        half = [0, 0, cfg.data.image_size // 2, cfg.data.image_size]
+        batch[mixup_cutmix.BOX] = np.tile(np.int32(half), (cfg.data.batch_size, 1))
+    return batch
+
+
+def _inputs(program: tpu_trace.Program, batch, replicas: int) -> list[np.ndarray]:
+    """The program's inputs, (replicas, ...) each; no two parts of a batch look alike."""
+    inputs = []
+    for position, spec in enumerate(program.inputs):
+        if position in program.replica_ids:
+            inputs.append(np.arange(replicas, dtype=np.int32))
+            continue
+        cut = [v.reshape(replicas, -1, *v.shape[1:]) for v in batch.values()]
+        (value,) = [
+            v for v in cut if v.shape[1:] == tuple(spec.shape) and v.dtype == spec.dtype
+        ]
+        inputs.append(value)
+    return inputs
+
+
+def _handle(variable: keras.Variable):
+    value = variable.value
+    return value.values[0].handle if hasattr(value, "values") else value.handle
+
+
+def _read(handle: tf.Tensor) -> np.ndarray:
+    kind = handle._handle_data.shape_and_type[0].dtype
+    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=kind).numpy()
+
+
+def _relative(got: np.ndarray, want: np.ndarray) -> float:
+    """The largest difference, as a share of the largest number wanted."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    top = np.abs(want).max(initial=0.0)
+    return float(np.abs(got - want).max(initial=0.0) / top) if top else 0.0
+
+
+def _versions() -> dict[str, str]:
+    ours = {"tensorflow": tf.__version__, "keras": keras.__version__}
+    return ours | tpu_compiler.versions()

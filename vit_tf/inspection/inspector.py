@@ -1,0 +1,172 @@
+"""A model to look at, and the images it is looked at with."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_tf import config
+from vit_tf.data import data_source
+from vit_tf.inspection import attention_statistics, image_sets, linear_probes, measures
+from vit_tf.runs import loading, run_directory
+from vit_tf.runtime import devices, timing
+
+_MEMORY = 2**26  # bytes that one block's attention may take at a time
+_SMALLEST_BATCH = 7  # split evenly, none has fewer than comparing layers needs: 4
+PROBED = 2000  # images that linear probes learn from, and are tested on, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model, and what it is shown.
+
+    Attributes:
+        network: the model.
+        name: to put above drawings.
+        images: what it is shown; None: nothing is.
+        class_names: in label order; None: not known.
+        sigmoid: whether logits stand for independent classes.
+        shown: images drawn on a sheet, at most.
+        probe: computes the linear probes; None: there are no labelled data.
+        silent: whether nothing is said of how far it is.
+    """
+
+    network: Any
+    name: str
+    images: image_sets.Gallery | None = None
+    class_names: Sequence[str] | None = None
+    sigmoid: bool = False
+    shown: int = 32
+    probe: Callable[[], linear_probes.Probes] | None = None
+    silent: bool = True
+
+    @functools.cached_property
+    def measured(self) -> attention_statistics.Measured:
+        """What attention does in the images; computed once for all figures."""
+        measures.check_tokens(self.network)
+        if self.images is None:
+            raise config.Refused("needs images: name them with --images")
+        clock, total = timing.Pace(1, seconds=0.0), len(self.images.pixels)
+        done = 0
+
+        def batches():
+            nonlocal done
+            for batch in self.images.batches(self.batch_size):
+                yield batch
+                clock.tick(len(batch))
+                done += len(batch)
+                progress.update(done, rate=clock.rate)
+
+        with run_directory.Progress(
+            "attention", first=0, total=total, unit="image", silent=self.silent
+        ) as progress:
+            return attention_statistics.measure(self.network, batches())
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time."""
+        block = 4 * self.network.num_heads * self.network.num_tokens**2
+        return min(64, max(_SMALLEST_BATCH, _MEMORY // block))
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """(images, classes) in [0, 1]; None of a model that tells no classes."""
+        if not (self.network.num_classes and self.network.pools):
+            return None
+        logits = self.measured.outputs.astype(np.float64)
+        if self.sigmoid:
+            return 1 / (1 + np.exp(-logits))
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    def class_name(self, label: int) -> str:
+        return self.class_names[label] if self.class_names else f"class {label}"
+
+    @property
+    def shown_images(self) -> str:
+        """'128 of 5,000 images of cifar10 test, 32 px'."""
+        count, total = len(self.images.pixels), self.images.total
+        number = f"{count:,}" if count == total else f"{count:,} of {total:,}"
+        images = "image" if number == "1" else "images"
+        return f"{number} {images} of {self.images.origin}, {self.pixels}"
+
+    @property
+    def pixels(self) -> str:
+        """'224 px'."""
+        return f"{self.network.image_size} px"
+
+
+def open_stored(
+    path: str,
+    *,
+    images: str | None,
+    machine: devices.Runtime,
+    max_images: int,
+    image_size: int | None = None,
+    variant: str | None = None,
+    split: str | None = None,
+    data_dir: str | None = None,
+    shown: int = 32,
+) -> Subject:
+    """A run or an .npz with images from files, a folder or a data set.
+
+    Args:
+        path: a finished run's folder or an .npz of any layout.
+        images: see `gallery.load`; None: only what needs no image can be drawn.
+        machine: computes the linear probes.
+        max_images: at most so many.
+        image_size: position embeddings are resized to it; None: as trained.
+        variant: for an .npz whose arrays do not tell it.
+        split: of a data set.
+        data_dir: where prepared data sets lie.
+
+    Raises:
+        config.Refused: a model or images that are not there or cannot be read.
+    """
+    opened = loading.open_model(path, image_size=image_size, variant=variant)
+    data = dataclasses.replace(
+        opened.data or config.Data(), image_size=opened.image_size
+    )
+    loaded, source, names = None, None, opened.class_names
+    if images is not None:
+        loaded, source = image_sets.load(
+            images, data, max_images=max_images, split=split, data_dir=data_dir
+        )
+    # As many classes are not the same classes: labels are told to a run that names them.
+    if source is None or names != source.class_names:
+        loaded = loaded and dataclasses.replace(loaded, labels=None)
+    probe = source and functools.partial(
+        _probe, opened.network, source, data, machine, max_images
+    )
+    return Subject(
+        opened.network,
+        f"{opened.model.variant} ({os.path.basename(path.rstrip('/'))})",
+        loaded,
+        class_names=names,
+        sigmoid=opened.is_sigmoid,
+        shown=shown,
+        probe=probe,
+        silent=False,
+    )
+
+
+def _probe(network, source: data_source.Source, data, machine, max_images: int):
+    """Linear probes that learn from a set's training split."""
+    stored = source.builder.info.splits
+    train, test = source.row.final or ("train", image_sets.usual_split(source))
+    if train not in stored or test == train:
+        raise config.Refused(
+            f"{source.name}: linear probes need a split train and another one; there "
+            f"are: {data_source.count_splits(source.builder)}"
+        )
+    return linear_probes.probe(
+        network,
+        source,
+        data,
+        splits=(train, test),
+        machine=machine,
+        max_images=max(PROBED, max_images),
+    )

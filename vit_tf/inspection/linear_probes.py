@@ -1,0 +1,113 @@
+"""What a linear classifier reads out of each layer of a model.
+
+Features of a layer are the class token where the model has one, else the mean over
+patches. The classifier is ridge regression in closed form (ridge.py); the strength of
+its penalty is what best tells the training images themselves, each left out.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import data_source
+from vit_tf.evaluation import inference, ridge_regression
+from vit_tf.inspection import image_sets, measures
+from vit_tf.models import vit
+from vit_tf.runtime import devices
+
+# From weak to strong; features are whitened, so the same suit every layer.
+L2S = tuple(10.0**power for power in range(6))
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """What the classifiers reach.
+
+    Attributes:
+        accuracy: (layers,) in [0, 1] on the test split; layer 0 is what enters the
+            first block, the last one what the head sees before pooling.
+        l2: (layers,) the penalty that was chosen.
+        train: images that each classifier learned from.
+        test: images that each was tested on.
+        chance: share of the largest class among the test images.
+    """
+
+    accuracy: np.ndarray
+    l2: np.ndarray
+    train: int
+    test: int
+    chance: float
+
+
+def probe(
+    model,
+    source: data_source.Source,
+    data: config.Data,
+    *,
+    splits: tuple[str, str],
+    machine: devices.Runtime,
+    max_images: int = 2000,
+    batch_size: int = 64,
+) -> Probes:
+    """Trains a linear classifier on every layer and tests it.
+
+    Args:
+        model: a ViT or a hybrid.
+        source: an opened data set with one label per image.
+        data: says size and view.
+        splits: where to learn and where to test.
+        max_images: of each split, at most; chosen by chance, always the same.
+
+    Raises:
+        config.Refused: a ResNet; several labels per image; no such split.
+    """
+    measures.check_tokens(model)
+    if source.multi_label:
+        raise config.Refused(
+            f"{source.name}: an image has several labels, linear probes need one"
+        )
+    sweep = inference.Pass(
+        model, features, strategy=machine.strategy, among=machine.among
+    )
+    known, asked = (
+        sweep.over(
+            source,
+            data,
+            split,
+            batch_size=batch_size,
+            keep=image_sets.choose(source.num_examples(split), max_images),
+        )
+        for split in splits
+    )
+    labels, truth = known.pop("label"), asked.pop("label")
+    accuracy, chosen = [], []
+    for name in known:
+        solved = ridge_regression.Ridge(
+            known[name], labels, num_classes=source.num_classes
+        )
+        told = [(solved.leave_one_out(l2).argmax(1) == labels).mean() for l2 in L2S]
+        # The strongest of equals: what is simpler and as good.
+        best = max(range(len(L2S)), key=lambda i: (told[i], i))
+        predicted = solved.predict(asked[name], [L2S[best]])[0]
+        accuracy.append((predicted == truth).mean())
+        chosen.append(L2S[best])
+    largest = np.bincount(truth).max() / len(truth)
+    return Probes(
+        np.array(accuracy), np.array(chosen), len(labels), len(truth), float(largest)
+    )
+
+
+def features(model, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """One vector of every layer and image, float32 (batch, width), and the labels."""
+    images = tf.cast(batch["image"], model.compute_dtype)
+    record: dict[str, tf.Tensor] = {}
+    model(images, training=False, record=record)
+    layers = [vit.POSITIONED, *(vit.BLOCK.format(i) for i in range(model.num_blocks))]
+    found = {}
+    for number, name in enumerate([*layers, vit.ENCODED]):
+        tokens = tf.cast(record[name], tf.float32)
+        one = tokens[:, 0] if model.has_class_token else tf.reduce_mean(tokens, axis=1)
+        found[f"{number:03d}"] = one
+    return found | {"label": batch["label"]}

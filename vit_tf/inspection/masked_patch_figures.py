@@ -1,0 +1,137 @@
+"""Pictures of masked patches: for TensorBoard, and as masked_patches.png in a run."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import mixture
+from vit_tf.evaluation import evaluators
+from vit_tf.inspection import figures, plots, training_hooks
+from vit_tf.objectives import masked_patches
+from vit_tf.runs import checkpoint, loading, run_directory
+from vit_tf.runtime import devices, filesystem
+
+NUMBER = 8  # images that a run draws
+
+FILE = "masked_patches.png"
+# A folder of TensorBoard's own, which a resumed run does not empty as it does its
+# curves: rows can be drawn again, pictures cannot.
+FOLDER = "pictures"
+
+_GAP, _SIDE = 2, 96  # pixels between pictures; a small one is enlarged to this
+
+
+def of_run(
+    path: str,
+    *,
+    number: int,
+    machine: devices.Runtime,
+    data_dir: str | None = None,
+) -> dict[str, np.ndarray]:
+    """The pictures of a finished run's masked patches.
+
+    Args:
+        path: its folder.
+        number: of the first images of the split that it evaluates first.
+        machine: devices and strategy.
+        data_dir: where prepared data sets lie.
+
+    Returns:
+        What `masked_patches.MaskedPatches.show` gives, uint8 (number, size, size, 3).
+
+    Raises:
+        config.Refused: no such run, or one that predicted no patches.
+    """
+    if checkpoint.weights_file(path) == path:
+        raise config.Refused(
+            f"{path}: an .npz holds no prediction of patches; name a run's folder"
+        )
+    cfg = checkpoint.read_run(path)[0]
+    if cfg.objective.task is not config.Task.MASKED_PATCH or not cfg.evals.splits:
+        raise config.Refused(
+            f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
+            "and a split in evals.splits; name a run that was"
+        )
+    source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
+    with machine.strategy.scope():
+        model = loading.open_model(path, dtype=str(cfg.train.precision)).network
+        objective = masked_patches.MaskedPatches(cfg.objective, model=model)
+    checkpoint.load_objective(objective, path)
+    evaluator = evaluators.MaskedPatches(
+        model=model,
+        objective=objective,
+        strategy=machine.strategy,
+        among=machine.among,
+    )
+    split = cfg.evals.splits[0]
+    return evaluator.pictures(source, cfg.data, split, number=number)
+
+
+def figure(
+    path: str,
+    *,
+    number: int,
+    machine: devices.Runtime,
+    data_dir: str | None = None,
+) -> figures.Figure:
+    """The same as a drawing named masked_patches; it takes and raises the same."""
+    panels = of_run(path, number=number, machine=machine, data_dir=data_dir)
+    cfg = checkpoint.read_run(path)[0]
+    shown = len(panels["image"])
+    title = (
+        f"{cfg.model.variant}: masked patches\nof the first {shown} images of "
+        f"{cfg.data.name}, {cfg.evals.splits[0]}"
+    )
+    drawn = plots.panels(panels, title=title)
+    return figures.Figure("masked_patches", drawn, panels)
+
+
+def due(cfg: config.Config, done: int, *, total: int) -> bool:
+    """Whether a run draws after `done` steps: as often as it says, and at the end."""
+    masked = cfg.objective.task is config.Task.MASKED_PATCH and cfg.evals.splits
+    return bool(masked) and (done == total or training_hooks.due(cfg, done))
+
+
+def draw(cfg: config.Config, run: run_directory.Run, trainee, *, step: int) -> None:
+    """Draws the first images that the run evaluates; all its processes have to.
+
+    Args:
+        trainee: has the `evaluator` and its data's `source`.
+    """
+    split = cfg.evals.splits[0]
+    panels = trainee.evaluator.pictures(trainee.source, cfg.data, split, number=NUMBER)
+    if run.writes:
+        write(run.workdir, panels, step=step)
+
+
+def write(workdir: str, panels: Mapping[str, np.ndarray], *, step: int) -> None:
+    """Gives the pictures of a step to TensorBoard, and replaces the run's PNG.
+
+    Raises:
+        config.Refused: the disk is full or cannot be written.
+    """
+    path, folder = os.path.join(workdir, FILE), os.path.join(workdir, FOLDER)
+    filesystem.write_whole(path, tf.io.encode_png(side_by_side(panels)).numpy())
+    with filesystem.refusing(folder):
+        tf.io.gfile.makedirs(folder)
+    name = f"masked patches: {', '.join(panels)}"
+    training_hooks.show(folder, {name: path}, step=step)
+
+
+def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A row for each image with all its panels: uint8 (height, width, 3).
+
+    Args:
+        panels: uint8 (number, size, size, 3) each.
+    """
+    columns = []
+    for pictures in panels.values():
+        times = max(1, _SIDE // pictures.shape[1])
+        large = pictures.repeat(times, axis=1).repeat(times, axis=2)
+        edges = ((0, 0), (_GAP, _GAP), (_GAP, _GAP), (0, 0))
+        framed = np.pad(large, edges, constant_values=255)
+        columns.append(framed.reshape(-1, *framed.shape[2:]))
+    return np.concatenate(columns, axis=1)

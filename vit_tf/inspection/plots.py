@@ -1,0 +1,339 @@
+"""Drawings of what a model has learned, as in the paper: Figures 6, 7, 10, 11, 14.
+
+Each function takes arrays and gives a Matplotlib figure; `save` writes it. No window,
+no state: figures can be drawn beside a training loop. Colour maps are viridis and
+cividis, which colour-blind readers see as we do.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import figure as mpl_figure
+from PIL import Image, ImageFilter
+
+from vit_tf.runtime import filesystem
+
+# Okabe and Ito's palette: distinct for colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "vit_tf",  # the same drawing, the same file
+}
+_NO_GRID = STYLE | {"axes.grid": False}
+_PER_ROW = 8  # images side by side
+_SHEET_INCHES = 9.6
+
+
+def filters(components: np.ndarray, *, title: str) -> mpl_figure.Figure:
+    """Filters in rows of seven, the strongest first (Figure 7, left).
+
+    Args:
+        components: (number, height, width, 3) in [0, 1].
+    """
+    columns = min(7, len(components))
+    sheet, _ = _sheet(components, columns)
+    rows = math.ceil(len(components) / columns)
+    with matplotlib.rc_context(_NO_GRID):
+        drawn = mpl_figure.Figure(figsize=(0.7 * columns + 0.6, 0.7 * rows + 0.9))
+        axes = drawn.subplots()
+        axes.imshow(sheet, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9)
+    return drawn
+
+
+def position_similarity(models: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
+    """Cosine similarity of position embeddings, a tile per patch (Figures 7, 10).
+
+    Args:
+        models: title -> similarities (patches, patches) of a square grid.
+    """
+    with matplotlib.rc_context(_NO_GRID):
+        fine = max(map(len, models.values())) > 10 * 10
+        side = 5.8 if fine else 3.6  # inches
+        drawn = mpl_figure.Figure(figsize=(side * len(models) + 0.6, side + 0.1))
+        panels = drawn.subplots(1, len(models), squeeze=False)[0]
+        for axes, (title, matrix) in zip(panels, models.items()):
+            grid = math.isqrt(len(matrix))
+            shown = axes.imshow(tiles(matrix, grid), vmin=-1, vmax=1, cmap="viridis")
+            every = max(1, math.ceil(grid / 16))  # numbers that do not touch
+            ticks = (np.arange(0, grid, every) + 0.5) * (grid + 1) - 0.5
+            axes.set_xticks(ticks, range(1, grid + 1, every))
+            axes.set_yticks(ticks, range(1, grid + 1, every))
+            axes.tick_params(length=0, labelsize=9 if grid <= 10 else 6)
+            axes.set(title=title, xlabel="input patch column")
+            axes.title.set_fontsize(9)
+        panels[0].set_ylabel("input patch row")
+        drawn.colorbar(shown, ax=panels.tolist(), label="cosine similarity")
+    return drawn
+
+
+def heads(
+    values: np.ndarray,
+    *,
+    title: str,
+    label: str,
+    reference: tuple[float, str],
+) -> mpl_figure.Figure:
+    """A dot for each head over the depth of the network (Figures 7 right, 11).
+
+    Args:
+        values: (blocks, heads).
+        label: of the vertical axis, with its unit.
+        reference: a level and what it means, drawn as a dotted line.
+    """
+    blocks, count = values.shape
+    level, meaning = reference
+    with matplotlib.rc_context(STYLE):
+        drawn = mpl_figure.Figure(figsize=(5.0, 3.3))
+        axes = drawn.subplots()
+        depth = np.repeat(np.arange(1, blocks + 1), count)
+        shown = axes.scatter(
+            depth,
+            values.ravel(),
+            c=np.tile(np.arange(1, count + 1), blocks),
+            cmap=matplotlib.colormaps["cividis"].resampled(count),
+            vmin=0.5,
+            vmax=count + 0.5,
+            s=22,
+            edgecolors="white",
+            linewidths=0.4,
+            zorder=3,
+        )
+        axes.axhline(level, color="black", linestyle=":", linewidth=1)
+        axes.annotate(
+            meaning,
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+        )
+        step = max(1, math.ceil(blocks / 12))
+        axes.set_xticks(range(max(1, step), blocks + 1, step))
+        axes.set_xlim(0.4, blocks + 0.6)
+        axes.set_ylim(0, 1.1 * max(level, values.max()))
+        axes.set(xlabel="network depth (layer)", ylabel=label)
+        axes.set_title(title, fontsize=9)
+        numbers = range(1, count + 1, max(1, math.ceil(count / 8)))
+        drawn.colorbar(shown, label="head", ticks=list(numbers))
+    return drawn
+
+
+def rollout(
+    images: np.ndarray,
+    maps: np.ndarray,
+    captions: Sequence[str],
+    *,
+    patch_size: int,
+    title: str,
+) -> mpl_figure.Figure:
+    """Each image beside itself lit by its attention, numbered (Figures 6, 14).
+
+    Args:
+        images: (number, height, width, 3) in [0, 1].
+        maps: (number, g, g) from `inspection.rollout_map`.
+        captions: one per image; many images leave room for their numbers alone.
+        patch_size: pixels from one token to the next.
+    """
+    height, width = images.shape[1:3]
+    gap = max(1, width // 28)
+    pairs = [
+        np.concatenate(
+            [
+                image,
+                np.ones((height, gap, 3)),
+                image * mask(weight, (height, width), patch_size)[..., None],
+            ],
+            axis=1,
+        )
+        for image, weight in zip(images, maps)
+    ]
+    columns = min(4 if len(images) <= 32 else _PER_ROW, len(images))
+    named = len(images) <= 32
+    room = width / 4 if named else width / 7  # for the words above an image
+    sheet, places = _sheet(np.stack(pairs), columns, gap=3 * gap, above=round(room))
+    inches = max(3.4, _SHEET_INCHES * columns / (4 if named else _PER_ROW))
+    with matplotlib.rc_context(_NO_GRID):
+        drawn = mpl_figure.Figure(
+            figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.6)
+        )
+        axes = drawn.subplots()
+        axes.imshow(sheet, interpolation="nearest" if width < 96 else "antialiased")
+        for number, ((x, y), caption) in enumerate(zip(places, captions), start=1):
+            words = f"{number}  {_cut(caption, 28)}" if named else str(number)
+            axes.text(x, y - gap, words, fontsize=7 if named else 4.5, va="bottom")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9)
+    return drawn
+
+
+def panels(pictures: Mapping[str, np.ndarray], *, title: str) -> mpl_figure.Figure:
+    """Each image as several pictures side by side, eight images below each other.
+
+    Args:
+        pictures: what they are -> uint8 (number, size, size, 3), an image's at the
+            same place in each.
+    """
+    names, stacked = list(pictures), np.stack(list(pictures.values())) / 255
+    number, size = stacked.shape[1:3]
+    gap = max(1, size // 16)
+    spaced = np.pad(
+        stacked, ((0, 0), (0, 0), (0, 0), (0, gap), (0, 0)), constant_values=1
+    )
+    wide = spaced.transpose(1, 2, 0, 3, 4).reshape(number, size, -1, 3)[:, :, :-gap]
+    columns = min(4, math.ceil(number / 8))
+    sheet, places = _sheet(wide, columns, gap=3 * gap)
+    inches = max(3.4, 0.8 * columns * len(names))
+    with matplotlib.rc_context(_NO_GRID):
+        drawn = mpl_figure.Figure(
+            figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.7)
+        )
+        axes = drawn.subplots()
+        axes.imshow(sheet, interpolation="nearest" if size < 96 else "antialiased")
+        for left, top in places[:columns]:
+            for index, name in enumerate(names):
+                middle = left + index * (size + gap) + size / 2
+                axes.text(middle, top - gap, name, fontsize=7, ha="center", va="bottom")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9, pad=14)
+    return drawn
+
+
+def layers(matrix: np.ndarray, *, title: str) -> mpl_figure.Figure:
+    """How alike the tokens of any two layers are.
+
+    Args:
+        matrix: (layers, layers) linear CKA; layer 0 is the embedding.
+    """
+    with matplotlib.rc_context(_NO_GRID):
+        drawn = mpl_figure.Figure(figsize=(4.4, 3.7))
+        axes = drawn.subplots()
+        shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis", origin="lower")
+        axes.set(xlabel="layer (0: embedding)", ylabel="layer (0: embedding)")
+        axes.set_title(title, fontsize=9)
+        drawn.colorbar(shown, label="linear CKA")
+    return drawn
+
+
+def probes(accuracy: np.ndarray, *, chance: float, title: str) -> mpl_figure.Figure:
+    """What a linear classifier reads out of each layer.
+
+    Args:
+        accuracy: (layers,) in [0, 1]; layer 0 is the embedding, the last one the
+            encoder's output.
+        chance: accuracy of always telling the most frequent class.
+    """
+    with matplotlib.rc_context(STYLE):
+        drawn = mpl_figure.Figure(figsize=(4.8, 3.1))
+        axes = drawn.subplots()
+        axes.plot(100 * accuracy, "o-", color=COLOURS[0], markersize=4)
+        axes.axhline(100 * chance, color="black", linestyle=":", linewidth=1)
+        axes.annotate(
+            "most frequent class",
+            (1, 100 * chance),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+        )
+        names = [*map(str, range(len(accuracy) - 1)), "out"]
+        step = max(1, math.ceil(len(names) / 14))
+        shown = [*range(0, len(names) - step, step), len(names) - 1]
+        axes.set_xticks(shown, [names[i] for i in shown])
+        axes.set_ylim(0, 100)
+        axes.set(xlabel="layer (0: embedding)", ylabel="accuracy [%]")
+        axes.set_title(title, fontsize=9)
+    return drawn
+
+
+def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarray:
+    """A map of patches as light on the image, 0 to 1 (Figure 6).
+
+    As the authors do it (vision_transformer's issue 27): divided by its largest
+    value, to 8 bits, Lanczos to the image's size, a Gaussian blur of one patch, and
+    spread over [0, 1].
+
+    Args:
+        weight: (g, g), not negative.
+        size: height and width of the image.
+        patch_size: pixels from one token to the next, the blur's radius.
+
+    Returns:
+        (height, width) float64. Even light where all patches are alike.
+    """
+    largest = max(float(weight.max()), np.finfo(np.float64).tiny)
+    small = Image.fromarray((weight / largest * 255).astype(np.uint8))
+    wide = small.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    soft = np.asarray(wide.filter(ImageFilter.GaussianBlur(patch_size)), np.float64)
+    spread = np.ptp(soft)
+    return (soft - soft.min()) / spread if spread else np.ones(size)
+
+
+def tiles(matrix: np.ndarray, grid: int) -> np.ndarray:
+    """(grid^2, grid^2) -> one picture with a gap of one cell between tiles."""
+    size = grid * (grid + 1) - 1
+    canvas = np.full((size, size), np.nan)
+    for index, row in enumerate(matrix):
+        top, left = (n * (grid + 1) for n in divmod(index, grid))
+        canvas[top : top + grid, left : left + grid] = row.reshape(grid, grid)
+    return canvas
+
+
+def encode(drawn: mpl_figure.Figure, kind: str) -> bytes:
+    """The drawing as a file's bytes; the same drawing gives the same bytes.
+
+    Args:
+        kind: 'png' or 'svg'.
+    """
+    held = io.BytesIO()
+    nothing = {"svg": {"Date": None}, "png": {"Software": None}}[kind]
+    with matplotlib.rc_context(STYLE):
+        drawn.savefig(held, format=kind, metadata=nothing)
+    return held.getvalue()
+
+
+def save(drawn: mpl_figure.Figure, stem: str) -> list[str]:
+    """Writes STEM.png and STEM.svg, on any path of tf.io.gfile; gives the paths."""
+    paths = []
+    for kind in ("png", "svg"):
+        paths.append(f"{stem}.{kind}")
+        filesystem.write_whole(paths[-1], encode(drawn, kind))
+    return paths
+
+
+def _sheet(pictures, columns, *, gap=None, above=0):
+    """Pictures in rows on white, and the upper left corner (x, y) of each.
+
+    Args:
+        pictures: (number, height, width, 3).
+        gap: pixels between them.
+        above: more pixels above each.
+    """
+    number, height, width, _ = pictures.shape
+    gap = max(1, width // 8) if gap is None else gap
+    rows = math.ceil(number / columns)
+    shape = (rows * (height + above + gap) - gap, columns * (width + gap) - gap, 3)
+    sheet, places = np.ones(shape), []
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        x, y = column * (width + gap), row * (height + above + gap) + above
+        sheet[y : y + height, x : x + width] = picture
+        places.append((x, y))
+    return np.clip(sheet, 0, 1), places
+
+
+def _cut(words: str, length: int) -> str:
+    return words if len(words) <= length else words[: length - 1] + "…"

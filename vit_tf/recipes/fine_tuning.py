@@ -1,0 +1,268 @@
+"""What is tried when a model is transferred to a data set: Table 4, BiT, AugReg.
+
+No TensorFlow import. A protocol gives candidates, which are trained on a part of the
+training split and compared on the rest; the best of them is then trained on all of it.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterable
+
+from vit_tf import config
+from vit_tf.recipes import paper
+
+# AugReg's grid (arXiv 2106.10270, table 4): rates, and (steps, warm-up).
+_AUGREG_RATES = (0.001, 0.003, 0.01)
+_AUGREG_IMAGENET = ((0.01, 0.03), ((20_000, 500),))
+_AUGREG_SMALL = ((500, 100), (2500, 200))
+_AUGREG_LARGE = ((2500, 200), (10_000, 500))
+
+# BiT-HyperRule's sizes of data sets (arXiv 1912.11370, section 3.3): below the first
+# 500 steps, below the second 10,000, else 20,000.
+_SMALL, _MEDIUM = 20_000, 500_000
+_MIXUP = 0.1  # of all but the small ones
+
+
+class Protocol(enum.StrEnum):
+    """Whose fine-tuning."""
+
+    PAPER = "paper"  # Table 4's sweep; ResNets also try the rule of BiT
+    TABLE_2 = "table2"  # the same, on ImageNet at 512 or 518 pixels with an average
+    HYPERRULE = "hyperrule"  # BiT-HyperRule: nothing to choose
+    AUGREG = "augreg"  # rates and lengths of "How to train your ViT?"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """What has to be known of the data set to fine-tune on it.
+
+    Attributes:
+        name: as in config.Data.
+        examples: how many there are to train on.
+        development: splits to train and to choose on.
+        final: splits to train and to report on.
+        small: whether its images have fewer pixels than 96 x 96.
+        flip: whether mirroring leaves the labels right.
+        crop: whether a random crop does.
+        multi_label: whether an image may have several labels.
+    """
+
+    name: str
+    examples: int
+    development: tuple[str, str]
+    final: tuple[str, str]
+    small: bool = False
+    flip: bool = True
+    crop: bool = True
+    multi_label: bool = False
+
+    @property
+    def vtab(self) -> bool:
+        return self.name.startswith("vtab/")
+
+    @property
+    def known(self) -> bool:
+        """Whether Table 4 names it."""
+        return self.vtab or self.name in paper.FINETUNING
+
+
+def candidates(
+    protocol: Protocol,
+    model: config.Model,
+    target: Target,
+    *,
+    start_from: str | None,
+    image_size: int | None = None,
+) -> dict[str, config.Config]:
+    """The runs to choose among, by a name such as 'lr=0.01'.
+
+    Args:
+        protocol: whose fine-tuning.
+        model: what was pre-trained; its head is left out (section 3.1).
+        target: the data set.
+        start_from: weights to start from; None: from scratch.
+        image_size: None: what the protocol has, or the next that the patches divide.
+
+    Returns:
+        Configs that train and evaluate on the development splits.
+
+    Raises:
+        config.Refused: a protocol that the data set has no part in.
+    """
+    protocol = Protocol(protocol)
+    if protocol is Protocol.TABLE_2 and target.name != "imagenet2012":
+        raise config.Refused(
+            f"--protocol=table2: differs from paper on imagenet2012 only; use "
+            f"--protocol=paper for {target.name}"
+        )
+    found = {
+        Protocol.PAPER: _paper,
+        Protocol.TABLE_2: _table_2,
+        Protocol.HYPERRULE: lambda t, m: {"hyperrule": _hyperrule(t)},
+        Protocol.AUGREG: _augreg,
+    }[protocol](target, model)
+    for cfg in found.values():
+        cfg.model = without_head(model)
+        cfg.start_from = start_from
+        cfg.data.split, choose = target.development
+        cfg.evals.splits = (choose,)
+        size = image_size or paper.fitting(cfg.data.image_size, model.variant)
+        cfg.data.image_size = size
+        if not target.flip:
+            cfg.data.flip = False
+        if not target.crop:
+            cfg.data.crop = config.Crop.RESIZE
+        if target.multi_label:
+            cfg.objective.loss = config.Loss.SIGMOID
+        if not target.known:  # a laptop may have to do it
+            cfg.train.precision = config.Precision.FLOAT32
+            cfg.train.steps_per_loop = 1
+    return found
+
+
+# Knobs that a protocol sets for each of its runs.
+RESERVED = ("data.name", "data.split", "evals.splits", "train.seed", "start_from")
+
+
+def check_changes(names: Iterable[str]) -> None:
+    """Refuses overrides of what the protocol sets.
+
+    Args:
+        names: knobs such as 'optim.lr'.
+    """
+    for name in names:
+        if name in RESERVED:
+            raise config.Refused(
+                f"--config.{name}: each run of the protocol has its own; use "
+                "tools.train for one run with another"
+            )
+
+
+def with_rates(
+    found: dict[str, config.Config], rates: Iterable[float]
+) -> dict[str, config.Config]:
+    """The candidates at other learning rates, each other setting of theirs once."""
+    changed = {}
+    for name, candidate in found.items():
+        _, _, rest = name.partition(",")
+        for rate in rates:
+            cfg = _copy(candidate)
+            cfg.optim.lr = rate
+            changed[f"lr={rate:g}{rest and f',{rest}'}"] = cfg
+    return changed
+
+
+def final(chosen: config.Config, target: Target, *, seed: int) -> config.Config:
+    """The chosen run on all training examples, reported on the test split."""
+    cfg = _copy(chosen)
+    cfg.data.split, report = target.final
+    cfg.evals.splits = (report,)
+    cfg.train.seed = seed
+    return cfg
+
+
+def _copy(cfg: config.Config) -> config.Config:
+    return config.from_json(config.to_json(cfg))  # with parts of its own
+
+
+def vtab_task(
+    model: config.Model, task: str, *, start_from: str | None, seed: int = 0
+) -> config.Config:
+    """The final run of `model` on a task of VTAB-1k (`recipes.vtab`).
+
+    At the next size above 384 that its patches divide.
+    """
+    cfg = paper.vtab("ViT-B/16", task, start_from=start_from)
+    cfg.model = without_head(model)
+    cfg.data.image_size = paper.fitting(cfg.data.image_size, model.variant)
+    cfg.train.seed = seed
+    return cfg
+
+
+def without_head(model: config.Model) -> config.Model:
+    """A linear head that starts at zero, and no dropout (section 3.2, AugReg's 3.5)."""
+    return dataclasses.replace(
+        model,
+        pre_logits=False,
+        head_bias=0.0,
+        dropout=0.0,
+        attention_dropout=0.0,
+        stochastic_depth=0.0,
+    )
+
+
+def _paper(target: Target, model: config.Model) -> dict[str, config.Config]:
+    steps, rates = _table_4(target)
+    found = {f"lr={rate:g}": _table_4_run(target, steps, rate) for rate in rates}
+    if "ViT" not in model.variant and not target.vtab:
+        found["hyperrule"] = _hyperrule(target)  # section B.1.1
+    return found
+
+
+def _table_2(target: Target, model: config.Model) -> dict[str, config.Config]:
+    found = _paper(target, model)
+    for cfg in found.values():
+        paper.show_larger(cfg, model.variant)
+    return found
+
+
+def _table_4(target: Target) -> tuple[int, tuple[float, ...]]:
+    """Steps and rates; of a set that is not in the table, steps by its size."""
+    if target.vtab:
+        return 2500, (0.01,)
+    if target.name in paper.FINETUNING:
+        return paper.FINETUNING[target.name]
+    return _steps(target), paper.FINETUNING["cifar10"][1]
+
+
+def _table_4_run(target: Target, steps: int, rate: float) -> config.Config:
+    cfg = paper.finetune("ViT-B/16", "cifar10", start_from=None, lr=rate)
+    cfg.data.name = target.name
+    cfg.train.length = steps
+    cfg.optim.warmup_steps = 100 if steps <= 500 else 200 if target.vtab else 500
+    if target.small and not target.known:
+        _show_small(cfg)
+    return cfg
+
+
+def _hyperrule(target: Target) -> config.Config:
+    """BiT's rule; its marks are the paper's 30, 60 and 90 % (arXiv 1912.11370, 3.3)."""
+    steps = _steps(target)
+    cfg = paper.finetune("ViT-B/16", "cifar10", start_from=None, lr=0.003)
+    cfg.data.name = target.name
+    cfg.data.mixup = 0.0 if target.examples < _SMALL else _MIXUP
+    cfg.optim.schedule = config.Schedule.STEPS
+    cfg.optim.clip_norm = None
+    cfg.optim.warmup_steps = 100 if steps == 500 else 500
+    cfg.train.length = steps
+    if target.small:
+        _show_small(cfg)
+    return cfg
+
+
+def _augreg(target: Target, model: config.Model) -> dict[str, config.Config]:
+    del model
+    large = target.examples >= _SMALL
+    rates, lengths = _AUGREG_RATES, _AUGREG_LARGE if large else _AUGREG_SMALL
+    if target.name == "imagenet2012":
+        rates, lengths = _AUGREG_IMAGENET
+    found = {}
+    for steps, warmup in lengths:
+        for rate in rates:
+            cfg = _table_4_run(target, steps, rate)
+            cfg.optim.warmup_steps = warmup
+            cfg.data.crop = config.Crop.INCEPTION
+            found[f"lr={rate:g},steps={steps}"] = cfg
+    return found
+
+
+def _steps(target: Target) -> int:
+    if target.examples < _SMALL:
+        return 500
+    return 10_000 if target.examples < _MEDIUM else 20_000
+
+
+def _show_small(cfg: config.Config) -> None:
+    """Small images at 128 pixels, cut out of 160 (BiT, section 3.3)."""
+    cfg.data.image_size = 128
+    cfg.data.crop = config.Crop.RANDOM_160

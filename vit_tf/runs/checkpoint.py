@@ -1,0 +1,367 @@
+"""Checkpoints that are whole or not there, and starting from other weights.
+
+A checkpoint is a folder `step_00001200` with TensorFlow's files and, written
+last, `complete.json`. A folder without that file is an interrupted write.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.models import npz_weights
+from vit_tf.runtime import filesystem
+
+_NAME = re.compile(r"^step_(\d{8})$")
+_LEFT = re.compile(r"^step_\d{8}(\.unfinished)?$")  # whole or not
+_MARK = "complete.json"
+_PARTS = ("model/", "objective/", "optimizer/")
+
+# In a run's folder, beside weights.npz: what the objective learned for itself.
+OBJECTIVE = "objective.npz"
+
+
+class Keeper:
+    """Saves and restores model, objective and optimizer; keeps a few.
+
+    A checkpoint is copied to host memory at once and written beside the steps that
+    follow: the copy is exact, and a run that dies before it is whole goes on from the
+    one before, to the same numbers.
+
+    Args:
+        folder: where the checkpoints of one run lie; any path of tf.io.gfile.
+        owned: variables of the objective.
+        keep: how many of the newest stay.
+        every: checkpoints of multiples of it stay as well; None: none does.
+        best: which of the steps it is given stays as the best; None: none does.
+        writes: false in the processes that train with the one that saves.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        model,
+        optimizer,
+        owned: Sequence = (),
+        keep: int,
+        every: int | None = None,
+        best: Callable[[list[int]], int | None] | None = None,
+        writes: bool = True,
+    ):
+        self.folder = folder
+        self.keep, self.every, self.best = keep, every, best
+        self.writes = writes
+        self._parts = {
+            "model": _named(model.variables),
+            "optimizer": _named(optimizer.variables),
+        }
+        if owned:
+            self._parts["objective"] = _named(owned)
+        # A daemon would be cut off where the process ends; this one is waited for.
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._writing: concurrent.futures.Future | None = None
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, oldest first; waits for one being written."""
+        self.wait()
+        return saved_steps(self.folder)
+
+    def save(self, step: int) -> None:
+        """Copies the state of `step`, which is then written while training goes on.
+
+        Waits for the checkpoint before it. When this one is whole, those that need
+        not stay are dropped.
+
+        Raises:
+            config.Refused: see `wait`.
+        """
+        if not self.writes:
+            return
+        before = self.steps()
+        # Now, because the evaluations that it goes by are still going on later.
+        best = self.best([*before, step]) if self.best else None
+        self._writing = self._writer.submit(self._write, step, best, self._copy())
+
+    def wait(self) -> None:
+        """Until the last checkpoint is whole.
+
+        Raises:
+            config.Refused: the disk is full or cannot be written; checkpoints
+                that were there before are untouched.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    @contextlib.contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Leaves no write going on behind, however the body ends."""
+        try:
+            yield
+        except BaseException:
+            if self._writing is not None:  # what failed here matters more
+                concurrent.futures.wait([self._writing])
+            raise
+        self.wait()
+
+    def _copy(self) -> dict[str, dict[str, tf.Variable]]:
+        with tf.device("CPU"):
+            return {
+                part: {n: tf.Variable(v.numpy()) for n, v in variables.items()}
+                for part, variables in self._parts.items()
+            }
+
+    def _write(self, step: int, best: int | None, copies) -> None:
+        final = os.path.join(self.folder, f"step_{step:08d}")
+        unfinished = f"{final}.unfinished"
+        try:
+            filesystem.remove(unfinished)
+            tf.io.gfile.makedirs(unfinished)
+            _state(copies).write(os.path.join(unfinished, "state"))
+            filesystem.remove(final)
+            tf.io.gfile.rename(unfinished, final)
+            filesystem.write_whole(
+                os.path.join(final, _MARK), json.dumps({"step": step})
+            )
+        except (tf.errors.OpError, OSError, config.Refused) as error:
+            filesystem.remove(unfinished)
+            whole = [s for s in saved_steps(self.folder) if s != step]
+            last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
+            raise config.Refused(
+                f"cannot save the checkpoint of step {step} in {self.folder}: "
+                f"{filesystem.reason(error.__cause__ or error)}; {last}; free some space and run the same "
+                "command again"
+            ) from error
+        for old in saved_steps(self.folder)[: -self.keep]:
+            if old != best and not (self.every and old % self.every == 0):
+                filesystem.remove(os.path.join(self.folder, f"step_{old:08d}"))
+
+    def restore(self) -> int:
+        """Restores the newest checkpoint; the step it was saved at, or 0.
+
+        Raises:
+            config.Refused: it cannot be read or belongs to another model.
+        """
+        steps = self.steps()
+        if self.writes:
+            self._sweep(steps)
+        if not steps:
+            return 0
+        path = os.path.join(self.folder, f"step_{steps[-1]:08d}")
+        try:
+            self._check_names(path)
+            status = _state(self._parts).read(os.path.join(path, "state"))
+            status.assert_existing_objects_matched()
+        except config.Refused:
+            raise
+        except Exception as error:  # TensorFlow raises many kinds for damaged files
+            before = f"step {steps[-2]}" if len(steps) > 1 else "the beginning"
+            raise config.Refused(
+                f"checkpoint {path} cannot be read: {filesystem.reason(error)}; remove that "
+                f"folder to go on from {before}"
+            ) from error
+        return steps[-1]
+
+    def _check_names(self, path: str) -> None:
+        """Refuses a checkpoint whose arrays are not those of model and optimizer."""
+        reader = tf.train.load_checkpoint(os.path.join(path, "state"))
+        end = "/.ATTRIBUTES/VARIABLE_VALUE"
+        saved = {
+            name.removesuffix(end): tuple(shape)
+            for name, shape in reader.get_variable_to_shape_map().items()
+            if name.startswith(_PARTS) and "save_counter" not in name
+        }
+        ours = {
+            f"{part}/{name}": tuple(variable.shape)
+            for part, variables in self._parts.items()
+            for name, variable in variables.items()
+        }
+        differing = [
+            f"{name} {saved.get(name, 'is not')} there, {ours.get(name, 'is not')} here"
+            for name in sorted(saved.keys() | ours.keys())
+            if saved.get(name) != ours.get(name)
+        ]
+        if differing:
+            kinds = {name.split("/")[0] for name in differing}
+            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+            raise config.Refused(
+                f"checkpoint {path} is of another {' and '.join(sorted(kinds))} "
+                f"({differing[0]}{more}); choose another --workdir"
+            )
+
+    def _sweep(self, whole: list[int]) -> None:
+        """Removes what interrupted writes have left."""
+        if not tf.io.gfile.isdir(self.folder):
+            return
+        kept = {f"step_{step:08d}" for step in whole}
+        for name in tf.io.gfile.listdir(self.folder):
+            if _LEFT.match(name.rstrip("/")) and name.rstrip("/") not in kept:
+                filesystem.remove(os.path.join(self.folder, name))
+
+
+def saved_steps(folder: str) -> list[int]:
+    """Steps of the whole checkpoints in `folder`, oldest first."""
+    if not tf.io.gfile.isdir(folder):
+        return []
+    found = []
+    for name in tf.io.gfile.listdir(folder):
+        match = _NAME.match(name.rstrip("/"))
+        if match and tf.io.gfile.exists(os.path.join(folder, match[0], _MARK)):
+            found.append(int(match[1]))
+    return sorted(found)
+
+
+def save_weights(model, path: str) -> None:
+    """Writes the model's weights in the released .npz layout, whole or not."""
+    write_weights(path, npz_weights.released(model))
+
+
+def write_weights(path: str, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz to any path of tf.io.gfile, whole or not."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = os.path.join(folder, "weights.npz")
+        npz_weights.write_npz(local, arrays)
+        with filesystem.refusing(path):
+            try:
+                tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
+                tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+            except tf.errors.OpError:
+                if tf.io.gfile.exists(f"{path}.unfinished"):
+                    tf.io.gfile.remove(f"{path}.unfinished")
+                raise
+
+
+def save_objective(objective, workdir: str) -> None:
+    """Writes what the objective owns, if it owns anything, into a run's folder."""
+    if arrays := {v.path: v.numpy() for v in objective.variables}:
+        write_weights(os.path.join(workdir, OBJECTIVE), arrays)
+
+
+def load_objective(objective, workdir: str) -> None:
+    """Gives an objective what `save_objective` wrote of one like it.
+
+    Raises:
+        config.Refused: another one's.
+    """
+    arrays = _objective_arrays(workdir)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if shapes != {v.path: tuple(v.shape) for v in objective.variables}:
+        raise config.Refused(
+            f"{os.path.join(workdir, OBJECTIVE)}: holds {_listed(arrays) or 'nothing'}, "
+            "which is not what this objective learns; finish that run again"
+        )
+    for variable in objective.variables:
+        variable.assign(arrays[variable.path])
+
+
+def _objective_arrays(workdir: str) -> dict[str, np.ndarray]:
+    """What the objective of a finished run owned; empty: nothing."""
+    path = os.path.join(workdir, OBJECTIVE)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with local_copy(path) as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _listed(arrays: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+
+
+def load_weights(
+    model, path: str, *, head: npz_weights.Head = npz_weights.Head.KEEP
+) -> list[str]:
+    """`weights.load_released` from any path of tf.io.gfile, such as gs://..."""
+    with local_copy(path) as file:
+        return npz_weights.load_released(model, file, head=head)
+
+
+def weights_file(path: str) -> str:
+    """The .npz that `path` stands for: itself, or that of a finished run.
+
+    Raises:
+        config.Refused: there is neither.
+    """
+    with filesystem.reading(path):
+        there, folder = tf.io.gfile.exists(path), tf.io.gfile.isdir(path)
+    if not there:
+        raise config.Refused(
+            f"{path}: no such file or folder; name a finished run or a released .npz"
+        )
+    if not folder:
+        return path
+    if not tf.io.gfile.exists(os.path.join(path, "result.json")):
+        known = tf.io.gfile.exists(os.path.join(path, "config.json"))
+        remedy = "finish that run first" if known else "name a run's folder"
+        raise config.Refused(f"{path}: no finished run there; {remedy}")
+    return os.path.join(path, "weights.npz")
+
+
+def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
+    """Loads a finished run's or a released .npz file's weights for transfer.
+
+    The head is replaced by the model's zero-initialised one (section 3.2), unless
+    the run had these very classes and head layers. A file does not say which
+    classes it knows, so its head is always replaced. Position embeddings are
+    resized to the model's grid (3.4). What a run's objective owned stays behind.
+
+    Returns:
+        Lines that say what was loaded, resized and left out.
+    """
+    try:
+        file, head = weights_file(path), npz_weights.Head.RESET
+    except config.Refused as refusal:
+        raise config.Refused(f"start_from={refusal}") from None
+    left: list[str] = []
+    if file != path:
+        cfg, result = read_run(path)
+        same_layers = cfg.model.pre_logits == model.has_pre_logits
+        if same_layers and result["class_names"] == list(class_names):
+            head = npz_weights.Head.KEEP
+        if owned := _objective_arrays(path):
+            task = cfg.objective.task
+            left = [f"left behind, the objective {task}'s own: {_listed(owned)}"]
+    return load_weights(model, file, head=head) + left
+
+
+def read_run(workdir: str) -> tuple[config.Config, dict]:
+    """The config and the result of a finished run."""
+    cfg = config.from_json(filesystem.read(os.path.join(workdir, "config.json")))
+    return cfg, json.loads(filesystem.read(os.path.join(workdir, "result.json")))
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A local copy of a remote file, because models/ opens local files only."""
+    if "://" not in path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "weights.npz")
+        with filesystem.reading(path):
+            tf.io.gfile.copy(path, copy)
+        yield copy
+
+
+def _named(variables) -> dict[str, tf.Variable]:
+    """Variables under stable names: their Keras paths."""
+    named: dict[str, tf.Variable] = {}
+    for variable in variables:
+        name = re.sub(r"[^\w]", "_", variable.path)
+        if name in named:
+            raise ValueError(f"two variables named {variable.path}")
+        named[name] = variable.value
+    return named
+
+
+def _state(parts: dict[str, dict[str, tf.Variable]]) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(
+        **{part: tf.train.Checkpoint(**named) for part, named in parts.items()}
+    )

@@ -1,0 +1,396 @@
+"""A run's folder: config.json, metrics.jsonl, TensorBoard, result.json, progress.
+
+config.json       what the run is, written before the first step
+data.json         which data it began with
+metrics.jsonl     a row per logged step and per evaluated number
+checkpoints/      see checkpoint.py
+tensorboard/      the same rows as curves
+weights.npz       the final weights in the released layout
+objective.npz     what a self-supervised objective learned besides, see checkpoint.py
+pictures/         masked patches for TensorBoard, the last as masked_patches.png
+result.json       written last: its presence says that the run is finished
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+import keras
+import rich.progress
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.runtime import filesystem, timing
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this platform
+    fcntl = None
+
+# Fields of a row that depend on the clock; all others repeat exactly.
+TIMING_FIELDS = ("images_per_second", "seconds")
+
+_SMALLER_IS_BETTER = ("loss", "nll", "ece")
+
+# Files that only the process with the lock writes.
+_OWN_FILES = ("config.json", "data.json", "metrics.jsonl", "result.json")
+
+# Without a terminal a line is printed at most this often.
+_LINE_SECONDS = 10.0
+
+# A lock that is held is asked for again: somebody may only have looked at it.
+_LOCK_TRIES, _LOCK_SECONDS = 3, 0.05
+
+
+class InUse(config.Refused):
+    """Another process is writing to the run."""
+
+
+class Run:
+    """Opens or creates the folder of one run.
+
+    The folder belongs to a config from `begin` on; input that is refused before
+    the first step leaves it free for the corrected config.
+
+    Raises:
+        config.Refused: the folder holds the run of another config, another
+            process writes to it, or it cannot be made.
+
+    Args:
+        workdir: the folder; any path of tf.io.gfile.
+        cfg: what the run is.
+        writes: false in the processes that train with the one that writes: they
+            read what is there and leave it alone.
+    """
+
+    def __init__(self, workdir: str, cfg: config.Config, *, writes: bool = True):
+        self.workdir = workdir
+        self.config = cfg
+        self.writes = writes
+        self._writer = self._lock = None
+        if not writes:
+            return
+        with filesystem.refusing(workdir):
+            tf.io.gfile.makedirs(workdir)
+            self._lock = _lock(workdir)
+        try:
+            self._check_owner()
+        except BaseException:
+            self.close()
+            raise
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.workdir, name)
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of the run if it is finished."""
+        if not tf.io.gfile.exists(self.path("result.json")):
+            return None
+        return json.loads(filesystem.read(self.path("result.json")))
+
+    def begin(self, step: int, *, data: dict[str, Any]) -> None:
+        """Claims the folder and drops the rows that will be written again.
+
+        Those are the rows after `step` and the evaluation of `step`, which may
+        have been cut off between two numbers.
+
+        Args:
+            step: where the run goes on; 0 at its start.
+            data: what must not change while a run is resumed.
+
+        Raises:
+            config.Refused: the data are not those that the run began with.
+        """
+        if not self.writes:
+            return
+        commit()  # kept from now on, as the checkout may change while it trains
+        if step:
+            self._check_data(data)
+        filesystem.remove_unfinished(self.workdir, _OWN_FILES)
+        filesystem.write_whole(self.path("config.json"), config.to_json(self.config))
+        filesystem.write_whole(
+            self.path("data.json"), json.dumps(data, indent=2) + "\n"
+        )
+        kept = [
+            row
+            for row in read_rows(self.workdir)
+            if row["step"] < step or (row["step"] == step and "split" not in row)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        filesystem.write_whole(self.path("metrics.jsonl"), text)
+        self._close_curves()
+        with filesystem.refusing(self.path("tensorboard")):
+            filesystem.remove(self.path("tensorboard"))
+            for row in kept:
+                self._draw(row)
+
+    def seconds(self) -> float:
+        """Training seconds so far, over all the times this run was resumed."""
+        rows = [row for row in read_rows(self.workdir) if "seconds" in row]
+        return rows[-1]["seconds"] if rows else 0.0
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a row to metrics.jsonl and its numbers to TensorBoard."""
+        if not self.writes:
+            return
+        filesystem.append(self.path("metrics.jsonl"), json.dumps(row) + "\n")
+        with filesystem.refusing(self.path("tensorboard")):
+            self._draw(row)
+            self._writer.flush()
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes result.json, after which the run counts as finished."""
+        if not self.writes:
+            return
+        filesystem.write_whole(
+            self.path("result.json"), json.dumps(result, indent=2) + "\n"
+        )
+
+    def close(self) -> None:
+        self._close_curves()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _close_curves(self) -> None:
+        if self._writer is not None:
+            # What a full disk left unwritten is in metrics.jsonl all the same.
+            with contextlib.suppress(tf.errors.OpError):
+                self._writer.close()
+            self._writer = None
+
+    def _draw(self, row: dict[str, Any]) -> None:
+        """Adds a row's numbers to the TensorBoard curves."""
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self.path("tensorboard"))
+        with self._writer.as_default(step=row["step"]):
+            if "split" in row:
+                tf.summary.scalar(f"{row['split']}/{row['name']}", row["value"])
+                return
+            for name in row.keys() - {"step"}:
+                tf.summary.scalar(f"train/{name}", row[name])
+
+    def _check_data(self, data: dict[str, Any]) -> None:
+        began = json.loads(filesystem.read(self.path("data.json")))
+        changed = [
+            f"{name} {began.get(name)} against {data[name]}"
+            for name in data
+            if began.get(name) != data[name]
+        ]
+        if changed:
+            raise config.Refused(
+                f"--workdir={self.workdir}: the data changed since this run began "
+                f"({'; '.join(changed)[:300]}), so it cannot go on exactly; choose "
+                "another folder"
+            )
+
+    def _check_owner(self) -> None:
+        path = self.path("config.json")
+        if not tf.io.gfile.exists(path):
+            return
+        try:
+            theirs = config.from_json(filesystem.read(path))
+        except config.Refused as error:
+            raise config.Refused(
+                f"{path} cannot be read ({error}); choose another --workdir"
+            ) from None
+        differing = config.differences(theirs, self.config)
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise config.Refused(
+                f"--workdir={self.workdir} holds a run of another config "
+                f"({'; '.join(differing[:3])}{more}): choose another folder or "
+                "remove that one"
+            )
+
+
+def read_rows(workdir: str) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+    path = os.path.join(workdir, "metrics.jsonl")
+    if not tf.io.gfile.exists(path):
+        return []
+    rows = []
+    for line in filesystem.read(path).split("\n"):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def metric(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The first number of that name in a run's result."""
+    return next(found for found in result["metrics"] if found["name"] == name)
+
+
+def best_step(workdir: str, metric: str, among: list[int]) -> int | None:
+    """Which of the steps has the best number, such as 'test/accuracy', so far.
+
+    The highest, or the lowest of a loss; the earlier one of equals; None where no
+    step was evaluated.
+    """
+    split, _, name = metric.rpartition("/")
+    found = {
+        row["step"]: -row["value"] if name in _SMALLER_IS_BETTER else row["value"]
+        for row in read_rows(workdir)
+        if row.get("split") == split and row["name"] == name and row["step"] in among
+    }
+    return max(sorted(found), key=found.get) if found else None
+
+
+def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]:
+    """The part of a result that says what ran where."""
+    return {
+        "config": dataclasses.asdict(cfg),
+        "fingerprint": config.fingerprint(cfg),
+        "dataset": dataset,
+        **circumstances(device),
+    }
+
+
+def circumstances(device: str) -> dict[str, Any]:
+    """The commit, the device and the versions of a result."""
+    return {
+        "commit": commit(),
+        "device": device,
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+class Progress:
+    """Live progress of a run or a pass: step, loss, rate and time left.
+
+    A bar in a terminal, a line every few seconds elsewhere; nothing when silent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        first: int,
+        total: int,
+        unit: str = "step",
+        silent: bool = False,
+    ):
+        self.name, self.first, self.total = name, first, total
+        self.unit, self.silent = unit, silent
+        self._began: float | None = None
+        self._printed = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty() and not silent:
+            self._bar = rich.progress.Progress(
+                "{task.description}",
+                rich.progress.BarColumn(),
+                "{task.completed}/{task.total}",
+                "{task.fields[state]}",
+                rich.progress.TimeElapsedColumn(),
+                rich.progress.TimeRemainingColumn(),
+                console=rich.console.Console(stderr=True),
+            )
+            self._task = self._bar.add_task(
+                name, total=total, completed=first, state=""
+            )
+            self._bar.start()
+
+    def update(self, step: int, *, rate: float, loss: float | None = None) -> None:
+        """Shows `step` done, with the loss and images per second."""
+        state = "" if loss is None else f"loss {loss:.4f}  "
+        state += f"{rate:,.0f} images/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, state=state)
+            return
+        now = time.monotonic()
+        if self._began is None:  # the first call compiles: no measure of the rest
+            self._began, self.first = now, step
+            return
+        if now - self._printed < _LINE_SECONDS and step < self.total:
+            return
+        self._printed = now
+        left = (now - self._began) / max(1, step - self.first) * (self.total - step)
+        self.say(f"{self.unit} {step}/{self.total}  {state}  {timing.clock(left)} left")
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        if self.silent:
+            return
+        if self._bar is not None:
+            self._bar.console.print(f"{self.name}: {line}", highlight=False)
+        else:
+            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout, '+' if it was changed, or 'unknown'."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def in_use(workdir: str) -> bool:
+    """Whether a process is writing to the run; never known, so False, on gs://."""
+    path = os.path.join(workdir, ".lock")
+    if fcntl is None or not os.path.exists(path):
+        return False
+    with open(path) as handle:
+        try:  # shared, so that those who look do not see each other
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _lock(workdir: str) -> int | None:
+    """Keeps a second process out of a local folder; freed when this one ends."""
+    if fcntl is None or "://" in workdir:
+        return None
+    handle = os.open(os.path.join(workdir, ".lock"), os.O_CREAT | os.O_RDWR)
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:  # held by a run, or for a moment by `in_use`
+            time.sleep(_LOCK_SECONDS)
+    os.close(handle)
+    raise InUse(f"--workdir={workdir}: another process is writing to this run")

@@ -1,0 +1,291 @@
+"""The one place that touches process state: devices, strategy, XLA, signals."""
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import gc
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+from tensorflow.python.eager import context as eager_context
+
+from vit_tf import config
+from vit_tf.runtime import cluster, multihost
+
+# Workers have so long to come, and may be silent so long before they count as dead.
+_START_SECONDS, _SILENCE_SECONDS = 300, 60
+
+
+class Strategy(enum.StrEnum):
+    """How devices share a step."""
+
+    AUTO = "auto"  # mirrored where there are several GPUs, else one
+    ONE = "one"
+    MIRRORED = "mirrored"  # all local GPUs, or N virtual CPU devices
+    MULTI_WORKER = "multi_worker"  # a process per host, each with all its GPUs
+    TPU = "tpu"  # this process alone, for all hosts of the TPU
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """What a run needs to know about the machine.
+
+    Attributes:
+        strategy: under whose scope variables are made and steps run.
+        jit_compile: whether XLA compiles each replica's forward and backward.
+        device: in words, for results: '4 virtual CPU devices'.
+        among: the processes that run this together; by default only this one.
+    """
+
+    strategy: tf.distribute.Strategy
+    jit_compile: bool
+    device: str
+    among: multihost.Hosts = dataclasses.field(default_factory=multihost.Hosts)
+
+
+def seed(number: int) -> None:
+    """Makes what is drawn from now on, such as initial weights, repeatable."""
+    keras.utils.set_random_seed(number)
+
+
+def forget() -> None:
+    """Frees what earlier runs of this process left, such as their variables.
+
+    TensorFlow keeps some 33 MiB for each compiled run even so, measured with two
+    blocks of a ViT.
+    """
+    keras.backend.clear_session()
+    gc.collect()
+    # It takes the steps of several runs for one function that is traced anew.
+    logging.getLogger("tensorflow").addFilter(_no_retracing)
+
+
+def _no_retracing(entry: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in entry.getMessage()
+
+
+def start(
+    train: config.Train,
+    *,
+    strategy: Strategy = Strategy.AUTO,
+    num_devices: int | None = None,
+    workers: cluster.Cluster | None = None,
+    tpu: str = "local",
+) -> Runtime:
+    """Makes the kernels of this process deterministic and picks its devices.
+
+    Args:
+        train: its jit_compile is read.
+        strategy: one device, or mirrored over several.
+        num_devices: how many; None: all GPUs. Without a GPU this many virtual
+            CPU devices are made, which has to happen before TensorFlow runs.
+        workers: the processes of `Strategy.MULTI_WORKER`; None: from TF_CONFIG.
+        tpu: the TPU of `Strategy.TPU`: 'local', or a name or address.
+
+    Raises:
+        config.Refused: devices that are not there.
+    """
+    # Needed for resuming bit for bit; kernels without a deterministic form fail.
+    tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    if strategy == Strategy.AUTO:
+        several = (num_devices or len(gpus)) > 1
+        strategy = Strategy.MIRRORED if several else Strategy.ONE
+    jit = {
+        config.Jit.AUTO: bool(gpus),
+        config.Jit.ON: True,
+        config.Jit.OFF: False,
+    }[train.jit_compile]
+    if strategy != Strategy.MIRRORED and num_devices not in (None, 1):
+        kind = "one device" if strategy == Strategy.ONE else "all devices of a host"
+        raise config.Refused(
+            f"--num_devices={num_devices}: --strategy={strategy} takes {kind}; "
+            "use --strategy=mirrored"
+        )
+    if strategy == Strategy.TPU:
+        return _tpu(tpu)
+    if strategy == Strategy.MULTI_WORKER:
+        workers = workers or cluster.parse(os.environ.get("TF_CONFIG"))
+        return _multi_worker(workers, bool(gpus), jit)
+    if strategy == Strategy.ONE:
+        kind = "GPU" if gpus else "CPU"
+        return Runtime(tf.distribute.get_strategy(), jit, f"1 {kind}")
+    if gpus:
+        return _mirrored_gpus(len(gpus), num_devices, jit)
+    return _mirrored_cpus(num_devices, jit)
+
+
+def _mirrored_gpus(available: int, wanted: int | None, jit: bool) -> Runtime:
+    wanted = wanted or available
+    if wanted > available:
+        raise config.Refused(
+            f"--num_devices={wanted}: this machine has {available} GPUs"
+        )
+    names = [f"GPU:{i}" for i in range(wanted)]
+    return Runtime(tf.distribute.MirroredStrategy(names), jit, f"{wanted} GPUs")
+
+
+def _mirrored_cpus(wanted: int | None, jit: bool) -> Runtime:
+    if wanted is None:
+        raise config.Refused(
+            "--strategy=mirrored: no GPU here; add --num_devices=N for N virtual "
+            "CPU devices"
+        )
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
+        )
+    except RuntimeError:
+        have = len(tf.config.list_logical_devices("CPU"))
+        if have < wanted:
+            raise config.Refused(
+                f"--num_devices={wanted}: TensorFlow already runs with {have} CPU "
+                "devices in this process"
+            ) from None
+    names = [f"CPU:{i}" for i in range(wanted)]
+    strategy = tf.distribute.MirroredStrategy(
+        # Plain sums in a fixed order; NCCL and friends are for GPUs.
+        names,
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    return Runtime(strategy, jit, f"{wanted} virtual CPU devices")
+
+
+def _multi_worker(workers: cluster.Cluster, on_gpus: bool, jit: bool) -> Runtime:
+    os.environ["TF_CONFIG"] = workers.to_text()
+    # TensorFlow has no public name for these. It would wait an hour for a worker that
+    # does not come, and takes one for dead that a busy host kept silent for 10 seconds.
+    context = eager_context.context()
+    context.configure_coordination_service = functools.partial(
+        context.configure_coordination_service,
+        cluster_register_timeout_in_ms=_START_SECONDS * 1000,
+        heartbeat_timeout_in_ms=_SILENCE_SECONDS * 1000,
+    )
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=tf.distribute.experimental.CommunicationOptions(
+                implementation=kinds.AUTO if on_gpus else kinds.RING
+            )
+        )
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise config.Refused(
+            f"worker {workers.index} at {workers.addresses[workers.index]}: cannot "
+            f"form the cluster of {', '.join(workers.addresses)} "
+            f"({' '.join(str(error).split())[:200]}); look for a port in use, or a "
+            "worker that did not start"
+        ) from error
+    count = len(workers.addresses)
+    each = strategy.num_replicas_in_sync // count
+    kind = "GPU" if on_gpus else "CPU"
+    return Runtime(
+        strategy,
+        jit,
+        f"{count} workers x {each} {kind}{'s' if each > 1 else ''}",
+        multihost.Hosts(strategy, count=count, index=workers.index),
+    )
+
+
+def _tpu(name: str) -> Runtime:
+    """All chips of a TPU; of a pod slice too, with this the only Python process."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        strategy = tf.distribute.TPUStrategy(resolver)
+    # What TensorFlow raises with no TPU: NotFoundError where it was built without
+    # TPU kernels, InternalError where it was not, URLError (an OSError) or ValueError
+    # for a name that it cannot look up, IndexError for a TPU without chips.
+    except (tf.errors.OpError, OSError, ValueError, IndexError) as error:
+        raise config.Refused(
+            f"--tpu={name}: no TPU can be used from here "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); TPUs need "
+            "tensorflow-tpu==2.20.0 with libtpu>=0.0.14,<=0.0.31 on a TPU VM, and "
+            "--tpu=local there or the TPU's name; else leave --tpu out"
+        ) from error
+    count = strategy.num_replicas_in_sync
+    # XLA compiles the whole step there, not only its gradients.
+    return Runtime(strategy, False, f"{count} TPU cores")
+
+
+@dataclasses.dataclass
+class StopRequest:
+    """Becomes true when the process is asked to stop."""
+
+    signal_name: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+    def sentence(self, done: int) -> str:
+        """What the loop says when it has saved the step it stops at."""
+        return (
+            f"{self.signal_name or 'asked to stop'}: saved at step {done}; the same "
+            "command goes on from there"
+        )
+
+
+_noted = StopRequest()  # what `noting_interrupts` heard
+
+
+@contextlib.contextmanager
+def noting_interrupts() -> Iterator[StopRequest]:
+    """Ctrl-C interrupts as ever, and `stop_requests` inside of this know of it too.
+
+    Python drops what is raised in a `__del__`, and TensorFlow runs thousands of them
+    when a model is freed: a study would go on as if nobody had asked it to stop.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number, frame):
+        _noted.signal_name = signal.Signals(number).name
+        previous(number, frame)
+
+    try:
+        if callable(previous):  # else ignored, as in a shell's background
+            signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: the caller handles signals
+        previous = None
+    try:
+        yield _noted
+    finally:
+        _noted.signal_name = ""
+        if callable(previous):
+            signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turns SIGTERM and Ctrl-C into a request that the loop reads.
+
+    A second signal of the same kind does what it always did.
+    """
+    request = StopRequest(_noted.signal_name)
+    previous = {}
+
+    def ask(number, frame):
+        del frame
+        request.signal_name = signal.Signals(number).name
+        signal.signal(number, previous[number])
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, f"\n{request.signal_name}: saving, then stopping\n".encode())
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue  # a shell's background job does not want Ctrl-C
+        try:
+            previous[number] = signal.signal(number, ask)
+        except ValueError:  # not the main thread: the caller handles signals
+            pass
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,170 @@
+"""The processes, one per host, that train one run together, and their talk.
+
+Hosts take every decision of the loop together: what one of them reads, is asked or
+refuses has to become known to all before the next step, or they wait for ever in it.
+Words travel as sums over replicas, the one thing every strategy can do.
+"""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.runtime import filesystem
+
+# What a step raises where another process has died.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+_CHUNK = 1024  # bytes that a host says at a time
+
+
+class Hosts:
+    """This process among those of a run; alone unless told otherwise.
+
+    Args:
+        strategy: shared by all of them.
+        count: how many processes there are.
+        index: which of them this is; the first is the chief, who writes.
+    """
+
+    def __init__(self, strategy=None, *, count: int = 1, index: int = 0):
+        self.count, self.index = count, index
+        if count > 1:
+            self._sum_numbers = _summing(strategy, count, 1)
+            self._sum_words = _summing(strategy, count, _CHUNK)
+
+    @property
+    def chief(self) -> bool:
+        return self.index == 0
+
+    def exchange(self, text: str) -> list[str]:
+        """What each host said, by its index; all hosts have to call it together."""
+        if self.count == 1:
+            return [text]
+        own = np.frombuffer(text.encode(), np.uint8)
+        lengths = self._gather(self._sum_numbers, np.array([len(own)]))
+        longest = int(lengths.max())
+        own = np.pad(own, (0, longest - len(own) + _CHUNK))
+        words = [
+            self._gather(self._sum_words, own[i : i + _CHUNK])
+            for i in range(0, longest, _CHUNK)
+        ]
+        rows = np.concatenate([np.zeros((self.count, 0)), *words], axis=1)
+        rows = rows.astype(np.uint8)
+        return [bytes(row[: int(n)]).decode() for row, (n,) in zip(rows, lengths)]
+
+    def _gather(self, summing, own: np.ndarray) -> np.ndarray:
+        """(n,) of every host -> (hosts, n), on every host."""
+        rows = np.zeros((self.count, len(own)), np.float32)
+        rows[self.index] = own
+        return summing(tf.constant(rows)).numpy()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any host; waits for all of them."""
+        if self.count == 1:
+            return flag
+        return bool(self._gather(self._sum_numbers, np.array([flag])).any())
+
+    def wait(self) -> None:
+        """Until all hosts are here."""
+        self.any(False)
+
+    def check_same(self, cfg: config.Config, workdir: str) -> None:
+        """Refuses hosts that train another config or see another folder."""
+        if self.count == 1:
+            return
+        token = f".hosts_{uuid.uuid4().hex}"
+        if self.chief:
+            with filesystem.refusing(workdir):
+                tf.io.gfile.makedirs(workdir)
+                with tf.io.gfile.GFile(os.path.join(workdir, token), "w") as file:
+                    file.write("for a moment: do all workers see this folder?")
+        said = self.exchange(json.dumps([config.to_json(cfg), token]))
+        theirs = [config.from_json(json.loads(text)[0]) for text in said]
+        token = json.loads(said[0])[1]
+        seen = self.exchange("" if _exists(os.path.join(workdir, token)) else workdir)
+        if self.chief:
+            tf.io.gfile.remove(os.path.join(workdir, token))
+        for number, other in enumerate(theirs):
+            if differing := config.differences(theirs[0], other):
+                raise config.Refused(
+                    f"worker {number} has another config than worker 0 "
+                    f"({'; '.join(differing[:3])}): start all with the same --config"
+                )
+        blind = [number for number, path in enumerate(seen) if path]
+        if blind:
+            raise config.Refused(
+                f"--workdir={seen[blind[0]]}: worker {blind[0]} does not see the folder "
+                "that worker 0 writes; name one that all hosts share"
+            )
+
+    def agree(self, what: str, value: int) -> None:
+        """Refuses hosts that found different values."""
+        found = self.exchange(str(value))
+        if len(set(found)) > 1:
+            raise config.Refused(
+                f"{what}: the workers found {', '.join(found)}; wait until all see the "
+                "same files, then start all of them again"
+            )
+
+    @contextlib.contextmanager
+    def losing_one(self) -> Iterator[None]:
+        """Turns the death of another process into one line."""
+        try:
+            yield
+        except LOST as error:
+            if self.count == 1:
+                raise
+            named = re.search(r"/job:worker/(?:replica:\d+/)?task:(\d+)", str(error))
+            others = named is not None and int(named[1]) != self.index
+            who = f"worker {named[1]}" if others else "another worker"
+            why = re.search(r"aborted by: ([^\n]{1,120})", str(error))
+            raise config.Refused(
+                f"worker {self.index} of {self.count} stops: {who} died or cannot be "
+                f"reached ({why[1] if why else filesystem.reason(error)[:120]}); see what it "
+                "said, then start all workers again to go on from the last checkpoint"
+            ) from error
+
+    def is_loss(self, error: Exception) -> bool:
+        """Whether an error says that another process has died."""
+        return self.count > 1 and isinstance(error, LOST)
+
+
+def _exists(path: str) -> bool:
+    # Listing first: file systems over a network keep what they saw before.
+    folder, name = os.path.split(path)
+    return tf.io.gfile.isdir(folder) and name in tf.io.gfile.listdir(folder)
+
+
+def _summing(strategy, count: int, width: int):
+    """float32 (hosts, width) of every host -> their sum, on every host.
+
+    The shape is fixed: TensorFlow crashes where a collective is run with another.
+    """
+    local = strategy.num_replicas_in_sync // count
+
+    def replica_sum(rows):
+        context = tf.distribute.get_replica_context()
+        speaks = context.replica_id_in_sync_group % local == 0
+        said = tf.where(speaks, rows, tf.zeros_like(rows))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, said)
+
+    def total(rows):
+        results = strategy.run(replica_sum, args=(rows,))
+        return strategy.experimental_local_results(results)[0]
+
+    spec = tf.TensorSpec([count, width], tf.float32)
+    return tf.function(total, input_signature=[spec], autograph=False)

@@ -1,0 +1,85 @@
+"""Which image files --images names: folders, files, patterns; and reading one."""
+
+import glob
+import os
+import pathlib
+from collections.abc import Sequence
+
+from vit_tf import config
+from vit_tf.data import image_files
+
+_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
+
+
+def find(given: Sequence[str]) -> list[str]:
+    """The image files that are meant, each once, folders in sorted order.
+
+    Of a folder or a pattern these are the files with an image's extension, hidden ones
+    left out; a file that is named itself may have any name, but must begin as images do.
+
+    Args:
+        given: folders, which are searched to their depth; files; patterns such as
+            'scans/*.png'.
+
+    Raises:
+        config.Refused: nothing of that name; not an image; no images at all.
+    """
+    found: dict[str, None] = {}
+    for name in given:
+        if os.path.isdir(name):
+            paths = _within(name)
+        elif os.path.exists(name):
+            paths = [_checked(name)]
+        elif glob.has_magic(name):
+            matches = sorted(glob.glob(name, recursive=True))
+            paths = [path for path in matches if _is_named_so(path)]
+        else:
+            raise config.Refused(f"--images={name}: no such file or folder")
+        if not paths:
+            raise config.Refused(
+                f"--images={name}: no images there "
+                f"({', '.join(image_files.EXTENSIONS)})"
+            )
+        found |= dict.fromkeys(paths)
+    if not found:
+        raise config.Refused("--images is empty: name a folder, files or a pattern")
+    return list(found)
+
+
+def read(path: str) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        OSError: it cannot be read, or has become something else than a file.
+    """
+    return pathlib.Path(path).read_bytes()
+
+
+def _within(folder: str) -> list[str]:
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [os.path.join(parent, name) for name in sorted(names)]
+    return [path for path in found if _is_named_so(path)]
+
+
+def _is_named_so(path: str) -> bool:
+    return image_files.is_image(os.path.basename(path))
+
+
+def _checked(path: str) -> str:
+    """A file that is named itself: a mistyped name is better said than sent."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        _refuse(error)
+    if not head.startswith(_HEADS):
+        raise config.Refused(
+            f"--images={path}: not an image (JPEG, PNG, GIF, BMP, WebP)"
+        )
+    return path
+
+
+def _refuse(error: OSError) -> None:
+    raise config.Refused(f"--images={error.filename}: {error.strerror}") from None

@@ -1,0 +1,199 @@
+"""What a stored model says of encoded images: a run, an .npz or an export, no server.
+
+A run or an .npz sees images as `evaluation` shows them, pixel for pixel; an export
+decodes by itself.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.data import safe_decoding
+from vit_tf.runs import checkpoint, loading
+from vit_tf.serving import predictions
+
+TOP = 5  # classes that are named where nobody asks for another number
+SIGNATURE, INPUT = "serving_default", "image_bytes"
+# Encoded images of a batch -> their answers.
+Ask = Callable[[Sequence[bytes]], list[predictions.Answer]]
+
+
+def open_stored(
+    path: str,
+    *,
+    top: int | None = None,
+    image_size: int | None = None,
+    eval_crop: config.EvalCrop | None = None,
+    variant: str | None = None,
+) -> tuple[Ask, int]:
+    """Opens what gives answers to images.
+
+    Args:
+        path: a finished run's folder, an .npz of any layout, or an export's folder,
+            with or without the version, which else is the newest.
+        top: classes of an answer; None: 5, or as many as there are.
+        image_size: of a run or .npz, in pixels; None: as trained.
+        eval_crop: of a run or .npz; None: the run's own, of an .npz `resize`.
+        variant: of an .npz whose arrays do not tell it.
+
+    Returns:
+        the function that answers, and the classes of each of its answers.
+
+    Raises:
+        config.Refused: nothing there that can be opened, or no classes to tell; a
+            flag that an export cannot heed; more classes than there are.
+    """
+    folder = export_folder(path)
+    if folder is None:
+        return _of_checkpoint(path, top, image_size, eval_crop, variant)
+    for name, value in (
+        ("image_size", image_size),
+        ("eval_crop", eval_crop),
+        ("variant", variant),
+    ):
+        if value is not None:
+            raise config.Refused(
+                f"--{name}={value}: {path} is an export, which says that itself; leave "
+                "the flag out"
+            )
+    return _of_export(folder, top)
+
+
+def export_folder(path: str) -> str | None:
+    """The folder with `saved_model.pb` that `path` or its newest version is."""
+    if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+        return path
+    if not tf.io.gfile.isdir(path):
+        return None
+    versions = [
+        name.rstrip("/")
+        for name in tf.io.gfile.listdir(path)
+        if re.fullmatch(r"[0-9]+/?", name)
+        and tf.io.gfile.exists(os.path.join(path, name, "saved_model.pb"))
+    ]
+    return os.path.join(path, max(versions, key=int)) if versions else None
+
+
+def check_top(top: int | None, available: int, whose: str) -> int:
+    """How many classes an answer has.
+
+    Raises:
+        config.Refused: more than there are.
+    """
+    if top is not None and top > available:
+        raise config.Refused(
+            f"--top={top}: {whose} tells {available}; name at most that many"
+        )
+    return top or min(TOP, available)
+
+
+def _of_checkpoint(path, top, image_size, eval_crop, variant) -> tuple[Ask, int]:
+    precision = None  # a run's own, so that its own numbers come out
+    if checkpoint.weights_file(path) != path:
+        if variant is not None:
+            raise config.Refused(f"--variant: {path} is a run, which says what it is")
+        precision = str(checkpoint.read_run(path)[0].train.precision)
+    opened = loading.open_model(
+        path, image_size=image_size, variant=variant, dtype=precision
+    )
+    if not opened.num_classes:
+        raise config.Refused(
+            f"{path}: has no last layer, so it tells no classes; transfer it first "
+            "(tools.transfer)"
+        )
+    if not opened.network.pools:
+        raise config.Refused(
+            f"{path}: gives logits for every token, predictions need one vector per "
+            "image"
+        )
+    top = check_top(top, opened.num_classes, path)
+    return _Stored(opened, eval_crop, top), top
+
+
+class _Stored:
+    """Answers of an opened run or .npz."""
+
+    def __init__(
+        self, opened: loading.Opened, eval_crop: config.EvalCrop | None, top: int
+    ):
+        crop = eval_crop or opened.eval_crop
+        data = config.Data(image_size=opened.image_size, eval_crop=crop)
+        network, squash = opened.network, tf.nn.softmax
+        if opened.is_sigmoid:
+            squash = tf.sigmoid
+        self.names = np.array(opened.labels, object)
+        self.shape = (data.image_size, data.image_size, 3)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *self.shape), tf.float32)])
+        def judge(pixels):
+            logits = network(tf.cast(pixels, network.compute_dtype), training=False)
+            return tf.math.top_k(squash(tf.cast(logits, tf.float32)), top)
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
+        def views(encoded):
+            return safe_decoding.views(
+                encoded, data, max_pixels=safe_decoding.MAX_PIXELS
+            )
+
+        self.views, self.judge = views, judge
+
+    def __call__(self, encoded: Sequence[bytes]) -> list[predictions.Answer]:
+        """Encoded images -> what the model says of each, in their order."""
+        pixels, errors = self.see(encoded)
+        scores, labels = self.judge(pixels)
+        return predictions.of_arrays(self.names[labels.numpy()], scores.numpy(), errors)
+
+    def see(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
+        """What the model is shown.
+
+        Returns:
+            float32 (n, size, size, 3) in [-1, 1], zeros where an image cannot be read,
+            and n times an empty text or why it cannot.
+        """
+        # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
+        with tf.device("CPU:0"):
+            pixels, errors = self.views(tf.constant(list(encoded), tf.string))
+        return pixels.numpy(), [error.decode() for error in errors.numpy()]
+
+
+def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
+    """Answers of the signature `serving_default` of an export."""
+    try:
+        loaded = tf.saved_model.load(folder)
+    except (tf.errors.OpError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise config.Refused(f"{folder}: cannot be loaded: {reason}") from error
+    signature = loaded.signatures.get(SIGNATURE)
+    outputs = set(signature.structured_outputs) if signature else set()
+    if not {"classes", "scores"} <= outputs:
+        raise config.Refused(
+            f"{folder}: no signature {SIGNATURE} with classes and scores; make one "
+            "with tools.export"
+        )
+    given = signature.structured_outputs["scores"].shape[-1]
+    top = check_top(top, given or (top or TOP), folder)
+
+    def ask(encoded: Sequence[bytes]) -> list[predictions.Answer]:
+        # `loaded` stays referenced, because its variables die with it.
+        asked = tf.constant(list(encoded), tf.string)
+        try:
+            found = loaded.signatures[SIGNATURE](**{INPUT: asked})
+        except tf.errors.InvalidArgumentError as error:
+            reason = " ".join(error.message.split())
+            raise config.Refused(
+                f"--batch_size={len(encoded)}: {folder} does not take it: {reason}"
+            ) from None
+        classes = [
+            [name.decode("utf-8", "replace") for name in row[:top]]
+            for row in found["classes"].numpy()
+        ]
+        errors = [""] * len(encoded)
+        if "error" in found:
+            errors = [e.decode("utf-8", "replace") for e in found["error"].numpy()]
+        return predictions.of_arrays(classes, found["scores"].numpy()[:, :top], errors)
+
+    return ask, top

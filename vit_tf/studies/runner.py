@@ -1,0 +1,259 @@
+"""Independent runs, each done once, by any number of processes that share a folder.
+
+Nothing is kept beside the runs: what is left to do follows from their folders, and a
+run's own lock decides who does it. So a study is started, stopped and continued by
+the same command, from one process or from a hundred.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from vit_tf import config
+from vit_tf.runs import run_directory
+from vit_tf.runtime import devices, timing
+from vit_tf.studies import job_state
+from vit_tf.training import loop
+
+# So that callers need to know this module only.
+Job, State, Status = job_state.Job, job_state.State, job_state.Status
+look, result = job_state.look, job_state.result
+begun_from, noted_start = job_state.begun_from, job_state.noted_start
+
+# How often a process that waits looks again.
+WAIT_SECONDS = 10.0
+
+
+def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] | None:
+    """Does one job, or goes on with it.
+
+    Args:
+        job: what to do.
+        data_dir: where prepared data sets lie; None: the TFDS default.
+        **machine: strategy, num_devices and tpu of `runtime.start`.
+
+    Returns:
+        What result.json holds, or None when a signal stopped the run early.
+
+    Raises:
+        config.Refused: the job cannot be done now, or failed. What any failure said
+            is kept in the folder's failure.txt.
+    """
+    if machine.get("strategy") == devices.Strategy.MULTI_WORKER:
+        raise config.Refused(
+            "--strategy=multi_worker: a job runs in one process; train a run over "
+            "several hosts with tools.train"
+        )
+    status = look(job)
+    if status.state.finished:
+        return result(job.folder)
+    if status.state == State.ELSEWHERE:
+        raise run_directory.InUse(f"{job.name}: another process is running it")
+    if not status.state.ready:
+        raise config.Refused(f"{job.name}: {status}")
+    devices.forget()
+    run_directory.commit()  # that of the code which is loaded now
+    try:
+        cfg = job_state.configured(job)
+        started = devices.start(cfg.train, **machine)
+        job_state.note_start(job)
+        found = loop.train(cfg, job.folder, machine=started, data_dir=data_dir)
+    except run_directory.InUse:
+        raise
+    except Exception:
+        job_state.note_failure(job)
+        raise
+    if found is not None and job_state.failure(job.folder):
+        tf.io.gfile.remove(job_state.failure_path(job.folder))
+    return found
+
+
+def run_all(
+    jobs: Sequence[Job],
+    *,
+    data_dir: str | None = None,
+    index: int | None = None,
+    wait: bool = False,
+    **machine,
+) -> list[dict[str, Any] | None]:
+    """Does all jobs that are not done, or the one at `index`.
+
+    Goes on after one that fails. Jobs that other processes run are left to them; a
+    signal stops the study, and the same call goes on.
+
+    Args:
+        jobs: each after those it needs.
+        data_dir: where prepared data sets lie; None: the TFDS default.
+        index: the only one to do, by its place in `jobs`.
+        wait: whether to stay until jobs that run elsewhere are finished.
+        **machine: strategy, num_devices and tpu of `runtime.start`.
+
+    Returns:
+        A result for each job, or for the one at `index`; None where it is not
+        finished.
+
+    Raises:
+        config.Refused: no such index; at the end, if jobs failed or are stale, or
+            wait for such ones.
+    """
+    chosen = list(jobs) if index is None else [_at(jobs, index)]
+    with devices.noting_interrupts() as interrupted:
+        _Study(chosen, interrupted).do(data_dir, wait, machine)
+    return [result(job.folder) for job in chosen]
+
+
+class _Study:
+    """One process' way through the jobs."""
+
+    def __init__(self, jobs: Sequence[Job], interrupted: devices.StopRequest):
+        self.interrupted = interrupted
+        self.total = len(jobs)
+        self.own = {job.folder for job in jobs}
+        self.left = dict(enumerate(jobs, 1))
+        # Failures of before are tried again, those of others meanwhile are not.
+        self.failed_before = {job.name: job_state.failure(job.folder) for job in jobs}
+        self.trouble: dict[str, Status] = {}
+        self.seconds: list[float] = []
+        self.waits_told: set[str] = set()
+
+    def do(self, data_dir: str | None, wait: bool, machine: dict[str, Any]) -> None:
+        while True:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            waiting = {}
+            for number, job in list(self.left.items()):
+                status = look(job)
+                if self._is_over(number, job, status):
+                    continue
+                if status.state.ready:
+                    if not self._does(number, job, data_dir, machine):
+                        return
+                    break  # look from the first again: more may be ready now
+                waiting[job.name] = status
+            else:
+                if not (wait and self._hope(waiting)):
+                    self._end(waiting)
+                    return
+                self._say_once(waiting)
+                time.sleep(WAIT_SECONDS)
+
+    def _is_over(self, number: int, job: Job, status: Status) -> bool:
+        """Whether there is nothing to do for a job any more, and says why."""
+        failure = job_state.failure(job.folder)
+        failed_meanwhile = failure and failure != self.failed_before[job.name]
+        if status.state.finished:
+            self._drop(number, str(status))
+        elif status.state == State.STALE or (
+            status.state == State.FAILED and failed_meanwhile
+        ):
+            self.trouble[job.name] = status
+            self._drop(number, str(status))
+        else:
+            return False
+        return True
+
+    def _drop(self, number: int, what: str) -> None:
+        job = self.left.pop(number)
+        self._say(number, f"{job.name}: {what}")
+
+    def _does(self, number: int, job: Job, data_dir, machine) -> bool:
+        """Runs a job; False if a signal stopped it."""
+        self._say(number, f"{job.name}: begins, in {job.folder}")
+        began = time.monotonic()
+        try:
+            found = run(job, data_dir=data_dir, **machine)
+        except run_directory.InUse:  # taken between looking and starting
+            return True
+        except Exception as error:  # noqa: BLE001, the others shall go on
+            said = str(error) if isinstance(error, config.Refused) else repr(error)
+            said = f"{' '.join(said.split())[:300]} (see {job_state.failure_path(job.folder)})"
+            self.trouble[job.name] = Status(State.FAILED, said)
+            self._drop(number, str(self.trouble[job.name]))
+            return True
+        if found is None:
+            self._say(number, f"{job.name}: stopped; the same command goes on")
+            return False
+        self.seconds.append(time.monotonic() - began)
+        del self.left[number]
+        took, left = timing.clock(self.seconds[-1]), len(self.left)
+        mean = sum(self.seconds) / len(self.seconds)
+        more = f"; {left} left, about {timing.clock(mean * left)}" if left else ""
+        self._say(number, f"{job.name}: done in {took}{more}")
+        return True
+
+    def _hope(self, waiting: dict[str, Status]) -> bool:
+        """Whether another process may finish what this one waits for."""
+        if any(status.state == State.ELSEWHERE for status in waiting.values()):
+            return True
+        return any(self._may_finish(job) for job in self.left.values() if job.needed)
+
+    def _may_finish(self, job: Job) -> bool:
+        """Whether another process may finish the start of a job."""
+        if isinstance(job.needs, Job) and look(job.needs).state == State.STALE:
+            return False
+        if run_directory.in_use(job.needed):
+            return True
+        return job.needed not in self.own and not job_state.failure(job.needed)
+
+    def _say_once(self, waiting: dict[str, Status]) -> None:
+        """Says what is waited for, which may be what nobody runs."""
+        for job in self.left.values():
+            line = f"{job.name}: {waiting[job.name]}"
+            if line in self.waits_told:
+                continue
+            self.waits_told.add(line)
+            start, more = job.needed, ""
+            elsewhere = start and start not in self.own and "://" not in start
+            if elsewhere and not run_directory.in_use(start):
+                more = (
+                    "; no process seems to run it now: start it too, or stop this one"
+                )
+            self._say(None, f"{line}{more}")
+
+    def _end(self, waiting: dict[str, Status]) -> None:
+        elsewhere = [n for n, s in waiting.items() if s.state == State.ELSEWHERE]
+        if elsewhere:
+            self._say(None, f"left to other processes: {', '.join(elsewhere)}")
+        busy = {job.folder for job in self.left.values() if job.name in elsewhere}
+        for job in self.left.values():
+            if job.name in elsewhere:
+                continue
+            if job.needed in busy:
+                busy.add(job.folder)
+                self._say(None, f"{job.name}: {waiting[job.name]}")
+            else:
+                self.trouble[job.name] = waiting[job.name]
+        if self.trouble:
+            raise config.Refused(
+                f"{len(self.trouble)} of {self.total} jobs not finished: "
+                f"{_told(self.trouble)}"
+            )
+
+    def _say(self, number: int | None, line: str) -> None:
+        place = "study" if number is None else f"job {number} of {self.total}"
+        print(f"{place}: {line}", file=sys.stderr, flush=True)
+
+
+def _told(trouble: dict[str, Status]) -> str:
+    """What is wrong with jobs: a reason that several share is told once."""
+    of: dict[str, list[str]] = {}
+    for name, status in trouble.items():
+        of.setdefault(re.sub(r" \(see [^()]*\)$", "", str(status)), []).append(name)
+    told = []
+    for names in of.values():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told.append(f"{', '.join(names[:3])}{more}: {trouble[names[0]]}")
+    return "; ".join(told)
+
+
+def _at(jobs: Sequence[Job], index: int) -> Job:
+    if not 0 <= index < len(jobs):
+        raise config.Refused(
+            f"--index={index}: there are {len(jobs)} jobs, 0 to {len(jobs) - 1}; "
+            "--list shows them"
+        )
+    return jobs[index]
