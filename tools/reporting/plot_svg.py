@@ -76,6 +76,8 @@ class Panel:
         lines: name -> marks; the empty ones keep the colours of the others.
         marked: whether a line's points are seen.
         log_y: whether the vertical axis is logarithmic.
+        levels: name -> height of a dashed line from side to side, such as what another
+            method reaches.
     """
 
     title: str
@@ -87,6 +89,7 @@ class Panel:
     joined: bool = True
     marked: bool = True
     log_y: bool = False
+    levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def draw(panel: Panel, *, styled: bool = True) -> markupsafe.Markup:
@@ -98,10 +101,11 @@ def draw(panel: Panel, *, styled: bool = True) -> markupsafe.Markup:
     shown = [mark for marks in panel.lines.values() for mark in marks]
     if not shown:
         raise ValueError(f"{panel.title}: nothing to draw")
-    low = min(mark.y - (mark.spread or 0) for mark in shown)
-    high = max(mark.y + (mark.spread or 0) for mark in shown)
+    heights = [*panel.levels.values()]
+    heights += [mark.y - (mark.spread or 0) for mark in shown]
+    heights += [mark.y + (mark.spread or 0) for mark in shown]
     across, x_ticks = _horizontal(panel, [mark.x for mark in shown])
-    up, y_ticks = _vertical(panel, low, high)
+    up, y_ticks = _vertical(panel, min(heights), max(heights))
     turned = _turned(panel, x_ticks)
     below = 20 + (max(len(text) for _, text in x_ticks) * 4 if turned else 0)
     bottom = _TOP + _HEIGHT
@@ -130,6 +134,8 @@ def draw(panel: Panel, *, styled: bool = True) -> markupsafe.Markup:
             panel.y,
         ),
     ]
+    for index, (name, height) in enumerate(panel.levels.items(), len(panel.lines)):
+        parts.append(_level(index, name, up(height)))
     for index, marks in enumerate(panel.lines.values()):
         if marks:
             parts.append(_line(panel, index, marks, across, up, linked=not styled))
@@ -299,36 +305,60 @@ def _line(
     return "".join([*parts, "</g>"])
 
 
+def _level(index: int, name: str, y: float) -> markupsafe.Markup:
+    return _element(
+        f'<path class="c{index % len(_COLOURS)}" fill="none" stroke="currentColor" '
+        f'stroke-width="1.4" stroke-dasharray="{_level_dashes(index)}" '
+        f'd="M{_LEFT} {_number(y)}H{_WIDTH - _RIGHT}"><title>{{}}</title></path>',
+        name,
+    )
+
+
+def _level_dashes(index: int) -> str:
+    return _DASHES[1 + index % (len(_DASHES) - 1)]
+
+
 def _shape(index: int) -> str:
     """Lines of the same colour have other shapes."""
     return _SHAPES[(index + index // len(_COLOURS)) % len(_SHAPES)]
 
 
 def _legend(panel: Panel, top: float) -> tuple[str, int]:
-    """Names of the lines, as many in a row as fit; and the number of rows."""
+    """Names of lines and levels, as many in a row as fit; and the number of rows."""
+    named = {name: _sample(panel, i) for i, name in enumerate(panel.lines)}
+    shown = [name for name, marks in panel.lines.items() if marks]
+    for index, name in enumerate(panel.levels, len(panel.lines)):
+        named[name] = _stroke(_level_dashes(index))
+    colours = {name: index % len(_COLOURS) for index, name in enumerate(named)}
     parts, x, row = [], 8.0, 0
-    for index, (name, marks) in enumerate(panel.lines.items()):
-        if not marks:
-            continue
+    for name in [*shown, *panel.levels]:
         width = 30 + _LETTER * len(name)
         if x > 8 and x + width > _WIDTH:
             x, row = 8.0, row + 1
         y = top + row * _ROW + 8
-        shape = _shape(index)
-        if not panel.marked:
-            dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
-            shape = (
-                '<path fill="none" stroke="currentColor" stroke-width="2" '
-                f'stroke-dasharray="{dashes or "none"}" d="M-7 0H7"/>'
-            )
-        parts.append(
-            f'<g class="c{index % len(_COLOURS)}" fill="currentColor" '
-            f'transform="translate({_number(x + 6)} {_number(y)})">{shape}</g>'
-        )
         place = (_number(x + 17), _number(y + 4))
-        parts[-1] += str(_element('<text x="{}" y="{}">{}</text>', *place, name))
+        text = _element('<text x="{}" y="{}">{}</text>', *place, name)
+        parts.append(
+            f'<g class="c{colours[name]}" fill="currentColor" '
+            f'transform="translate({_number(x + 6)} {_number(y)})">{named[name]}</g>'
+            f"{text}"
+        )
         x += width
     return "\n".join(parts), row + 1
+
+
+def _sample(panel: Panel, index: int) -> str:
+    """What stands for a line in the legend."""
+    if panel.marked:
+        return _shape(index)
+    return _stroke(_DASHES[index // len(_COLOURS) % len(_DASHES)])
+
+
+def _stroke(dashes: str) -> str:
+    return (
+        '<path fill="none" stroke="currentColor" stroke-width="2" '
+        f'stroke-dasharray="{dashes or "none"}" d="M-7 0H7"/>'
+    )
 
 
 def _element(markup: str, *values: str) -> markupsafe.Markup:
