@@ -30,7 +30,7 @@ RUNS = demo_findings.RUNS
 _METHODS = {"finetune": "the fine-tuned ViT", "scratch": "the ViT from scratch"}
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _MISTAKES = 24  # pictures of them at most
-_LINE = 58  # letters of a line of a command
+_LINE = 55  # letters of a line of a command
 _SMOOTH = 5  # rows of metrics.jsonl in the running mean of the loss
 
 
@@ -46,7 +46,7 @@ def write(workdir: pathlib.Path, *, data_dir: str | None) -> pathlib.Path:
         _TEMPLATES,
         "demo.html",
         title="vit_tf: a Vision Transformer from pixels to transfer",
-        plot_style=markupsafe.Markup(plot_svg.STYLE),
+        plot_style=markupsafe.Markup(plot_svg.PAGE_STYLE),
         percent=demo_findings.percent,
         clock=timing.clock,
         runs=RUNS,

@@ -29,6 +29,9 @@ STYLE = (
     + "}"
 )
 
+# In a page, which is light on paper.
+PAGE_STYLE = STYLE.replace("@media(", "@media screen and (")
+
 _WIDTH, _HEIGHT = 360, 230  # of all, and of the area between the axes and the title
 _LEFT, _RIGHT, _TOP = 50, 12, 26
 _LETTER = 5.9  # the mean width of a letter at 11 pixels

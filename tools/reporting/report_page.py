@@ -46,7 +46,7 @@ def write(
         _TEMPLATES,
         "results.html",
         title="vit_tf: results",
-        plot_style=markupsafe.Markup(plot_svg.STYLE),
+        plot_style=markupsafe.Markup(plot_svg.PAGE_STYLE),
         how_to_read=_emphasised(result_tables.HOW_TO_READ),
         experiments=[_experiment(section, planned) for section in found],
         figure12=_speeds(speeds) if speeds else None,
