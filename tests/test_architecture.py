@@ -25,6 +25,7 @@ FLOORS = [
         "vit_tf/record.py",
         "vit_tf/optim.py",
         "vit_tf/ridge.py",
+        "vit_tf/raw_pixels.py",
         "vit_tf/drawings.py",
         "vit_tf/native.py",
         "vit_tf/tpu_compiler.py",
