@@ -323,6 +323,18 @@ def test_results_of_another_start_replace_only_stale_ones(tmp_path):
     assert json.loads(path.read_text())["start"]["name"] == "other.npz"
 
 
+def test_a_metric_at_a_step_is_read_from_the_curve():
+    found = {
+        "metrics": [{"split": "test", "name": "accuracy", "value": 0.9, "count": 400}],
+        "curves": {"test/accuracy": [[50, 0.25], [100, 0.5], [600, 0.9]]},
+    }
+    assert results.value(found, "test/accuracy") == (0.9, 400)
+    assert results.value(found, "test/accuracy@100") == (0.5, 400)
+    assert results.value(found, "accuracy@50") == (0.25, 400)
+    assert results.value(found, "test/accuracy@75") is None
+    assert results.value(found, "test/loss@100") is None
+
+
 def test_curves_are_thinned_to_means():
     rows = [{"step": k, "loss": float(k)} for k in range(1, 1002)]
     rows.append({"step": 1001, "split": "test", "name": "accuracy", "value": 0.5})

@@ -33,11 +33,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # nothing is downloaded
-        digits = sklearn_datasets.load_digits()
-        pixels = np.rint(digits.images * (255 / _GREY_LEVELS)).astype(np.uint8)
+        pixels, labels = _scans()
         return {
-            split: self._generate_examples(pixels, digits.target, rows)
-            for split, rows in _split_rows(digits.target).items()
+            split: self._generate_examples(pixels, labels, rows)
+            for split, rows in _split_rows(labels).items()
         }
 
     def _generate_examples(
@@ -45,6 +44,19 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict]]:
         for row in rows.tolist():
             yield row, {"image": _png(pixels[row]), "label": int(labels[row])}
+
+
+def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same examples without TFDS: (n, 8, 8) uint8 pixels and (n,) int64 labels."""
+    pixels, labels = _scans()
+    rows = _split_rows(labels)[split]
+    return pixels[rows], labels[rows]
+
+
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    digits = sklearn_datasets.load_digits()
+    pixels = np.rint(digits.images * (255 / _GREY_LEVELS)).astype(np.uint8)
+    return pixels, digits.target
 
 
 def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
