@@ -20,7 +20,7 @@ from vit_tf.objectives import objective as choice
 from vit_tf.runs import loading, stored_weights
 from vit_tf.runtime import devices
 from vit_tf.studies import training
-from vit_tf.training import optimizers, setup, step
+from vit_tf.training import optimizers, setup, step, train_state
 
 COLORS, PIXELS = ("mean_color", "shrunk_colors"), "pixels"
 
@@ -46,12 +46,12 @@ def _pair(cfg, *, learned=True):
     return model, objective
 
 
-def _trainable(cfg, model, objective, *, total_steps):
+def _state(cfg, model, objective, *, total_steps):
     variables = [*model.trainable_variables, *objective.variables]
     optimizer = optimizers.build(
         cfg.optim, total_steps=total_steps, variables=variables
     )
-    return setup.Trainable(model, objective, optimizer)
+    return train_state.TrainState(model, objective, optimizer)
 
 
 def _drawn(objective, number):
@@ -309,10 +309,10 @@ def test_a_step_in_bfloat16_moves_every_variable(changes, jit_compile):
         **{"model__variant": "ViT-mu/4"} | changes,
     )
     model, objective = _pair(cfg)
-    trainable = _trainable(cfg, model, objective, total_steps=9)
-    trained = trainable.variables
+    state = _state(cfg, model, objective, total_steps=9)
+    trained = state.variables
     machine = dataclasses.replace(tiny.one_device(), jit_compile=jit_compile)
-    steps = tiny.steps(trainable, cfg, machine)
+    steps = tiny.steps(state, cfg, machine)
     before = [v.numpy() for v in trained]
     batch = step.noise(cfg.data, num_classes=10)
     found = steps(iter(tf.data.Dataset.from_tensors(batch)), tf.constant(1))
@@ -348,8 +348,8 @@ def test_images_of_one_colour_each_are_solved():
     """A masked patch's colour is that of the others: to be copied from them."""
     cfg = _make(model__variant="ViT-mu/4", optim__lr=1e-2, data__batch_size=8)
     model, objective = _pair(cfg, learned=False)
-    trainable = _trainable(cfg, model, objective, total_steps=150)
-    steps = tiny.steps(trainable, cfg, tiny.one_device())
+    state = _state(cfg, model, objective, total_steps=150)
+    steps = tiny.steps(state, cfg, tiny.one_device())
     colors = np.random.default_rng(0).integers(0, 256, (8, 1, 1, 3), np.uint8)
     pictures = np.broadcast_to(colors, (8, 16, 16, 3))
     assert len(np.unique(patch_colors.mean_colors(tf.constant(pictures), 4))) == 8
@@ -409,9 +409,9 @@ def test_its_evaluation_is_of_fixed_patches_whatever_the_batch(masked, data_dir)
     for machine, size in ((tiny.one_device(), 7), (tiny.mirrored(2), 64)):
         cfg.evals.batch_size = size
         prepared = setup.prepare(cfg, machine, data_dir=data_dir)
-        trainable = prepared.trainable
-        stored_weights.load_weights(trainable.model, str(masked / "weights.npz"))
-        stored_weights.load_objective(trainable.objective.variables, str(masked))
+        state = prepared.state
+        stored_weights.load_weights(state.model, str(masked / "weights.npz"))
+        stored_weights.load_objective(state.objective.variables, str(masked))
         found.append(prepared.evaluate())
     for again in found:
         for ours, theirs in zip(again, metrics, strict=True):
@@ -448,17 +448,17 @@ def test_transfer_leaves_behind_what_the_objective_owns_and_says_so(masked, data
     cfg = tiny.make(start_from=str(masked))
     prepared = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
     told = stored_weights.start_from(
-        prepared.trainable.model, str(masked), class_names=prepared.class_names
+        prepared.state.model, str(masked), class_names=prepared.class_names
     )[-1]
     assert told.startswith("left behind")
     for what in ("mask_embedding (32,)", "head/kernel (32, 512)", "head/bias (512,)"):
         assert f"masked_patch/{what}" in told
     with np.load(masked / "weights.npz") as file:
-        for variable in prepared.trainable.model.variables:
-            name = variable.path.removeprefix(f"{prepared.trainable.model.path}/")
+        for variable in prepared.state.model.variables:
+            name = variable.path.removeprefix(f"{prepared.state.model.path}/")
             if not name.startswith("head/"):
                 np.testing.assert_array_equal(variable.numpy(), file[name])
-    assert prepared.trainable.model.num_classes == 10
+    assert prepared.state.model.num_classes == 10
 
 
 def test_its_weights_are_those_of_a_plain_vit(masked, tmp_path):

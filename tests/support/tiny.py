@@ -11,7 +11,7 @@ from tests.support import tiny_config
 from vit_tf import config
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices
-from vit_tf.training import setup, step
+from vit_tf.training import step, train_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -56,11 +56,11 @@ def mirrored(num_devices: int, *, jit_compile: bool = False) -> devices.Runtime:
 
 
 def steps(
-    trainable: setup.Trainable, cfg: config.Config, machine: devices.Runtime
+    state: train_state.TrainState, cfg: config.Config, machine: devices.Runtime
 ) -> tf.types.experimental.PolymorphicFunction:
     """The compiled step function of the loop."""
     return step.build(
-        trainable,
+        state,
         data=cfg.data,
         train=cfg.train,
         optim=cfg.optim,

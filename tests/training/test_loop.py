@@ -125,14 +125,14 @@ def _loss_on_copies(data_dir, machine, *, dropout):
     """The first step's loss where every replica gets the same single example."""
     replicas = machine.strategy.num_replicas_in_sync
     cfg = tiny.make(model__dropout=dropout, data__batch_size=replicas)
-    trainable = setup.prepare(cfg, machine, data_dir=data_dir).trainable
-    _randomise(trainable.model)
+    state = setup.prepare(cfg, machine, data_dir=data_dir).state
+    _randomise(state.model)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     copies = tiny.tf.data.Dataset.from_tensors({"image": pixels, "label": [3]})
     batches = machine.strategy.distribute_datasets_from_function(
         lambda context: copies.repeat()
     )
-    steps = tiny.steps(trainable, cfg, machine)
+    steps = tiny.steps(state, cfg, machine)
     return float(steps(iter(batches), tiny.tf.constant(1))["loss"][0])
 
 
@@ -247,7 +247,7 @@ def test_the_step_is_traced_once(tmp_path, data_dir):
     cfg = tiny.make(train__steps_per_loop=5, train__log_every_steps=3)
     machine = tiny.one_device()
     prepared = setup.prepare(cfg, machine, data_dir=data_dir)
-    steps = tiny.steps(prepared.trainable, cfg, machine)
+    steps = tiny.steps(prepared.state, cfg, machine)
     batches = prepared.batches(machine.strategy, start_step=0)
     for count in (1, 3, 2):
         steps(batches, np.int32(count) + tiny.tf.constant(0))
@@ -279,10 +279,10 @@ def test_every_example_is_evaluated_once(data_dir, devices, batch_size):
     cfg = tiny.make(evals__batch_size=batch_size)
     machine = tiny.one_device() if devices == 1 else tiny.mirrored(devices)
     prepared = setup.prepare(cfg, machine, data_dir=data_dir)
-    _randomise(prepared.trainable.model)
+    _randomise(prepared.state.model)
     metrics = prepared.evaluate()
     reference = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
-    _randomise(reference.trainable.model)
+    _randomise(reference.state.model)
     accuracy, loss = _by_hand(reference)
     total = reference.source.num_examples("test")
     assert metrics[0].count == metrics[1].count == total
@@ -305,7 +305,7 @@ def _by_hand(prepared):
     )
     hits, losses = [], []
     for batch in stream:
-        logits = prepared.trainable.model(batch["image"], training=False).numpy()[0]
+        logits = prepared.state.model(batch["image"], training=False).numpy()[0]
         label = int(batch["label"][0])
         hits.append(logits.argmax() == label)
         logits = logits - logits.max()
@@ -315,8 +315,8 @@ def _by_hand(prepared):
 
 def test_evaluation_sees_the_average_and_training_does_not(data_dir):
     cfg = tiny.make(optim__polyak=0.9)
-    trainable = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir).trainable
-    variables, averages = trainable.variables, trainable.optimizer.averages
+    state = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir).state
+    variables, averages = state.variables, state.optimizer.averages
     for variable, average in zip(variables, averages):
         variable.assign(tiny.tf.fill(variable.shape, 1.0))
         average.assign(tiny.tf.fill(average.shape, 2.0))
@@ -324,10 +324,10 @@ def test_evaluation_sees_the_average_and_training_does_not(data_dir):
     def values():
         return {float(v.numpy().max()) for v in variables}
 
-    with trainable.averaged():
+    with state.averaged():
         assert values() == {2.0}
     assert values() == {1.0}
-    with pytest.raises(RuntimeError), trainable.averaged():
+    with pytest.raises(RuntimeError), state.averaged():
         raise RuntimeError("a failing evaluation")
     assert values() == {1.0}
 
@@ -502,9 +502,9 @@ def test_only_the_newest_checkpoints_stay(whole):
 def test_a_batch_that_does_not_divide_is_refused(data_dir):
     cfg = tiny.make(train__accumulation=3)
     machine = tiny.one_device()
-    trainable = setup.prepare(cfg, machine, data_dir=data_dir).trainable
+    state = setup.prepare(cfg, machine, data_dir=data_dir).state
     with pytest.raises(errors.UserError, match="data.batch_size=16.*near: 15, 18"):
-        tiny.steps(trainable, cfg, machine)
+        tiny.steps(state, cfg, machine)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -555,7 +555,7 @@ def test_transfer_replaces_the_head_and_resizes_the_grid(whole, tmp_path, data_d
     prepared = setup.prepare(cfg, machine, data_dir=data_dir)
     text = "\n".join(
         stored_weights.start_from(
-            prepared.trainable.model,
+            prepared.state.model,
             cfg.start_from,
             class_names=prepared.class_names,
         )

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tools.benchmarks import programs
 from vit_tf import config
 from vit_tf.runtime import devices
-from vit_tf.training import setup, step
+from vit_tf.training import step, train_state
 
 _MIB = 2**20
 
@@ -83,11 +83,11 @@ def _measure(text: str, num_classes: int) -> Footprint:
     # Allocators and thread pools of the runtime are there before the count begins.
     tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
     before, began = _peak_mib(), time.monotonic()
-    trainable = setup.build_trainable(
+    state = train_state.build(
         cfg, num_classes=num_classes, total_steps=10**6, strategy=machine.strategy
     )
     steps = step.build(
-        trainable,
+        state,
         data=cfg.data,
         train=cfg.train,
         optim=cfg.optim,

@@ -20,7 +20,7 @@ from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices
-from vit_tf.training import loop, optimizers, setup, step
+from vit_tf.training import loop, optimizers, step, train_state
 
 # Untimed calls first: tracing, XLA compilation, caches.
 _WARM_UP = 2
@@ -71,17 +71,17 @@ def model_works(
     chosen = f"{precision}, XLA {'on' if jit_compile else 'off'}"
     cfg = config.from_json(config.to_json(cfg))
     cfg.train.precision = precision
-    trainable = _trainable(cfg, num_classes=num_classes)
+    state = _state(cfg, num_classes=num_classes)
     return {
-        f"inference, {chosen}": _inference(cfg, trainable.model, jit_compile),
+        f"inference, {chosen}": _inference(cfg, state.model, jit_compile),
         f"training step, {chosen}": bare_step(
-            cfg, trainable, num_classes=num_classes, jit_compile=jit_compile
+            cfg, state, num_classes=num_classes, jit_compile=jit_compile
         ),
     }
 
 
-def _trainable(cfg: config.Config, *, num_classes: int) -> setup.Trainable:
-    return setup.build_trainable(
+def _state(cfg: config.Config, *, num_classes: int) -> train_state.TrainState:
+    return train_state.build(
         cfg,
         num_classes=num_classes,
         total_steps=10**6,
@@ -91,7 +91,7 @@ def _trainable(cfg: config.Config, *, num_classes: int) -> setup.Trainable:
 
 def bare_step(
     cfg: config.Config,
-    trainable: setup.Trainable,
+    state: train_state.TrainState,
     *,
     num_classes: int,
     jit_compile: bool,
@@ -100,18 +100,18 @@ def bare_step(
 
     What a loop cannot be faster than: no input, no logging, no distribution.
     """
-    optimizer, variables = trainable.optimizer, trainable.variables
+    optimizer, variables = state.optimizer, state.variables
     noise = step.noise(cfg.data, num_classes=num_classes)
     batch = {name: tf.constant(value) for name, value in noise.items()}
     seed = tf.constant([0, 0])
-    batch = trainable.objective.draw(
+    batch = state.objective.draw(
         batch, seed, first=tf.constant(0), total=cfg.data.batch_size
     )
 
     @tf.function(jit_compile=jit_compile)
     def gradients_of():
         with tf.GradientTape() as tape:
-            losses, _ = trainable.objective(trainable.model, batch, seed)
+            losses, _ = state.objective(state.model, batch, seed)
             loss = tf.reduce_mean(losses)
         values = [v.value for v in variables]
         return loss, tape.gradient(
@@ -282,7 +282,7 @@ def loop_overhead(
     source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
     bare = bare_step(
         cfg,
-        _trainable(cfg, num_classes=source.num_classes),
+        _state(cfg, num_classes=source.num_classes),
         num_classes=source.num_classes,
         jit_compile=machine.jit_compile,
     )

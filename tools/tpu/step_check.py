@@ -16,7 +16,7 @@ from vit_tf import config, errors
 from vit_tf.costs import flops
 from vit_tf.data import catalog, mixup_cutmix
 from vit_tf.runtime import timing
-from vit_tf.training import setup, step
+from vit_tf.training import step, train_state
 
 _ANY_LENGTH = 10_000_000  # examples of an epoch: a schedule has to end somewhere
 
@@ -46,10 +46,10 @@ def fit(
     num_classes = num_classes or _num_classes(cfg)
     strategy = tpu_trace.TraceOnly(replicas)
     began = time.monotonic()
-    trainable = _build(cfg, strategy, num_classes=num_classes)
-    program = _program(cfg, strategy, trainable)
+    state = _build(cfg, strategy, num_classes=num_classes)
+    program = _program(cfg, strategy, state)
     traced = time.monotonic() - began
-    macs = flops.forward_macs(trainable.model)
+    macs = flops.forward_macs(state.model)
     per_replica = cfg.data.batch_size // replicas
     analytic = flops.exaflops(macs, images=per_replica) * 1e6
     found = tpu_compiler.compile_for(
@@ -88,11 +88,11 @@ def agreement(
     one_device = tf.distribute.get_strategy()
     there = _build(cfg, strategy, num_classes=num_classes)
     here = _build(cfg, one_device, num_classes=num_classes)
-    for trainable in (here, there):
-        _leave_nothing_zero(trainable)
-        trainable.optimizer.iterations.assign(cfg.optim.warmup_steps)
-        trainable.optimizer.start_average()
-    before = {v.path: v.numpy() for v in _state(here)}
+    for state in (here, there):
+        _leave_nothing_zero(state)
+        state.optimizer.iterations.assign(cfg.optim.warmup_steps)
+        state.optimizer.start_average()
+    before = {v.path: v.numpy() for v in _all_variables(here)}
     program = _program(cfg, strategy, there)
     batch = _batch(cfg, num_classes=num_classes)
     inputs = _inputs(program, batch, replicas)
@@ -101,8 +101,8 @@ def agreement(
 
     stream = iter(tf.data.Dataset.from_tensors(batch).repeat())
     mine = _steps(cfg, one_device, here)(stream, tf.constant(1))
-    paths = {id(_handle(v)): v.path for v in _state(there)}
-    want = {v.path: v.numpy() for v in _state(here)}
+    paths = {id(_handle(v)): v.path for v in _all_variables(there)}
+    want = {v.path: v.numpy() for v in _all_variables(here)}
     worst, where, spread, moved = 0.0, "", 0.0, 0
     for position, parts in updated.items():
         path = paths[id(program.variables[position])]
@@ -126,20 +126,20 @@ def agreement(
     }
 
 
-def _state(trainable: setup.Trainable) -> list[keras.Variable]:
+def _all_variables(state: train_state.TrainState) -> list[keras.Variable]:
     """Every variable that a step may change, those of the optimizer among them."""
-    own = trainable.objective.variables
-    return [*trainable.model.variables, *own, *trainable.optimizer.variables]
+    own = state.objective.variables
+    return [*state.model.variables, *own, *state.optimizer.variables]
 
 
-def _leave_nothing_zero(trainable: setup.Trainable) -> None:
+def _leave_nothing_zero(state: train_state.TrainState) -> None:
     """Draws what is zero at the start, as it would be in the middle of a run.
 
     A head of zeros hides all other gradients, and an Adam that has seen nothing
     divides each gradient by itself, however much of it is rounding.
     """
     rng = np.random.default_rng(0)
-    for variable in _state(trainable):
+    for variable in _all_variables(state):
         if variable.shape and not variable.numpy().any():
             variable.assign(0.1 * rng.uniform(0.5, 1.0, variable.shape))
 
@@ -156,20 +156,20 @@ def _num_classes(cfg: config.Config) -> int:
 
 def _build(
     cfg: config.Config, strategy: tf.distribute.Strategy, *, num_classes: int
-) -> setup.Trainable:
+) -> train_state.TrainState:
     total = timing.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=_ANY_LENGTH
     )
-    return setup.build_trainable(
+    return train_state.build(
         cfg, num_classes=num_classes, total_steps=total, strategy=strategy
     )
 
 
 def _steps(
-    cfg: config.Config, strategy: tf.distribute.Strategy, trainable: setup.Trainable
+    cfg: config.Config, strategy: tf.distribute.Strategy, state: train_state.TrainState
 ) -> tf.types.experimental.PolymorphicFunction:
     return step.build(
-        trainable,
+        state,
         data=cfg.data,
         train=cfg.train,
         optim=cfg.optim,
@@ -179,12 +179,12 @@ def _steps(
 
 
 def _program(
-    cfg: config.Config, strategy: tpu_trace.TraceOnly, trainable: setup.Trainable
+    cfg: config.Config, strategy: tpu_trace.TraceOnly, state: train_state.TrainState
 ) -> tpu_trace.Program:
     replicas = strategy.num_replicas_in_sync
     iterator = tf.data.IteratorSpec(_specs(cfg, cfg.data.batch_size // replicas))
     count = tf.TensorSpec((), tf.int32)
-    steps = _steps(cfg, strategy, trainable)
+    steps = _steps(cfg, strategy, state)
     return tpu_trace.program(
         strategy, lambda: steps.get_concrete_function(iterator, count)
     )

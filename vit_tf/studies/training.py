@@ -49,7 +49,7 @@ def drawings(
         *training_hooks.draw_figures(
             cfg,
             run,
-            model=prepared.trainable.model,
+            model=prepared.state.model,
             source=prepared.source,
             total_steps=total_steps,
         ),

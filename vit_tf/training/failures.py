@@ -38,9 +38,9 @@ class StepMonitor:
         self.checkpoints, self.processes = checkpoints, processes
         self._data, self._train = prepared.cfg.data, prepared.cfg.train
         self._remat, self._sources = prepared.cfg.model.remat, prepared.sources
-        trainable = prepared.trainable
-        self._optimizer = trainable.optimizer
-        self._weights = [*trainable.model.variables, *trainable.objective.variables]
+        state = prepared.state
+        self._optimizer = state.optimizer
+        self._weights = [*state.model.variables, *state.objective.variables]
 
     def check_steps(self, values: dict[str, list[float]], *, done: int) -> list[str]:
         """Stops before anything is saved when a step's numbers are not finite.

@@ -57,9 +57,9 @@ def train(
         if (result := run.result()) is not None:
             return result
         prepared = setup.prepare(cfg, machine, data_dir=data_dir)
-        trainable, total = prepared.trainable, prepared.total_steps
+        state, total = prepared.state, prepared.total_steps
         take_steps = step.build(
-            trainable,
+            state,
             data=cfg.data,
             train=cfg.train,
             optim=cfg.optim,
@@ -85,7 +85,7 @@ def train(
             display.say(*loaded)
             while True:
                 for hook in [hook for hook in after if done in hook.when]:
-                    with timer.paused(), trainable.averaged():
+                    with timer.paused(), state.averaged():
                         display.say(*hook(done))
                 if done == total:
                     break
@@ -131,9 +131,9 @@ class SaveWeights:
         """Writes weights.npz, and what the objective learned besides."""
         del step
         if self.run.writes:
-            trainable, run = self.prepared.trainable, self.run
-            stored_weights.save_weights(trainable.model, run.path("weights.npz"))
-            stored_weights.save_objective(trainable.objective.variables, run.workdir)
+            state, run = self.prepared.state, self.run
+            stored_weights.save_weights(state.model, run.path("weights.npz"))
+            stored_weights.save_objective(state.objective.variables, run.workdir)
         return []
 
 
@@ -178,12 +178,12 @@ def _restore_or_start(
     """Loads what there is: the step to go on from, and lines that say what it was."""
     if done := checkpoints.restore():
         return done, [f"resumed at step {done}"]
-    lines, trainable = [], prepared.trainable
+    lines, state = [], prepared.state
     if start_from is not None:
         lines = stored_weights.start_from(
-            trainable.model, start_from, class_names=prepared.class_names
+            state.model, start_from, class_names=prepared.class_names
         )
-    trainable.optimizer.start_average()
+    state.optimizer.start_average()
     return 0, lines
 
 
@@ -199,7 +199,7 @@ def _finish(
     machine: devices.Runtime,
 ) -> dict[str, Any] | None:
     """Writes the result, whose presence says that all else is there."""
-    cfg, trainable, total = prepared.cfg, prepared.trainable, prepared.total_steps
+    cfg, state, total = prepared.cfg, prepared.state, prepared.total_steps
     rows = run_directory.read_rows(run.workdir)
     metrics = [
         {key: row[key] for key in ("split", "name", "value", "count")}
@@ -209,10 +209,10 @@ def _finish(
     result = {
         **run_directory.describe(cfg, device=machine.device, dataset=prepared.dataset),
         "class_names": prepared.class_names,
-        "parameters": trainable.model.count_params(),
+        "parameters": state.model.count_params(),
         "steps": total,
         "examples_seen": total * cfg.data.batch_size,
-        **trainable.optimizer.counts(),
+        **state.optimizer.counts(),
         "train_seconds": run.seconds(),
         "metrics": metrics,
     }

@@ -1,100 +1,19 @@
 """What a run needs before its first step: data, model, objective, optimizer, measures."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from vit_tf import config, errors
 from vit_tf.data import data_source, mixture, pipeline, subsets
 from vit_tf.evaluation import evaluators, fewshot
-from vit_tf.models import build, network
 from vit_tf.objectives import objective
 from vit_tf.runs import checkpoint, run_directory
 from vit_tf.runtime import devices, progress, timing
-from vit_tf.training import optimizers
-
-
-@dataclasses.dataclass(frozen=True)
-class Trainable:
-    """What a training step changes; its variables live in the strategy's scope."""
-
-    model: network.Network
-    objective: objective.Objective
-    optimizer: optimizers.SummedGradients
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """The variables with gradients: the model's, then the objective's own."""
-        return [*self.model.trainable_variables, *self.objective.variables]
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Puts the Polyak average, if there is one, in the place of the weights."""
-        pairs = list(zip(self.variables, self.optimizer.averages))
-        kept = [variable.numpy() for variable, _ in pairs]
-        try:
-            for variable, average in pairs:
-                variable.assign(average.numpy())
-            yield
-        finally:
-            for (variable, _), value in zip(pairs, kept):
-                variable.assign(value)
-
-
-def build_trainable(
-    cfg: config.Config,
-    *,
-    num_classes: int,
-    total_steps: int,
-    strategy: tf.distribute.Strategy,
-) -> Trainable:
-    """Builds model, objective and optimizer as the loop trains them.
-
-    The initial weights are a function of the config alone, whatever the strategy.
-
-    Args:
-        cfg: the run.
-        num_classes: of the data; a model whose objective reads no label has no head.
-        total_steps: where the learning rate's schedule ends.
-        strategy: in whose scope the variables are made.
-
-    Raises:
-        errors.UserError: a model that gives no single vector for an image, or what
-            the objective or the optimizer refuse.
-    """
-    labelled = cfg.objective.task is config.Task.CLASSIFICATION
-    devices.seed(cfg.train.seed)
-    with strategy.scope():
-        model = build.build(
-            cfg.model,
-            num_classes=num_classes if labelled else 0,
-            image_size=cfg.data.image_size,
-            dtype=str(cfg.train.precision),
-        )
-        if not model.pools:
-            raise errors.UserError(
-                f"model.pool={cfg.model.pool}: gives logits for every token, training "
-                "needs one vector per image; use token, gap or map"
-            )
-        made = objective.build(
-            cfg.objective,
-            model=model,
-            num_classes=num_classes,
-            measures=cfg.evals.measures,
-        )
-        optimizer = optimizers.build(
-            cfg.optim,
-            total_steps=total_steps,
-            variables=[*model.trainable_variables, *made.variables],
-            skips=cfg.train.skip_bad_steps > 0,
-            scales=cfg.train.precision == config.Precision.MIXED_FLOAT16,
-        )
-    return Trainable(model, made, optimizer)
+from vit_tf.training import train_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +24,7 @@ class TrainingSetup:
         cfg: the run.
         sources: the data sets that it trains on, mixed.
         class_names: of the model's last layer, in label order.
-        trainable: what its steps change.
+        state: what its steps change.
         evaluator: gives the measures of a split.
         few_shot: the few-shot evaluation, which may be of no set at all.
         total_steps: steps of the whole run.
@@ -114,7 +33,7 @@ class TrainingSetup:
     cfg: config.Config
     sources: mixture.Mixture
     class_names: list[str]
-    trainable: Trainable
+    state: train_state.TrainState
     evaluator: evaluators.Classification | evaluators.MaskedPatches
     few_shot: fewshot.FewShot
     total_steps: int
@@ -122,7 +41,7 @@ class TrainingSetup:
     @property
     def name(self) -> str:
         """The run in a few words: 'ViT-B/16 on cifar10'."""
-        return f"{self.trainable.model.name} on {self.sources}"
+        return f"{self.state.model.name} on {self.sources}"
 
     @property
     def source(self) -> data_source.Source:
@@ -162,9 +81,9 @@ class TrainingSetup:
             best = functools.partial(run_directory.best_step, run.workdir, metric)
         return checkpoint.CheckpointManager(
             run.path("checkpoints"),
-            model=self.trainable.model,
-            optimizer=self.trainable.optimizer,
-            owned=self.trainable.objective.variables,
+            model=self.state.model,
+            optimizer=self.state.optimizer,
+            owned=self.state.objective.variables,
             keep=train.keep_checkpoints,
             every=train.keep_every_steps,
             best=best,
@@ -207,7 +126,7 @@ def prepare(
     """Opens the data and builds what is trained and what measures it.
 
     Raises:
-        errors.UserError: data that are not there or do not fit; see `build_trainable`.
+        errors.UserError: data that are not there or do not fit; see `train_state.build`.
     """
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     source = sources.sources[0]
@@ -218,7 +137,7 @@ def prepare(
     total_steps = timing.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
     )
-    trainable = build_trainable(
+    state = train_state.build(
         cfg,
         num_classes=source.num_classes,
         total_steps=total_steps,
@@ -226,8 +145,8 @@ def prepare(
     )
     task = cfg.objective.task
     evaluator = evaluators.KINDS[task](
-        model=trainable.model,
-        objective=trainable.objective,
+        model=state.model,
+        objective=state.objective,
         strategy=machine.strategy,
         processes=machine.processes,
     )
@@ -235,9 +154,9 @@ def prepare(
         cfg=cfg,
         sources=sources,
         class_names=objective.class_names(task, source),
-        trainable=trainable,
+        state=state,
         evaluator=evaluator,
-        few_shot=fewshot.prepare(cfg, trainable.model, machine, data_dir=data_dir),
+        few_shot=fewshot.prepare(cfg, state.model, machine, data_dir=data_dir),
         total_steps=total_steps,
     )
 

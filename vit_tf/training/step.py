@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from vit_tf import config, errors
 from vit_tf.data import mixup_cutmix
-from vit_tf.training import optimizers, setup
+from vit_tf.training import optimizers, train_state
 
 # What a step reports, each a float32 scalar of the global batch.
 METRICS = ("loss", "gradient_norm", "learning_rate")
@@ -30,7 +30,7 @@ SCALE = "loss_scale"
 
 
 def build(
-    trainable: setup.Trainable,
+    state: train_state.TrainState,
     *,
     data: config.Data,
     train: config.Train,
@@ -45,7 +45,7 @@ def build(
     serves every count.
 
     Args:
-        trainable: what a step changes.
+        state: what a step changes.
         data: the global batch size, and whether images are mixed in pairs.
         train: the seed and the number of micro-batches.
         optim: how gradients are summed and clipped.
@@ -57,11 +57,9 @@ def build(
     """
     replicas = strategy.num_replicas_in_sync
     share(data, accumulation=train.accumulation, replicas=replicas)
-    optimizer, variables = trainable.optimizer, trainable.variables
+    optimizer, variables = state.optimizer, state.variables
     gradients_of = tf.function(
-        _gradients(
-            trainable, batch_size=data.batch_size, accumulation=train.accumulation
-        ),
+        _gradients(state, batch_size=data.batch_size, accumulation=train.accumulation),
         jit_compile=jit_compile,
         autograph=False,
     )
@@ -71,7 +69,7 @@ def build(
         step = tf.cast(optimizer.iterations.value, tf.int32)
         replica = context.replica_id_in_sync_group
         seed = draw_seed(train.seed, step, replica)
-        batch = trainable.objective.draw(
+        batch = state.objective.draw(
             batch,
             draw_seed(train.seed, step),  # one for all replicas, unlike dropout's
             first=replica * (data.batch_size // replicas),
@@ -178,14 +176,14 @@ def draw_seed(
 
 
 def _gradients(
-    trainable: setup.Trainable, *, batch_size: int, accumulation: int
+    state: train_state.TrainState, *, batch_size: int, accumulation: int
 ) -> Callable:
     """(batch, seed, scale) -> loss and gradients of this replica's part of the batch.
 
     The gradients, not the loss, are multiplied by `scale`, unless it is None.
     """
-    model, objective = trainable.model, trainable.objective
-    variables, parts = trainable.variables, accumulation
+    model, objective = state.model, state.objective
+    variables, parts = state.variables, accumulation
 
     def micro(batch, seed, scale):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
