@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from typing import Any
+from typing import Any, dataclass_transform
 
 import pydantic
 from pydantic import Field
@@ -17,15 +17,14 @@ from pydantic.dataclasses import dataclass
 
 from vit_tf import errors
 
-_typed = dataclass(
-    config=pydantic.ConfigDict(
-        extra="forbid",
-        validate_assignment=True,
-        validate_default=True,
-        allow_inf_nan=False,
-    ),
-    kw_only=True,
+_CHECKED = pydantic.ConfigDict(
+    extra="forbid", validate_assignment=True, validate_default=True, allow_inf_nan=False
 )
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
+def _typed(cls: Any) -> Any:  # what it makes is said to type checkers, which do not see
+    return dataclass(cls, config=_CHECKED, kw_only=True)  # through pydantic's decorator
 
 
 class Pool(enum.StrEnum):
@@ -321,7 +320,7 @@ class FewShot:
     shots: tuple[pydantic.PositiveInt, ...] = Field((1, 5, 10, 25), min_length=1)
     num_seeds: int = Field(default=3, gt=0)  # draws of the examples, averaged
     # Weights of the ridge; of several, each set takes what is best on the others.
-    l2: tuple[pydantic.PositiveFloat, ...] = Field((1024.0,), min_length=1)
+    l2: tuple[pydantic.PositiveFloat, ...] = Field(default=(1024.0,), min_length=1)
     image_size: int | None = Field(default=None, gt=0)  # None: the run's own
 
 
