@@ -103,7 +103,7 @@ def main() -> None:
     request = evaluate.Request(
         checkpoint=_CHECKPOINT.value,
         names=tuple(dict.fromkeys(_DATASET.value)),
-        asked=tuple(_EVALUATORS.value),
+        evaluators=tuple(_EVALUATORS.value),
         split=_SPLIT.value,
         variant=_VARIANT.value,
         image_size=_IMAGE_SIZE.value,

@@ -2,69 +2,110 @@
 
 import dataclasses
 import os
-from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from vit_tf import config
+from vit_tf import config, errors
 from vit_tf.models import build, npz_identification, npz_weights
+from vit_tf.models import network as networks
 from vit_tf.runs import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights, and what is known of it.
+    """A model with its weights, and the settings that it was trained with.
 
     Attributes:
-        network: the built model, in inference.
-        model: what it is.
-        image_size: pixels that it takes, which may not be those it was trained at.
-        class_names: in label order; None where an .npz does not say.
-        data: how the run showed images; None for an .npz.
-        objective: what the run minimised; None for an .npz.
-        lines: what was loaded and changed, for the user.
+        network: the built model, for inference.
+        model: its description, from which it can be built again.
+        image_size: pixels of its input, which may differ from those of its training.
+        class_names: in label order; None where an .npz does not hold them.
+        data: the run's data settings; None for an .npz.
+        objective: the loss that the run minimised; None for an .npz.
+        lines: what was loaded and changed, a line of text each.
+        path: the run's folder or .npz, for messages.
     """
 
-    network: Any
+    network: networks.Network
     model: config.Model
     image_size: int
     class_names: tuple[str, ...] | None
     data: config.Data | None
     objective: config.Objective | None
     lines: tuple[str, ...]
+    path: str = "this model"
 
     @property
     def num_classes(self) -> int:
-        """0 where there is no last layer."""
+        """Returns the number of logits; 0 where there is no last layer."""
         return self.network.num_classes
 
     @property
     def view(self) -> config.View:
-        """How evaluation shows images: at the size that the model was opened at."""
+        """Returns the size and crop of evaluation images, at the size it was built for."""
         return config.View(self.image_size, self.eval_crop)
 
     @property
     def eval_crop(self) -> config.EvalCrop:
-        """The run's own; of an .npz the whole image, squeezed."""
+        """Returns the run's own crop; of an .npz the whole image, squeezed to a square."""
         return self.data.eval_crop if self.data else config.EvalCrop.RESIZE
 
     @property
     def is_sigmoid(self) -> bool:
-        """Whether logits were trained one by one; of an .npz not that it says so."""
-        return bool(self.objective) and self.objective.loss is config.Loss.SIGMOID
+        """Returns whether each class was trained as a yes-no question of its own.
+
+        An .npz does not say; False then, as for most released models.
+        """
+        return self.objective is not None and self.objective.loss is config.Loss.SIGMOID
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A name for each class: its own, or its number."""
+        """Returns a name for each class: its own, or its number."""
         return self.class_names or tuple(map(str, range(self.num_classes)))
+
+    def probabilities(self, logits: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Returns probabilities of classes, of the shape and dtype of `logits`.
+
+        Softmax, or the sigmoid of each where the run was trained so.
+
+        Args:
+            logits: float (..., classes).
+        """
+        return probabilities(logits, sigmoid=self.is_sigmoid)
+
+    def require_pooled(self, use: str) -> None:
+        """Refuses a model that gives logits for every token.
+
+        Args:
+            use: what needs one vector per image, such as 'evaluation'.
+
+        Raises:
+            errors.UserError: the model is not pooled.
+        """
+        if not self.network.pools:
+            raise errors.UserError(
+                f"{self.path}: gives logits for every token (model.pool="
+                f"{self.model.pool}), {use} needs one vector per image"
+            )
+
+
+def probabilities(logits: tf.Tensor | np.ndarray, *, sigmoid: bool) -> tf.Tensor:
+    """Returns probabilities of classes, of the shape and dtype of `logits`.
+
+    Args:
+        logits: float (..., classes).
+        sigmoid: whether classes are independent; else they exclude each other.
+    """
+    return tf.sigmoid(logits) if sigmoid else tf.nn.softmax(logits)
 
 
 def model_of(path: str, *, variant: str | None = None) -> config.Model:
-    """What is trained in a finished run or stands in an .npz, without its weights.
+    """Returns the description of the model in a finished run or an .npz.
 
     Args:
         path: a run's folder or an .npz of any layout.
-        variant: for an .npz whose arrays do not tell it.
+        variant: for an .npz whose arrays fit several models.
 
     Raises:
         errors.UserError: no such file or run, or nothing that this library knows.
@@ -88,7 +129,7 @@ def open_model(
     Args:
         path: a run's folder or an .npz of any layout; any path of tf.io.gfile.
         image_size: position embeddings are resized to it; None: as trained.
-        variant: for an .npz whose arrays do not tell it.
+        variant: for an .npz whose arrays fit several models.
         dtype: a Keras dtype policy; None: Keras' default.
 
     Raises:
@@ -100,7 +141,7 @@ def open_model(
     class_names = data = objective = None
     if file != path:
         cfg, result = checkpoint.read_run(path)
-        model, classes, size = cfg.model, len(result["class_names"]), None
+        model, classes = cfg.model, len(result["class_names"])
         class_names = tuple(result["class_names"])
         data, objective = cfg.data, cfg.objective
         size = image_size or cfg.data.image_size
@@ -109,18 +150,30 @@ def open_model(
         size = image_size or trained
     network = build.build(model, num_classes=classes, image_size=size, dtype=dtype)
     lines = checkpoint.load_weights(network, file)
-    return LoadedModel(network, model, size, class_names, data, objective, tuple(lines))
+    return LoadedModel(
+        network,
+        model,
+        size,
+        class_names,
+        data,
+        objective,
+        tuple(lines),
+        path,
+    )
 
 
 def run_around(path: str) -> str:
-    """The finished run whose weights.npz `path` is, because it knows more; or `path`."""
+    """Returns the finished run that `path` is the weights.npz of, or `path` itself.
+
+    The run's folder also holds class names, the view of images and the loss.
+    """
     folder, name = os.path.split(path)
     there = tf.io.gfile.exists(os.path.join(folder, "result.json"))
     return (folder or ".") if name == "weights.npz" and there else path
 
 
 def _recognised(file: str, variant: str | None = None) -> tuple[config.Model, int, int]:
-    """Model, classes and pixels of an .npz."""
+    """Returns description, number of classes and image size of an .npz."""
     with checkpoint.local_copy(file) as local:
         arrays, _ = npz_weights.read_npz(local)
     model = npz_identification.recognise(
