@@ -44,7 +44,7 @@ def views(
     n, size = tf.size(encoded, tf.int64), view.image_size
     nothing = tf.zeros((size, size, 3))
 
-    def view(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def show(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
         problem = _problem(encoded[i], view, max_pixels)
         image = tf.cond(
             problem == "",
@@ -56,7 +56,7 @@ def views(
     # What fails is left out here and missed below. The row behind the last one is
     # there because an empty set has no batch.
     rows = tf.data.Dataset.range(n).map(
-        view, num_parallel_calls=_PARALLEL, deterministic=True
+        show, num_parallel_calls=_PARALLEL, deterministic=True
     )
     last = tf.data.Dataset.from_tensors((n, nothing, tf.constant("")))
     rows = rows.ignore_errors().concatenate(last)
