@@ -317,7 +317,9 @@ class FewShot:
     # Sets with few-shot splits in data/datasets.py, or prepared folders; none: off.
     datasets: tuple[str, ...] = ()
     # Examples of each class.
-    shots: tuple[pydantic.PositiveInt, ...] = Field(default=(1, 5, 10, 25), min_length=1)
+    shots: tuple[pydantic.PositiveInt, ...] = Field(
+        default=(1, 5, 10, 25), min_length=1
+    )
     num_seeds: int = Field(default=3, gt=0)  # draws of the examples, averaged
     # Weights of the ridge; of several, each set takes what is best on the others.
     l2: tuple[pydantic.PositiveFloat, ...] = Field(default=(1024.0,), min_length=1)

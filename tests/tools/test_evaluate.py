@@ -213,12 +213,12 @@ def test_without_a_head_there_are_few_shots_only(evaluated, data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"asked": ("acuracy",)}, "evaluators=acuracy: .* mean accuracy"),
-        ({"asked": ()}, "--evaluators is empty"),
+        ({"evaluators": ("acuracy",)}, "evaluators=acuracy: .* mean accuracy"),
+        ({"evaluators": ()}, "--evaluators is empty"),
         ({"split": "tset"}, "no split 'tset'"),
         ({"names": ("digit",)}, "did you mean digits"),
         ({"checkpoint": "nowhere"}, "nowhere: no such file or folder"),
-        ({"variant": "ViT-mu/8"}, "--variant: .* says what it is"),
+        ({"variant": "ViT-mu/8"}, "--variant: .* names its variant"),
         ({"image_size": 20}, "image size 20"),
     ],
 )

@@ -286,7 +286,8 @@ def judge(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         logits: float32 (batch, classes).
         labels: int32 (batch,), or multi-hot float32 (batch, classes).
     """
-    best = tf.math.top_k(logits, min(5, int(logits.shape[-1]))).indices
+    classes = int(logits.shape[-1] or 0)  # static, as every model's are
+    best = tf.math.top_k(logits, min(5, classes)).indices
     log_shares = tf.nn.log_softmax(logits)
     if labels.dtype == tf.int32:
         right = best == labels[:, None]

@@ -345,7 +345,7 @@ def features(
     pooled = model.pool(model.encode(model.embed(images)))
     model.head(pooled, record=record)
     return {
-        "features": record.get(network.PRE_LOGITS, pooled),
+        "features": record[network.PRE_LOGITS] if model.has_pre_logits else pooled,
         "label": batch["label"],
     }
 
