@@ -120,7 +120,9 @@ def test_models_and_inspection_run_on_any_keras_backend(name):
     for dotted in _imports(name):
         assert not dotted.startswith(("tensorflow", "jax", "torch")), dotted
         if dotted.startswith("vit_tf"):
-            assert dotted.startswith(("vit_tf.errors", "vit_tf.config", "vit_tf.models")), dotted
+            assert dotted.startswith(
+                ("vit_tf.errors", "vit_tf.config", "vit_tf.models")
+            ), dotted
 
 
 @pytest.mark.parametrize("name", FILES)

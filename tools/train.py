@@ -29,11 +29,13 @@ def main() -> None:
     _DEVICES.check()
     command.load_tensorflow()
     from vit_tf.runtime import devices
-    from vit_tf.training import loop
+    from vit_tf.studies import training
 
     workers = _WORKERS.meet()
     machine = devices.start(cfg.train, workers=workers, **_DEVICES())
-    result = loop.train(cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value)
+    result = training.train(
+        cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value
+    )
     if result is None:
         command.stop()
     if machine.processes.chief:

@@ -180,7 +180,7 @@ def _draw(source, outcome) -> None:
     print(workdir / "confusion.png")
     places = transfer.worst_mistakes(found, _MISTAKES.value)
     if len(places):
-        shown = transfer.pictures(source, cfg.data, cfg.evals.splits[0], places)
+        shown = transfer.pictures(source, cfg.data.view, cfg.evals.splits[0], places)
         captions = [
             f"{names[found.label[i]]}\nas {names[found.predicted[i]]} "
             f"{100 * found.confidence[i]:.0f} %"

@@ -117,7 +117,9 @@ def _draw_data() -> None:
     from vit_tf.inspection import run_plots
     from vit_tf.training import step
 
-    step.share(cfg, replicas=1)  # refuses what training refuses
+    step.share(
+        cfg.data, accumulation=cfg.train.accumulation, replicas=1
+    )  # refuses what training refuses
     sources = mixture.open_all(cfg.data.name, data_dir=_STORED.data_dir)
     sheets = {
         f"training batch of step {_STEP.value}": _training(cfg, sources),
@@ -175,7 +177,7 @@ def _evaluation(cfg, source):
         raise errors.UserError("evals.splits is empty: name a split to draw from")
     split = cfg.evals.splits[0]
     number = min(_NUMBER.value, source.num_examples(split))
-    stream = pipeline.eval_stream(source, cfg.data, split, batch_size=number)
+    stream = pipeline.eval_stream(source, cfg.data.view, split, batch_size=number)
     (batch,) = stream.take(1)
     return (batch["image"].numpy() + 1) / 2, _names(source, batch)
 

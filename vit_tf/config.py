@@ -211,6 +211,19 @@ class Subset:
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How evaluation, prediction and serving show an image to the model.
+
+    Attributes:
+        image_size: height and width in pixels.
+        eval_crop: how an image of any shape becomes that square.
+    """
+
+    image_size: int
+    eval_crop: EvalCrop = EvalCrop.RESIZE
+
+
 @_typed
 class Data:
     """What is read and how it is shown to the model."""
@@ -236,6 +249,11 @@ class Data:
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
     eval_crop: EvalCrop = EvalCrop.RESIZE
+
+    @property
+    def view(self) -> View:
+        """The part that evaluation reads: size and crop, no augmentation."""
+        return View(self.image_size, self.eval_crop)
 
 
 @_typed

@@ -10,7 +10,7 @@ from tests.support import image_files
 from vit_tf import config
 from vit_tf.data import images, safe_decoding
 
-DATA = config.Data(image_size=8)
+DATA = config.View(image_size=8)
 MAX_PIXELS = 100_000
 
 

@@ -11,7 +11,7 @@ from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline
 from vit_tf.inspection import image_sets
 
-DATA = config.Data(image_size=8)
+DATA = config.View(image_size=8)
 
 
 def _image(path, colour, size=(8, 8)):
@@ -71,15 +71,18 @@ def test_a_part_is_drawn_once_for_all(folder):
 
 def test_a_data_set_is_read_as_evaluation_sees_it(data_dir):
     data = config.Data(image_size=16)
-    found, source = image_sets.load("digits", data, max_images=5, data_dir=data_dir)
+    found, source = image_sets.load(
+        "digits", data.view, max_images=5, data_dir=data_dir
+    )
     keep = image_sets.choose(400, 5)
-    (batch,) = pipeline.eval_stream(source, data, "test", batch_size=5, keep=keep)
+    view = data.view
+    (batch,) = pipeline.eval_stream(source, view, "test", batch_size=5, keep=keep)
     np.testing.assert_array_equal(found.pixels, batch["image"])
     np.testing.assert_array_equal(found.labels, batch["label"])
     assert found.names == tuple(f"test {row}" for row in keep)
     assert (found.origin, found.total) == ("digits test", 400)
     # More than are read at a time, which leaves padding to take away.
-    many, _ = image_sets.load("digits", data, max_images=70, data_dir=data_dir)
+    many, _ = image_sets.load("digits", data.view, max_images=70, data_dir=data_dir)
     assert len(many.pixels) == len(set(many.names)) == 70
 
 

@@ -120,7 +120,9 @@ def _attention(title: str, opened: loading.LoadedModel, data_dir, number: int = 
     """Rollout of the class token over the first test images of each class, drawn."""
     model, data = opened.network, opened.data
     source = catalog.open_source(data.name, data_dir=data_dir)
-    batch = next(iter(pipeline.eval_stream(source, data, "test", batch_size=200)))
+    batch = next(
+        iter(pipeline.eval_stream(source, opened.view, "test", batch_size=200))
+    )
     labels = batch["label"].numpy()
     chosen = [np.flatnonzero(labels == k)[0] for k in np.unique(labels)][:number]
     pixels = batch["image"].numpy()[chosen]

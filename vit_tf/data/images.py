@@ -69,30 +69,30 @@ def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.
     return image
 
 
-def evaluation_view(encoded: tf.Tensor, data: config.Data) -> tf.Tensor:
+def evaluation_view(encoded: tf.Tensor, view: config.View) -> tf.Tensor:
     """One evaluation image, float32 (image_size, image_size, 3) in [-1, 1]."""
-    image, size = decode(encoded), data.image_size
-    margin = central_margin(data)
+    image, size = decode(encoded), view.image_size
+    margin = central_margin(view)
     if margin is not None:
-        view = central_crop(resize_small(image, margin), size)
-    elif data.eval_crop is config.EvalCrop.SQUARE_CENTRAL:
-        view = central_crop(resize(image, round(size * 256 / 224)), size)
+        pixels = central_crop(resize_small(image, margin), size)
+    elif view.eval_crop is config.EvalCrop.SQUARE_CENTRAL:
+        pixels = central_crop(resize(image, round(size * 256 / 224)), size)
     else:
-        view = resize(image, size)
-    return to_model_range(view)
+        pixels = resize(image, size)
+    return to_model_range(pixels)
 
 
-def central_margin(data: config.Data) -> int | None:
+def central_margin(view: config.View) -> int | None:
     """What the shorter side is resized to in evaluation; None: the whole is squeezed.
 
     The longer side follows, so that a narrow image becomes a large one.
     """
-    size = data.image_size
+    size = view.image_size
     return {
         config.EvalCrop.CENTRAL: round(size * 256 / 224),
         config.EvalCrop.CENTRAL_448: enlarged(size),
         config.EvalCrop.CENTRAL_512: round(size * 512 / 480),
-    }.get(data.eval_crop)
+    }.get(view.eval_crop)
 
 
 def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:

@@ -88,7 +88,7 @@ def train_stream(
 
 def eval_stream(
     source: data_source.Source,
-    data: config.Data,
+    view: config.View,
     split: str,
     *,
     batch_size: int,
@@ -103,7 +103,7 @@ def eval_stream(
 
     Args:
         source: an opened data set.
-        data: says the size and the evaluation view.
+        view: size and crop.
         split: a split expression.
         batch_size: global; padding with masked rows makes the last one full.
         keep: the rows to give, sorted; None: all.
@@ -127,9 +127,9 @@ def eval_stream(
     if num_hosts > 1:
         rows = rows.enumerate().filter(lambda i, _: i % batch_size // own == host_index)
         rows = rows.map(lambda _, row: row)
-    examples = _eval_examples(source, data, rows)
+    examples = _eval_examples(source, view, rows)
     padding = {
-        "image": tf.zeros((data.image_size, data.image_size, 3)),
+        "image": tf.zeros((view.image_size, view.image_size, 3)),
         "label": tf.zeros(source.label_spec.shape, source.label_spec.dtype),
         "mask": tf.constant(False),
         "index": tf.constant(-1, tf.int64),
@@ -184,13 +184,13 @@ def batch_indices(
 
 def find_corrupt_eval(
     source: data_source.Source,
-    data: config.Data,
+    view: config.View,
     split: str,
     keep: np.ndarray | None = None,
 ) -> str | None:
     """Names the first record of an evaluation split that cannot be decoded."""
     rows = record_store.in_order(source, split, keep)
-    examples = _eval_examples(source, data, rows)
+    examples = _eval_examples(source, view, rows)
     return _find_failure(source, split, rows, examples)
 
 
@@ -285,17 +285,17 @@ def _with_draws(
 
 
 def _eval_examples(
-    source: data_source.Source, data: config.Data, rows: tf.data.Dataset
+    source: data_source.Source, view: config.View, rows: tf.data.Dataset
 ) -> tf.data.Dataset:
     """Rows of `storage.in_order` to evaluation examples, one by one."""
 
-    def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def show(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         example = source.parse(row["record"])
-        image = images.evaluation_view(example["image"], data)
+        image = images.evaluation_view(example["image"], view)
         label, index = example["label"], row["index"]
         return {"image": image, "label": label, "mask": True, "index": index}
 
-    return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
+    return rows.map(show, num_parallel_calls=_PARALLEL, deterministic=True)
 
 
 def _find_failure(

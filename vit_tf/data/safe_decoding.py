@@ -28,27 +28,27 @@ NARROW = "too narrow: its shorter side would be enlarged beyond measure"
 
 
 def views(
-    encoded: tf.Tensor, data: config.Data, *, max_pixels: int
+    encoded: tf.Tensor, view: config.View, *, max_pixels: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation views of image files.
 
     Args:
         encoded: string (n,), whole files; n may be 0.
-        data: says size and evaluation view.
+        view: size and crop.
         max_pixels: of a file, over all frames of an animation, that are decoded.
 
     Returns:
         float32 (n, image_size, image_size, 3) in [-1, 1], zeros where a file could
         not be read, and string (n,), empty or why it could not.
     """
-    n, size = tf.size(encoded, tf.int64), data.image_size
+    n, size = tf.size(encoded, tf.int64), view.image_size
     nothing = tf.zeros((size, size, 3))
 
-    def view(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        problem = _problem(encoded[i], data, max_pixels)
+    def show(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        problem = _problem(encoded[i], view, max_pixels)
         image = tf.cond(
             problem == "",
-            lambda: images.evaluation_view(encoded[i], data),
+            lambda: images.evaluation_view(encoded[i], view),
             lambda: nothing,
         )
         return i, image, problem
@@ -56,7 +56,7 @@ def views(
     # What fails is left out here and missed below. The row behind the last one is
     # there because an empty set has no batch.
     rows = tf.data.Dataset.range(n).map(
-        view, num_parallel_calls=_PARALLEL, deterministic=True
+        show, num_parallel_calls=_PARALLEL, deterministic=True
     )
     last = tf.data.Dataset.from_tensors((n, nothing, tf.constant("")))
     rows = rows.ignore_errors().concatenate(last)
@@ -68,7 +68,7 @@ def views(
     return tf.ensure_shape(pixels, (None, size, size, 3)), problems
 
 
-def _problem(encoded: tf.Tensor, data: config.Data, max_pixels: int) -> tf.Tensor:
+def _problem(encoded: tf.Tensor, view: config.View, max_pixels: int) -> tf.Tensor:
     """Why a file is not decoded, by its first bytes; or an empty string."""
     height, width, pixels = image_headers.pixels(encoded)
     size = [tf.strings.as_string(number) for number in (width, height)]
@@ -81,7 +81,7 @@ def _problem(encoded: tf.Tensor, data: config.Data, max_pixels: int) -> tf.Tenso
             (image_headers.is_animated_webp(encoded), lambda: tf.constant(ANIMATED)),
             (pixels > max_pixels, lambda: too_large),
             (
-                _enlarged(height, width, data) > MAX_ENLARGED,
+                _enlarged(height, width, view) > MAX_ENLARGED,
                 lambda: tf.constant(NARROW),
             ),
         ],
@@ -89,9 +89,9 @@ def _problem(encoded: tf.Tensor, data: config.Data, max_pixels: int) -> tf.Tenso
     )
 
 
-def _enlarged(height: tf.Tensor, width: tf.Tensor, data: config.Data) -> tf.Tensor:
+def _enlarged(height: tf.Tensor, width: tf.Tensor, view: config.View) -> tf.Tensor:
     """Pixels of the image that the central crop is cut out of; 0 without one."""
-    margin = images.central_margin(data)
+    margin = images.central_margin(view)
     if margin is None:
         return tf.zeros((), tf.int64)
     shorter = tf.maximum(tf.minimum(height, width), 1)

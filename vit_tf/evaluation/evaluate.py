@@ -267,7 +267,7 @@ def _measure(model: _Model, opened, sets, crop):
             strategy=model.machine.strategy,
             processes=model.machine.processes,
         )
-        view = config.Data(image_size=size, eval_crop=crop)
+        view = config.View(size, crop)
         for source, split in sets:
             title = f"{source.name}/{split} at {size}"
             with _watching(title, source.num_examples(split)) as on_progress:

@@ -86,7 +86,7 @@ class Classification:
     def predict(
         self,
         source: data_source.Source,
-        data: config.Data,
+        view: config.View,
         split: str,
         *,
         batch_size: int,
@@ -98,7 +98,7 @@ class Classification:
             errors.UserError: a damaged record; a loss that is not finite.
         """
         rows = self._pass.over(
-            source, data, split, batch_size=batch_size, on_progress=on_progress
+            source, view, split, batch_size=batch_size, on_progress=on_progress
         )
         _check_finite(rows["loss"], split)
         for name in ("hit", "top5", "labelled"):
@@ -108,14 +108,14 @@ class Classification:
     def evaluate(
         self,
         source: data_source.Source,
-        data: config.Data,
+        view: config.View,
         split: str,
         *,
         measures: Iterable[config.Measure],
         batch_size: int,
     ) -> list[Metric]:
         """The measures of every example of `split`; see `predict` and `measure`."""
-        found = self.predict(source, data, split, batch_size=batch_size)
+        found = self.predict(source, view, split, batch_size=batch_size)
         return [measure(found, name, split) for name in measures]
 
 
@@ -144,7 +144,7 @@ class MaskedPatches:
     def evaluate(
         self,
         source: data_source.Source,
-        data: config.Data,
+        view: config.View,
         split: str,
         *,
         measures: Iterable[config.Measure],
@@ -159,7 +159,7 @@ class MaskedPatches:
         Raises:
             errors.UserError: a damaged record; a loss that is not finite.
         """
-        rows = self._pass.over(source, data, split, batch_size=batch_size)
+        rows = self._pass.over(source, view, split, batch_size=batch_size)
         _check_finite(rows["loss"], split)
         count = self._objective.count * len(rows["loss"])
         values = {
@@ -170,11 +170,11 @@ class MaskedPatches:
         return [Metric(split, str(name), values[name], count) for name in measures]
 
     def pictures(
-        self, source: data_source.Source, data: config.Data, split: str, *, number: int
+        self, source: data_source.Source, view: config.View, split: str, *, number: int
     ) -> dict[str, np.ndarray]:
         """What `masked_patches.MaskedPatches.show` gives of the split's first images."""
         first = np.arange(min(number, source.num_examples(split)))
-        return self._shown.over(source, data, split, batch_size=len(first), keep=first)
+        return self._shown.over(source, view, split, batch_size=len(first), keep=first)
 
 
 KINDS = {

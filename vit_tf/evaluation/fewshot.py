@@ -262,9 +262,7 @@ class FewShot:
 
     def _compute(self, task: Task, split: str, batch_size, watching, keep=None):
         """Features and labels of a split, or of some of its rows."""
-        view = config.Data(
-            image_size=self.size, eval_crop=config.EvalCrop.SQUARE_CENTRAL
-        )
+        view = config.View(self.size, config.EvalCrop.SQUARE_CENTRAL)
         count = task.source.num_examples(split) if keep is None else len(keep)
         with watching(f"{task.source.name}/{split}", count) as on_progress:
             return self._pass.over(

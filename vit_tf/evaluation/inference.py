@@ -55,7 +55,7 @@ class InferencePass:
     def over(
         self,
         source: data_source.Source,
-        data: config.Data,
+        view: config.View,
         split: str,
         *,
         batch_size: int,
@@ -66,7 +66,7 @@ class InferencePass:
 
         Args:
             source: an opened data set.
-            data: says the size and the evaluation view.
+            view: size and crop.
             split: a split expression.
             batch_size: global; rounded up to what the replicas can share.
             keep: the rows that are wanted, sorted; None: all.
@@ -82,8 +82,8 @@ class InferencePass:
         """
         parts: dict[str, list[np.ndarray]] = {}
         done = 0
-        with self._naming_failures(source, data, split, batch_size, keep):
-            for batch in self._batches(source, data, split, batch_size, keep):
+        with self._naming_failures(source, view, split, batch_size, keep):
+            for batch in self._batches(source, view, split, batch_size, keep):
                 values = {k: self._rows(v) for k, v in self._step(batch).items()}
                 real = values["index"] >= 0  # -1 is padding
                 for name, value in values.items():
@@ -103,20 +103,20 @@ class InferencePass:
         return {name: values[order] for name, values in rows.items()}
 
     @contextlib.contextmanager
-    def _naming_failures(self, source, data, split, batch_size, keep):
+    def _naming_failures(self, source, view, split, batch_size, keep):
         """Names the record that cannot be read, or what saves memory."""
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
             raise errors.UserError(
-                f"evaluating {split!r}: out of memory at {data.image_size} pixels with "
+                f"evaluating {split!r}: out of memory at {view.image_size} pixels with "
                 f"{batch_size} images at a time; lower the batch size of the "
                 "evaluation, which changes no number"
             ) from error
         except tf.errors.OpError as error:
             if self.processes.is_loss(error):  # not the data's fault
                 raise
-            culprit = pipeline.find_corrupt_eval(source, data, split, keep)
+            culprit = pipeline.find_corrupt_eval(source, view, split, keep)
             if culprit is None:
                 raise
             raise errors.UserError(
@@ -131,12 +131,12 @@ class InferencePass:
             return parts[0].numpy()
         return np.concatenate([part.numpy() for part in parts])
 
-    def _batches(self, source, data, split, batch_size, keep) -> Iterator:
+    def _batches(self, source, view, split, batch_size, keep) -> Iterator:
         replicas = self.strategy.num_replicas_in_sync
         stream = self.strategy.distribute_datasets_from_function(
             lambda context: pipeline.eval_stream(
                 source,
-                data,
+                view,
                 split,
                 # Rounded up, as any batch size gives the same numbers.
                 batch_size=-(-batch_size // replicas) * replicas,

@@ -42,7 +42,7 @@ class Gallery:
 
 def load(
     place: str,
-    data: config.Data,
+    view: config.View,
     *,
     max_images: int,
     split: str | None = None,
@@ -53,7 +53,7 @@ def load(
     Args:
         place: an image, a folder with images in it or below, or what
             `datasets.open_source` knows.
-        data: says size and view.
+        view: size and crop.
         max_images: at most so many, drawn by chance and always the same.
         split: of a data set; None: test, else validation, else train.
 
@@ -65,7 +65,7 @@ def load(
     if path.exists() and data_source.find_newest(catalog.Path(path)) is None:
         if split is not None:
             raise errors.UserError(f"--split={split}: {place} is no prepared data set")
-        return _from_files(place, path, data, max_images), None
+        return _from_files(place, path, view, max_images), None
     try:
         source = catalog.open_source(place, data_dir)
     except errors.UserError as refusal:
@@ -73,22 +73,22 @@ def load(
             f"--images={place}: no such file or folder, nor a data set: {refusal}"
         ) from None
     split = split or usual_split(source)
-    return of_split(source, data, split, max_images=max_images), source
+    return of_split(source, view, split, max_images=max_images), source
 
 
 def of_split(
-    source: data_source.Source, data: config.Data, split: str, *, max_images: int
+    source: data_source.Source, view: config.View, split: str, *, max_images: int
 ) -> Gallery:
     """The same of one split of an opened data set."""
     total = source.num_examples(split)
     keep = choose(total, max_images)
     stream = pipeline.eval_stream(
-        source, data, split, batch_size=min(len(keep), _BATCH), keep=keep
+        source, view, split, batch_size=min(len(keep), _BATCH), keep=keep
     )
     try:
         found = [{k: v.numpy() for k, v in batch.items()} for batch in stream]
     except tf.errors.InvalidArgumentError as error:
-        culprit = pipeline.find_corrupt_eval(source, data, split, keep)
+        culprit = pipeline.find_corrupt_eval(source, view, split, keep)
         raise errors.UserError(f"{culprit}: leave it out") from error
     real = np.concatenate([batch["mask"] for batch in found])
     pixels, labels, rows = (
@@ -118,7 +118,7 @@ def choose(total: int, wanted: int) -> np.ndarray:
 
 
 def _from_files(
-    place: str, path: pathlib.Path, data: config.Data, max_images: int
+    place: str, path: pathlib.Path, view: config.View, max_images: int
 ) -> Gallery:
     found = [path] if path.is_file() else sorted(path.rglob("*"))
     if not path.is_file():  # a file that is named itself may have any name
@@ -130,7 +130,7 @@ def _from_files(
         )
     chosen = [found[row] for row in choose(len(found), max_images)]
     return Gallery(
-        _views(chosen, data),
+        _views(chosen, view),
         tuple(file.stem for file in chosen),
         None,
         path.name,
@@ -143,14 +143,14 @@ def _is_meant(file: pathlib.Path, folder: pathlib.Path) -> bool:
     return image_files.is_image(file.name) and not hidden
 
 
-def _views(chosen: list[pathlib.Path], data: config.Data) -> np.ndarray:
+def _views(chosen: list[pathlib.Path], view: config.View) -> np.ndarray:
     """Views of image files that nobody has checked, (number, size, size, 3)."""
-    found, view = [], _viewer(data.image_size, data.eval_crop)
+    found, show = [], _viewer(view)
     for first in range(0, len(chosen), _BATCH):
         part = chosen[first : first + _BATCH]
         # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
         with tf.device("CPU:0"):
-            pixels, problems = view(tf.constant([_read(file) for file in part]))
+            pixels, problems = show(tf.constant([_read(file) for file in part]))
         for file, problem in zip(part, problems.numpy()):
             if problem:
                 _refuse(file, problem.decode())
@@ -159,15 +159,14 @@ def _views(chosen: list[pathlib.Path], data: config.Data) -> np.ndarray:
 
 
 @functools.cache
-def _viewer(image_size: int, eval_crop: config.EvalCrop):
-    """`untrusted.views`, traced once: that takes longer than to read a few images."""
-    data = config.Data(image_size=image_size, eval_crop=eval_crop)
+def _viewer(view: config.View):
+    """`safe_decoding.views`, traced once: that takes longer than to read a few images."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def view(encoded: tf.Tensor):
-        return safe_decoding.views(encoded, data, max_pixels=safe_decoding.MAX_PIXELS)
+    def show(encoded: tf.Tensor):
+        return safe_decoding.views(encoded, view, max_pixels=safe_decoding.MAX_PIXELS)
 
-    return view
+    return show
 
 
 def _read(file: pathlib.Path) -> bytes:

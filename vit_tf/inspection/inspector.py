@@ -125,19 +125,16 @@ def open_stored(
         errors.UserError: a model or images that are not there or cannot be read.
     """
     opened = loading.open_model(path, image_size=image_size, variant=variant)
-    data = dataclasses.replace(
-        opened.data or config.Data(), image_size=opened.image_size
-    )
     loaded, source, names = None, None, opened.class_names
     if images is not None:
         loaded, source = image_sets.load(
-            images, data, max_images=max_images, split=split, data_dir=data_dir
+            images, opened.view, max_images=max_images, split=split, data_dir=data_dir
         )
     # As many classes are not the same classes: labels are told to a run that names them.
     if source is None or names != source.class_names:
         loaded = loaded and dataclasses.replace(loaded, labels=None)
     probe = source and functools.partial(
-        _probe, opened.network, source, data, machine, max_images
+        _probe, opened.network, source, opened.view, machine, max_images
     )
     return Inspector(
         opened.network,
@@ -151,7 +148,9 @@ def open_stored(
     )
 
 
-def _probe(network, source: data_source.Source, data, machine, max_images: int):
+def _probe(
+    network, source: data_source.Source, view: config.View, machine, max_images: int
+):
     """Linear probes that learn from a set's training split."""
     stored = source.builder.info.splits
     train, test = source.row.final or ("train", image_sets.usual_split(source))
@@ -163,7 +162,7 @@ def _probe(network, source: data_source.Source, data, machine, max_images: int):
     return linear_probes.probe(
         network,
         source,
-        data,
+        view,
         splits=(train, test),
         machine=machine,
         max_images=max(PROBED, max_images),

@@ -44,7 +44,7 @@ class Probes:
 def probe(
     model,
     source: data_source.Source,
-    data: config.Data,
+    view: config.View,
     *,
     splits: tuple[str, str],
     machine: devices.Runtime,
@@ -56,7 +56,7 @@ def probe(
     Args:
         model: a ViT or a hybrid.
         source: an opened data set with one label per image.
-        data: says size and view.
+        view: size and crop.
         splits: where to learn and where to test.
         max_images: of each split, at most; chosen by chance, always the same.
 
@@ -74,7 +74,7 @@ def probe(
     known, asked = (
         sweep.over(
             source,
-            data,
+            view,
             split,
             batch_size=batch_size,
             keep=image_sets.choose(source.num_examples(split), max_images),

@@ -39,6 +39,11 @@ class LoadedModel:
         return self.network.num_classes
 
     @property
+    def view(self) -> config.View:
+        """How evaluation shows images: at the size that the model was opened at."""
+        return config.View(self.image_size, self.eval_crop)
+
+    @property
     def eval_crop(self) -> config.EvalCrop:
         """The run's own; of an .npz the whole image, squeezed."""
         return self.data.eval_crop if self.data else config.EvalCrop.RESIZE

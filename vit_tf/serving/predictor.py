@@ -121,7 +121,7 @@ class _Stored:
         self, opened: loading.LoadedModel, eval_crop: config.EvalCrop | None, top: int
     ):
         crop = eval_crop or opened.eval_crop
-        data = config.Data(image_size=opened.image_size, eval_crop=crop)
+        data = config.View(image_size=opened.image_size, eval_crop=crop)
         network, squash = opened.network, tf.nn.softmax
         if opened.is_sigmoid:
             squash = tf.sigmoid

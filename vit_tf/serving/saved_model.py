@@ -125,7 +125,7 @@ def _check_samples(
     samples, image_size: int, options: serving_signatures.Options
 ) -> None:
     """Refuses a sample that the export would not read, with its name."""
-    data = config.Data(image_size=image_size, eval_crop=options.eval_crop)
+    data = config.View(image_size=image_size, eval_crop=options.eval_crop)
     encoded = tf.constant([data for _, data in samples])
     _, problems = safe_decoding.views(encoded, data, max_pixels=options.max_pixels)
     for (name, _), problem in zip(samples, problems.numpy()):

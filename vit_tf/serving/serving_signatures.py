@@ -114,7 +114,7 @@ class ServedModel:
                 "a model that is not pooled gives logits for every token: it cannot be "
                 "exported; train with model.pool=token, gap or map"
             )
-        self.data = config.Data(
+        self.data = config.View(
             image_size=opened.image_size, eval_crop=self.options.eval_crop
         )
         self.num_classes = opened.num_classes

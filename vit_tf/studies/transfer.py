@@ -190,7 +190,7 @@ def predictions(
         processes=machine.processes,
     )
     return evaluator.predict(
-        source, cfg.data, cfg.evals.splits[0], batch_size=cfg.evals.batch_size
+        source, cfg.data.view, cfg.evals.splits[0], batch_size=cfg.evals.batch_size
     )
 
 
@@ -212,7 +212,7 @@ def confusion(found: evaluators.Predictions, num_classes: int) -> np.ndarray:
 
 
 def pictures(
-    source: data_source.Source, data: config.Data, split: str, places: np.ndarray
+    source: data_source.Source, view: config.View, split: str, places: np.ndarray
 ) -> np.ndarray:
     """Some examples of a split as evaluation shows them, in the order of `places`.
 
@@ -222,7 +222,7 @@ def pictures(
     rows = record_store.in_order(source, split, keep=np.sort(places))
     shown = {
         int(row["index"]): images.evaluation_view(
-            source.parse(row["record"])["image"], data
+            source.parse(row["record"])["image"], view
         ).numpy()
         for row in rows
     }

@@ -161,7 +161,7 @@ class Linear:
         """The accuracy of a task on its whole test split."""
         source = catalog.open_source(f"vtab/{task}", data_dir)
         protocol = vtab_splits.TASKS[task]
-        view = config.Data(image_size=self.size)
+        view = config.View(self.size)
         known, held, asked = (
             self._pass.over(source, view, split, batch_size=batch_size)
             for split in (protocol.train800, protocol.val200, protocol.test)
