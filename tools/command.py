@@ -211,7 +211,7 @@ def _flag_problem(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         hint = errors.nearest(error.flagname, failures.own_flags())
         return f"--{error.flagname}: no such flag{hint}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).removeprefix("flag ")
 
 
 def _fail(message: str, code: int = failures.Exit.MISTAKE) -> int:

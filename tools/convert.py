@@ -8,7 +8,7 @@ python -m tools.convert --from=ViT-B_16.npz --to=b16_384.npz --variant=ViT-B/16 
 
 from absl import flags
 
-from tools import command
+from tools import command, next_steps
 from tools.flags import model_flags, path_flags
 from vit_tf import errors
 
@@ -54,6 +54,15 @@ def main() -> None:
     )
     for line in lines:
         print(line)
+    layout = (
+        f", which {_LAYOUT.value} code reads" if _LAYOUT.value != "released" else ""
+    )
+    print(f"wrote {_TO.value}{layout}")
+    next_steps.show(
+        next_steps.command_line(
+            "transfer", start_from=_TO.value, dataset="NAME", workdir="DIR"
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tools.flags import (
     number_flags,
     path_flags,
 )
-from vit_tf import config
+from vit_tf import config, errors
 
 _CHECKPOINT = model_flags.define_checkpoint(required=True)
 _DATASET = flags.DEFINE_list(
@@ -72,6 +72,9 @@ _WORST = 10  # classes that are shown
 
 
 def main() -> None:
+    for holder in (_DATASET, _EVALUATORS):
+        if not all(text.strip() for text in holder.value) or not holder.value:
+            raise errors.UserError(f"--{holder.name} is blank: name one or more")
     path_flags.check_file(_JSON)
     command.load_tensorflow()
     from vit_tf.evaluation import evaluate
@@ -95,6 +98,7 @@ def main() -> None:
     _show(report)
     if _JSON.value is not None:
         filesystem.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
+        print(f"\nwrote {_JSON.value}")
 
 
 def _show(report: dict) -> None:

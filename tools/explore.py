@@ -11,6 +11,7 @@ position similarity and the prediction. ViT-B/16 at 224 pixels takes at most 8 M
 import contextlib
 import functools
 import http.server
+import os
 
 from absl import flags
 
@@ -68,6 +69,8 @@ def main() -> None:
         )
     if _SERVE.value:
         _serve()
+    else:
+        print(f"open {os.path.abspath(written.path)} in a browser")
 
 
 def _serve() -> None:

@@ -11,11 +11,12 @@ checkpoint does. docs/serving.md goes on from here.
 """
 
 import pathlib
+import shlex
 import typing
 
 from absl import flags
 
-from tools import command
+from tools import command, next_steps
 from tools.flags import model_flags, number_flags, path_flags
 from vit_tf import config, errors
 
@@ -117,6 +118,17 @@ def main() -> None:
     for line in exported.lines:
         print(line)
     print(f"wrote {exported.path}")
+    if _FORMAT.value == "saved_model":
+        next_steps.show(
+            next_steps.command_line(
+                "predict",
+                checkpoint=str(exported.path),
+                images="FOLDER",
+                to="predictions.csv",
+            ),
+            f"tools/serving/check_model_server.sh {shlex.quote(str(exported.path))} "
+            "FOLDER  # docs/serving.md has the server",
+        )
 
 
 def _scores() -> "serving_signatures.Scores | None":

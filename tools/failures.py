@@ -160,15 +160,15 @@ def _tensorflow_line(
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
         return None
-    lines = str(error.message).strip().splitlines()
-    reason = " ".join(lines[0].split())[:300] if lines else type(error).__name__
+    reason = " ".join(str(error.message).split())[:300] or type(error).__name__
     kinds = tensorflow.errors
     if isinstance(error, kinds.ResourceExhaustedError):
         if "space" in reason.lower() or "quota" in reason.lower():
             return f"{reason}; free some and run the same command again", Exit.MISTAKE
         return _memory_line(overridable), Exit.MISTAKE
     if "libcurl" in reason or isinstance(error, kinds.UnavailableError):
-        return f"{reason}; start the same command again later", Exit.TRY_AGAIN
+        remedy = "check the network and the access to it, then start the same again"
+        return f"the store cannot be reached: {reason}; {remedy}", Exit.TRY_AGAIN
     if isinstance(error, kinds.PermissionDeniedError | kinds.UnauthenticatedError):
         return f"no permission: {reason}", Exit.MISTAKE
     if isinstance(error, kinds.NotFoundError) and "No such file" in reason:

@@ -13,7 +13,7 @@ looks prepared. That of imagenet21k goes on where it was interrupted.
 
 from absl import flags, logging
 
-from tools import command
+from tools import command, next_steps
 from tools.flags import data_flags, number_flags, path_flags
 from vit_tf import errors
 
@@ -98,6 +98,7 @@ def main() -> None:
         imagenet21k.prepare(request, str(root))
     elif _DATASET.value:
         prepare.prepare_dataset(_DATASET.value, root)
+        _show_next(_DATASET.value)
     else:
         prepare.prepare_folder(
             _FOLDER.value,
@@ -106,6 +107,21 @@ def main() -> None:
             skip_corrupt=_SKIP_CORRUPT.value,
             validation_share=_VALIDATION_SHARE.value,
         )
+        _show_next(_NAME.value)
+
+
+def _show_next(name: str) -> None:
+    """Shows what a prepared data set is good for."""
+    given = {"dataset": name, "data_dir": _DATA_DIR.value}
+    next_steps.show(
+        next_steps.command_line("prepare_data", name=name, data_dir=_DATA_DIR.value)
+        + " --verify",
+        next_steps.command_line(
+            "transfer", start_from="FILE.npz", **given, workdir=f"runs/{name}"
+        ),
+        next_steps.command_line("evaluate", checkpoint="FILE.npz", **given)
+        + " --evaluators=fewshot",
+    )
 
 
 def _check_flags() -> None:

@@ -45,6 +45,11 @@ def main() -> None:
             "experiments: no such folder; start this in the project's"
         )
     path_flags.check_file(_FILE)
+    if not pathlib.Path(_RESULTS.value).is_dir():
+        raise errors.UserError(
+            f"--results={_RESULTS.value}: no such folder; record some with "
+            "`python -m tools.run_experiment --record`"
+        )
     found = result_tables.sections("experiments", _RESULTS.value)
     file = pathlib.Path(_FILE.value)
     speeds = speed_tables.load(_RESULTS.value)
@@ -54,7 +59,8 @@ def main() -> None:
     _write_figures(drawn, file.parent)
     if _HTML.value:
         page = pathlib.Path(_HTML.value)
-        print(report_page.write(found, page, speeds, planned=_PLANNED.value))
+        written = report_page.write(found, page, speeds, planned=_PLANNED.value)
+        print(f"open {pathlib.Path(written).absolute()} in a browser")
 
 
 def _write_figures(drawn: Mapping[pathlib.Path, str], folder: pathlib.Path) -> None:

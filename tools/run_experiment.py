@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from tools import command
+from tools import command, next_steps
 from tools.flags import model_flags, number_flags, path_flags, study_flags
 from tools.reporting import results
 from vit_tf import errors
@@ -216,7 +216,7 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
     from vit_tf.studies import runner
 
     by_folder = {job.folder: runner.result(job.folder) for job in jobs}
-    refused = []
+    refused, recorded = [], False
     for run, job in zip(runs, jobs):
         if not runner.look(job).state.finished:
             continue
@@ -237,6 +237,10 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
             refused.append(str(refusal))
             continue
         print(f"{run.name}: recorded in {pathlib.PurePath(path)}")
+        recorded = True
+    if recorded:
+        given = None if _RESULTS.value == results.ROOT else _RESULTS.value
+        next_steps.show(next_steps.command_line("report", results=given))
     if refused:
         more = f" (and {len(refused) - 1} more like this)" if refused[1:] else ""
         raise errors.UserError(f"{refused[0]}{more}")

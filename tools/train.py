@@ -9,8 +9,9 @@ TF_CONFIG, or with --num_workers=2 --worker_index=0 --coordinator=first-host:222
 
 from typing import Any
 
-from tools import command
+from tools import command, next_steps
 from tools.flags import data_flags, device_flags, path_flags
+from vit_tf import config
 
 _CONFIG = command.define_config()
 _WORKDIR = path_flags.define_path(
@@ -27,6 +28,7 @@ def main() -> None:
     if given is not None:
         _DEVICES.force("multi_worker", why=given)
     _DEVICES.check()
+    path_flags.check_folder(_WORKDIR)
     command.load_tensorflow()
     from vit_tf.runtime import devices
     from vit_tf.studies import training
@@ -40,6 +42,7 @@ def main() -> None:
         command.stop()
     if machine.processes.chief:
         _print_result(result)
+        _show_next(cfg)
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -47,6 +50,22 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"{_WORKDIR.value}: {result['steps']} steps on {result['device']}")
     for metric in result["metrics"]:
         print("  {split} {name} {value:.4f} (n={count})".format(**metric))
+
+
+def _show_next(cfg: config.Config) -> None:
+    """Shows what the finished run is good for."""
+    run = _WORKDIR.value
+    if cfg.objective.task == config.Task.CLASSIFICATION:
+        name = cfg.data.name.partition("+")[0].partition("*")[0]  # the first of a mix
+        next_steps.show(*next_steps.after_training(run, name, _DATA_DIR.value))
+        return
+    shown = {"checkpoint": run, "to": "figures", "data_dir": _DATA_DIR.value}
+    next_steps.show(
+        next_steps.command_line("visualize", what="masked_patches", **shown),
+        next_steps.command_line(
+            "transfer", start_from=run, dataset="NAME", workdir="DIR"
+        ),
+    )
 
 
 if __name__ == "__main__":

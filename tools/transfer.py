@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from tools import command
+from tools import command, next_steps
 from tools.flags import model_flags, number_flags, path_flags, study_flags
 from vit_tf import config, errors
 from vit_tf.recipes import fine_tuning
@@ -85,6 +85,10 @@ def main() -> None:
     _print_outcome(target, outcome)
     if not source.multi_label:
         _draw(source, outcome)
+    print(f"The first of {len(outcome.folders)} final runs: {outcome.folders[0]}")
+    next_steps.show(
+        *next_steps.after_training(outcome.folders[0], _DATASET.value, _STUDY.data_dir)
+    )
 
 
 def _candidates(target) -> dict[str, config.Config]:

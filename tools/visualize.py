@@ -68,6 +68,8 @@ def main() -> None:
             raise errors.UserError(
                 f"--what={name}: no such figure{errors.nearest(name, draws)}"
             )
+    if flags.FLAGS["config"].present and "data" not in _WHAT.value:
+        raise errors.UserError("--config: is for --what=data only; leave it out")
     path_flags.check_folder(_TO)
     for drawing in dict.fromkeys(draws[name] for name in _WHAT.value):
         drawing()

@@ -14,7 +14,7 @@ _Number = TypeVar("_Number", int, float)
 # TensorFlow's C++ runtime answers with a crash or by not answering.
 MAX_PIXELS = 16_384  # of an image's side
 MAX_BATCH = 1_048_576
-MAX_DEVICES = 1_024  # of one host
+MAX_DEVICES = 256  # of one host
 MAX_COUNT = 2**31 - 1
 
 

@@ -16,6 +16,7 @@ from vit_tf import errors
 # A flag belongs to the tool that asks for it, not to this module.
 flags.disclaim_key_flags()
 
+_MAX_NAME = 255  # bytes of a part of a path, on all common file systems
 _STORE = re.compile(r"[a-z][a-z0-9]*://")
 
 
@@ -110,8 +111,11 @@ def check_file(*holders: flags.FlagHolder) -> None:
             continue
         given = f"--{holder.name}={path}"
         folder = os.path.dirname(path) or "."
+        _check_length(given, path)
         if os.path.isdir(path):
             raise errors.UserError(f"{given}: is a folder, need a file to write")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise errors.UserError(f"{given}: is no regular file; name another")
         if not os.path.isdir(folder):
             raise errors.UserError(f"{given}: no such folder; make it first")
         _check_space(given, folder)
@@ -132,6 +136,7 @@ def check_folder(*holders: flags.FlagHolder) -> None:
         if not path or _STORE.match(path):
             continue
         given = f"--{holder.name}={path}"
+        _check_length(given, path)
         nearest = os.path.abspath(path)
         while not os.path.lexists(nearest) and nearest != os.path.dirname(nearest):
             nearest = os.path.dirname(nearest)
@@ -162,7 +167,15 @@ def _check_space(given: str, folder: str) -> None:
         raise errors.UserError(f"{given}: no space left on that disk; free some")
 
 
+def _check_length(given: str, path: str) -> None:
+    longest = max(len(os.fsencode(part)) for part in path.split(os.sep))
+    if longest > _MAX_NAME:
+        raise errors.UserError(
+            f"{given[:80]}...: a name of {longest} bytes, at most {_MAX_NAME} can be written"
+        )
+
+
 def _free_bytes(folder: str) -> int:
-    """Returns what may still be written there."""
+    """Returns what may still be written there; 1 where the system does not count."""
     stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
+    return stat.f_bavail * stat.f_frsize if stat.f_blocks else 1

@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterator
 
 import pydantic
+from etils import epath
 
 from vit_tf import config, errors
 from vit_tf.studies import experiment_spec
@@ -74,8 +75,11 @@ def load_config(text: str) -> config.Config:
     """
     if text.endswith(".json"):
         return _stored_config(text)
-    name, _, argument = text.partition(":")
     given = f"config={text}"
+    name, colon, argument = text.partition(".py:")
+    name += ".py" * bool(colon)
+    if not colon and not name.endswith(".py") and "://" not in name:
+        name = name.partition(":")[0]
     if "get_config" not in _defined_names(name, given):
         raise errors.UserError(f"{given}: {name} defines no get_config()")
     with _refusing_mistakes(given, name):
@@ -92,7 +96,7 @@ def load_config(text: str) -> config.Config:
 def _stored_config(name: str) -> config.Config:
     """Reads the config.json that a run keeps."""
     try:
-        text = pathlib.Path(name).read_text("utf-8")
+        text = epath.Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
         raise errors.UserError(f"config={name}: cannot be read: {reason}") from None
@@ -110,6 +114,10 @@ def _defined_names(name: str, given: str) -> set[str]:
     Looked up without executing it: a file that is something else, such as a tool,
     would do its work, or define its flags a second time.
     """
+    if "://" in name:
+        raise errors.UserError(
+            f"{given}: need a Python file on this machine; copy it here first"
+        )
     path = pathlib.Path(name)
     if path.is_dir():
         hint = path / "config.json"
