@@ -278,9 +278,22 @@ def _listed(arrays: dict[str, np.ndarray]) -> str:
 def load_weights(
     model, path: str, *, head: npz_weights.Head = npz_weights.Head.KEEP
 ) -> list[str]:
-    """`weights.load_released` from any path of tf.io.gfile, such as gs://..."""
+    """Loads weights as `npz_weights.load_released`, from any path of tf.io.gfile.
+
+    Raises:
+        errors.UserError: weights that are not finite, and what that function refuses.
+    """
     with local_copy(path) as file:
-        return npz_weights.load_released(model, file, head=head)
+        lines = npz_weights.load_released(model, file, head=head)
+    bad = [v.path for v in model.variables if not np.isfinite(v.numpy()).all()]
+    if bad:
+        more = f" and {len(bad) - 1} more" if bad[1:] else ""
+        raise errors.UserError(
+            f"{path}: holds numbers that are not finite (NaN or inf) in {bad[0]}{more}; "
+            "the training that wrote it diverged, or the file is damaged: take an "
+            "earlier checkpoint or another file"
+        )
+    return lines
 
 
 def weights_file(path: str) -> str:
