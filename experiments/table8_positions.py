@@ -23,7 +23,8 @@ from vit_tf.studies import experiment_spec
 METRIC = small.FEW_SHOT
 FIVE_SHOT = small.FIVE_SHOT
 
-Kind, At = config.Positions, config.PositionsAt
+Kind = config.Positions
+At = config.PositionsAt
 
 
 def pretrain(

@@ -16,6 +16,7 @@ from absl import flags
 
 from tools import command
 from tools.benchmarks import figure12
+from tools.flags import data_flags, model_flags, number_flags, path_flags
 from vit_tf import config, errors
 
 _WHAT = flags.DEFINE_enum(
@@ -37,19 +38,21 @@ _LIST = flags.DEFINE_boolean(
     "Lists all models with parameters, tokens and multiply-accumulates of the "
     "forward pass at --image_size, and where weights were released.",
 )
-_VARIANT = flags.DEFINE_string("variant", "ViT-S/16", "Which model.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds of each.", lower_bound=1)
+_VARIANT = model_flags.define_variant("Which model.", "ViT-S/16")
+_IMAGE_SIZE = model_flags.define_image_size("Pixels.", 224)
+_BATCH_SIZE = model_flags.define_batch_size(16, "Images.")
+_ROUNDS = number_flags.define_integer(
+    "rounds", 5, "Timed rounds of each.", upper=10_000
+)
 _DATASET = flags.DEFINE_string("dataset", "digits", "For input and loop.")
-_FOLDER = flags.DEFINE_string("folder", None, "JPEG files, for --what=input.")
-_TORCH = flags.DEFINE_string(
+_FOLDER = path_flags.define_path("folder", None, "JPEG files, for --what=input.")
+_TORCH = path_flags.define_path(
     "torch_python",
     None,
     "The interpreter of an environment with torch, and torchvision for --what=loader "
     "or timm for --what=serving.",
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets lie.")
+_DATA_DIR = data_flags.define_data_dir()
 
 
 def main() -> None:

@@ -1,55 +1,80 @@
-"""What every binary shares: one-line errors, and --config with overrides.
+"""What every tool shares: how it starts and ends, and --config with overrides.
 
-A mistake of the user ends in one line on stderr and exit code 2; anything else
-is a fault of the program and keeps its traceback.
+A tool defines its flags, reads them in `main`, and calls the library once. How it
+ends is the table in `tools/failures.py`.
 """
 
 import contextlib
 import functools
-import importlib.util
 import os
-import pathlib
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
-import pydantic
 from absl import app, flags, logging
 
-from tools import overrides
+from tools import failures, help_page, overrides
+from tools.flags import path_flags
 from vit_tf import config, errors
-from vit_tf.studies import experiment_spec
+from vit_tf.runtime import signals
+from vit_tf.studies import experiment_files
 
-# Exit code of what a signal stopped, so that schedulers start it again.
-STOPPED = 143
+flags.disclaim_key_flags()  # --config belongs to the tool that asks for it
 
 _OVERRIDE = re.compile(r"^--?config\.([\w.]+)(?:=(.*))?$", re.DOTALL)
+_HELP = ("--help", "-help", "-h", "--helpshort", "-helpshort", "-?")
 
 
 def run(main: Callable[[], None], *, overridable: bool = False) -> None:
-    """Parses the flags, calls `main`, and turns `errors.UserError` into a line.
+    """Parses the flags, calls `main`, and ends the process as `failures` says.
 
     Args:
-        main: what the binary does.
+        main: what the tool does.
         overridable: take --config.FIELD=VALUE where there is no --config; `main`
             then calls `overridden`.
     """
+    overridable = overridable or "config" in flags.FLAGS
+    doc = sys.modules[main.__module__].__doc__
 
-    def guarded(argv: Sequence[str]) -> int | None:
+    def guarded(argv: Sequence[str]) -> int:
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # TFDS and TF tell much
+            logging.set_verbosity(logging.WARNING)  # TFDS and TF log a lot
         if len(argv) > 1:
             return _fail(f"unexpected argument {argv[1]!r}: options start with --")
         try:
             main()
-        except errors.UserError as refusal:
-            return _fail(str(refusal))
-        except KeyboardInterrupt:
-            return _fail("interrupted", code=130)
+            sys.stdout.flush()  # a full disk or a closed pipe is said here
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+            return _ended_by(error, overridable)
+        return failures.Exit.DONE
 
-    parser = functools.partial(_parse_flags, overridable=overridable)
+    parser = functools.partial(_parse_flags, overridable=overridable, doc=doc)
     app.run(guarded, flags_parser=parser)
+
+
+def stop() -> NoReturn:
+    """Ends the process after a signal was obeyed: what is left goes on later."""
+    interrupted = signals.last_heard() == "SIGINT"
+    raise SystemExit(
+        failures.Exit.INTERRUPTED if interrupted else failures.Exit.STOPPED
+    )
+
+
+def _ended_by(error: BaseException, overridable: bool) -> int:
+    """Says why the tool ends and returns its exit code; raises a program's fault."""
+    explained = failures.explain(error, overridable=overridable)
+    if explained is None:
+        raise error
+    line, code = explained
+    if not line or code == failures.Exit.PIPE_CLOSED:
+        # Else Python tries to write the rest when it ends, and complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
+    with contextlib.suppress(OSError):  # what is written so far belongs before it
+        sys.stdout.flush()
+    return _fail(line, code=code)
 
 
 def load_tensorflow() -> None:
@@ -103,8 +128,8 @@ def define_config() -> Callable[[], config.Config]:
     holder = flags.DEFINE_string(
         "config",
         None,
-        "FILE.py:ARGUMENT, such as experiments/quickstart.py:pretrain; fields "
-        "are set with --config.optim.lr=3e-3.",
+        "FILE.py:ARGUMENT, such as experiments/quickstart.py:pretrain, or the "
+        "config.json of a run; fields are set with --config.optim.lr=3e-3.",
     )
 
     def loaded() -> config.Config:
@@ -113,7 +138,7 @@ def define_config() -> Callable[[], config.Config]:
                 "--config is missing: name a file, such as "
                 "--config=experiments/quickstart.py:pretrain"
             )
-        chosen = load_config(holder.value)
+        chosen = experiment_files.load_config(_expanded(holder.value))
         overridden(chosen)
         return chosen
 
@@ -124,116 +149,48 @@ def overridden(cfg: config.Config) -> list[str]:
     """Sets the fields of --config.FIELD=VALUE, and gives their names."""
     for path, text in _overrides:
         overrides.override(cfg, path, text)
+        if path == "start_from" and cfg.start_from is not None:
+            cfg.start_from = _expanded(cfg.start_from, path)
     return [path for path, _ in _overrides]
 
 
-def load_config(text: str) -> config.Config:
-    """Calls `get_config(ARGUMENT)` of the file in 'FILE.py:ARGUMENT'."""
-    name, _, argument = text.partition(":")
-    given = f"--config={text}"
-    with _refusing_mistakes(given):
-        module = _module(name, given)
-        if not hasattr(module, "get_config"):
-            raise errors.UserError(f"{given}: {name} defines no get_config()")
-        chosen = module.get_config(argument) if argument else module.get_config()
-    if not isinstance(chosen, config.Config):
-        raise errors.UserError(
-            f"{given}: get_config() gave {type(chosen).__name__}, "
-            "need a vit_tf.config.Config"
-        )
-    return chosen
-
-
-def experiment_file(name: str) -> str:
-    """What --experiment means: a file, or the one of that name in experiments/.
-
-    Raises:
-        errors.UserError: no such experiment.
-    """
-    if name.endswith(".py") or "/" in name:
-        return name
-    known = {path.stem: str(path) for path in pathlib.Path("experiments").glob("*.py")}
-    if name not in known:
-        raise errors.UserError(
-            f"--experiment={name}: no such experiment{errors.nearest(name, known)}"
-        )
-    return known[name]
-
-
-def load_experiment(name: str) -> experiment_spec.Experiment:
-    """What the experiment file `name` offers.
-
-    Raises:
-        errors.UserError: no such file, a mistake in it, or no cells.
-    """
-    name = experiment_file(name)
-    given = f"--experiment={name}"
-    with _refusing_mistakes(given):
-        module = _module(name, given)
-        if not hasattr(module, "CELLS") or not hasattr(module, "TABLE"):
-            use = f"python -m tools.train --config={name}"
-            if not hasattr(module, "get_config"):
-                use = f"what {name} says at its top"
-            raise errors.UserError(f"{given}: offers no CELLS with a TABLE; use {use}")
-    question, _, about = (module.__doc__ or "").strip().partition("\n")
-    return experiment_spec.Experiment(
-        pathlib.Path(name).stem,
-        question,
-        module.CELLS,
-        module.TABLE,
-        plots=getattr(module, "PLOTS", ()),
-        findings=" ".join(getattr(module, "FINDINGS", "").split()),
-        about=about.strip(),
-    )
-
-
-def _module(name: str, given: str):
-    """The Python file `name`, executed."""
-    path = pathlib.Path(name)
-    if not path.is_file():
-        near = [str(p) for p in pathlib.Path("experiments").glob("*.py")]
-        raise errors.UserError(
-            f"{given}: no such file: {name}{errors.nearest(name, near)}"
-        )
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise errors.UserError(f"{given}: {name} is not a Python file (.py)")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextlib.contextmanager
-def _refusing_mistakes(given: str) -> Iterator[None]:
-    """Turns a mistake in a user's Python file into one line."""
+def _expanded(text: str, name: str = "config") -> str:
+    """Returns a path from the command line as `path_flags` reads it."""
     try:
-        yield
-    except pydantic.ValidationError as error:
-        raise errors.UserError(f"{given}: {config.first_problem(error)}") from None
-    except errors.UserError:
-        raise
-    except (SyntaxError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise errors.UserError(f"{given}: {reason}") from error
+        return path_flags.normalized(text)
+    except ValueError as error:
+        raise errors.UserError(f"{name}={text}: {error}") from None
 
 
 _overrides: list[tuple[str, str]] = []
 
 
-def _parse_flags(argv: Sequence[str], *, overridable: bool) -> list[str]:
-    """absl's parser, with the config overrides taken out and errors in a line."""
+def _parse_flags(
+    argv: Sequence[str], *, overridable: bool, doc: str | None
+) -> list[str]:
+    """Parses as absl does, with config overrides taken out and errors in a line."""
     rest = list(argv)
-    if overridable or "config" in flags.FLAGS:
-        rest, _overrides[:] = _split_overrides(rest)
+    if any(argument in _HELP for argument in rest[1:]):
+        try:
+            print(help_page.write(doc, overridable=overridable), flush=True)
+        except OSError as error:  # `--help | head`
+            raise SystemExit(_ended_by(error, overridable)) from None
+        raise SystemExit(failures.Exit.DONE)
+    if overridable:
+        rest, _overrides[:] = split_overrides(rest)
     try:
         return flags.FLAGS(rest)
     except flags.Error as error:
         raise SystemExit(_fail(_flag_problem(error))) from None
 
 
-def _split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Takes `--config.a.b=c` and `--config.a.b c` out of the arguments."""
-    rest, found = [], []
+def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.a.b=c` and `--config.a.b c` out of the arguments.
+
+    Returns:
+        The other arguments, and pairs of a field and its text.
+    """
+    rest, pairs = [], []
     waiting = iter(argv)
     for argument in waiting:
         match = _OVERRIDE.match(argument)
@@ -245,28 +202,18 @@ def _split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]
             text = next(waiting, None)
             if text is None:
                 raise SystemExit(_fail(f"{argument}: needs a value"))
-        found.append((path, text))
-    return rest, found
+        pairs.append((path, text))
+    return rest, pairs
 
 
 def _flag_problem(error: Exception) -> str:
-    """absl's complaint in one line, with the nearest flag for a typo."""
+    """Returns absl's complaint in one line, with the nearest flag for a typo."""
     if isinstance(error, flags.UnrecognizedFlagError):
-        hint = errors.nearest(error.flagname, _own_flags())
+        hint = errors.nearest(error.flagname, failures.own_flags())
         return f"--{error.flagname}: no such flag{hint}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).removeprefix("flag ")
 
 
-def _own_flags() -> list[str]:
-    """Flags of the running binary and of this package, not of the libraries."""
-    return [
-        flag.name
-        for module, found in flags.FLAGS.flags_by_module_dict().items()
-        if module == sys.argv[0] or module.startswith(("tools", "__main__"))
-        for flag in found
-    ]
-
-
-def _fail(message: str, code: int = 2) -> int:
+def _fail(message: str, code: int = failures.Exit.MISTAKE) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code

@@ -8,13 +8,14 @@ python -m tools.convert --from=ViT-B_16.npz --to=b16_384.npz --variant=ViT-B/16 
 
 from absl import flags
 
-from tools import command
+from tools import command, next_steps
+from tools.flags import model_flags, path_flags
 from vit_tf import errors
 
-_FROM = flags.DEFINE_string(
+_FROM = path_flags.define_path(
     "from", None, "A finished run's folder, or an .npz of any layout.", required=True
 )
-_TO = flags.DEFINE_string("to", None, "The .npz to write.", required=True)
+_TO = path_flags.define_path("to", None, "The .npz to write.", required=True)
 _LAYOUT = flags.DEFINE_enum(
     "layout",
     "released",
@@ -25,28 +26,26 @@ _LAYOUT = flags.DEFINE_enum(
 _HEAD = flags.DEFINE_enum(
     "head", "keep", ["keep", "drop"], "drop: without the layers after pooling."
 )
-_VARIANT = flags.DEFINE_string(
-    "variant", None, "Checks that the weights fit this model, such as ViT-B/16."
+_VARIANT = model_flags.define_variant(
+    "Checks that the weights fit this model, such as ViT-B/16."
 )
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Resizes the position embeddings to this many pixels; needs --variant.",
-    lower_bound=1,
+_IMAGE_SIZE = model_flags.define_image_size(
+    "Resizes the position embeddings to this many pixels; needs --variant."
 )
 
 
 def main() -> None:
-    if _IMAGE_SIZE.value and not _VARIANT.value:
+    if _IMAGE_SIZE.value is not None and _VARIANT.value is None:
         raise errors.UserError(
             f"--image_size={_IMAGE_SIZE.value}: needs --variant=NAME, whose patches say "
             "how large the grid is"
         )
+    path_flags.check_file(_TO)
     command.load_tensorflow()
     from vit_tf.runs import conversion
 
     lines = conversion.convert(
-        getattr(flags.FLAGS, "from"),
+        _FROM.value,
         _TO.value,
         layout=_LAYOUT.value,
         keep_head=_HEAD.value == "keep",
@@ -55,6 +54,15 @@ def main() -> None:
     )
     for line in lines:
         print(line)
+    layout = (
+        f", which {_LAYOUT.value} code reads" if _LAYOUT.value != "released" else ""
+    )
+    print(f"wrote {_TO.value}{layout}")
+    next_steps.show(
+        next_steps.command_line(
+            "transfer", start_from=_TO.value, dataset="NAME", workdir="DIR"
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -14,19 +14,20 @@ ObjectNet is told among all 1000 classes of ImageNet.
 """
 
 import json
-import os
 
 from absl import flags
 
 from tools import command
+from tools.flags import (
+    data_flags,
+    device_flags,
+    model_flags,
+    number_flags,
+    path_flags,
+)
 from vit_tf import config, errors
 
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint",
-    None,
-    "A finished run's folder, or an .npz of any layout.",
-    required=True,
-)
+_CHECKPOINT = model_flags.define_checkpoint(required=True)
 _DATASET = flags.DEFINE_list(
     "dataset", None, "Data sets, with commas between.", required=True
 )
@@ -41,61 +42,40 @@ _EVALUATORS = flags.DEFINE_list(
     ["accuracy", "top5_accuracy", "nll", "ece"],
     "Of accuracy, top5_accuracy, class_accuracy, nll, ece, loss, fewshot, resolution.",
 )
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Pixels; position embeddings are resized. Default: as trained."
-)
-_RESOLUTIONS = flags.DEFINE_list(
-    "resolutions", [], "Sizes at which evaluator 'resolution' measures the model."
-)
-_EVAL_CROP = flags.DEFINE_enum(
-    "eval_crop",
+_VIEW = model_flags.ViewFlags()
+_RESOLUTIONS = number_flags.define_integers(
+    "resolutions",
     None,
-    [str(crop) for crop in config.EvalCrop],
-    "The view of an image. Default: the run's own; of an .npz resize.",
+    "Sizes at which evaluator 'resolution' measures the model.",
+    upper=number_flags.MAX_PIXELS,
 )
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 256, "Over all devices; any gives the same numbers.", lower_bound=1
+_BATCH_SIZE = model_flags.define_batch_size(
+    256, "Over all devices; any gives the same numbers."
 )
-_VARIANT = flags.DEFINE_string(
-    "variant", None, "The model of an .npz whose arrays do not tell it."
+_SHOTS = number_flags.define_integers(
+    "fewshot_shots", [1, 5, 10, 25], "Images of each class to learn from."
 )
-_SHOTS = flags.DEFINE_list(
-    "fewshot_shots", ["1", "5", "10", "25"], "Images of each class to learn from."
+_SEEDS = number_flags.define_integer(
+    "fewshot_seeds", 3, "Draws of these images, averaged.", upper=10_000
 )
-_SEEDS = flags.DEFINE_integer(
-    "fewshot_seeds", 3, "Draws of these images, averaged.", lower_bound=1
-)
-_L2 = flags.DEFINE_list(
+_L2 = number_flags.define_floats(
     "l2",
-    ["1024"],
+    [1024.0],
     "Weight of the ridge. Of several, each data set takes the one that is best on the "
     "others; a single set the one that best tells its own shots, each left out.",
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices",
-    None,
-    "Devices to use. Without a GPU: as many virtual CPU devices.",
-    lower_bound=1,
-)
-_JSON = flags.DEFINE_string("json", None, "File to write all of it to.")
+_DATA_DIR = data_flags.define_data_dir()
+_NUM_DEVICES = device_flags.define_num_devices()
+_JSON = path_flags.define_path("json", None, "File to write all of it to.")
 
 _WORST = 10  # classes that are shown
 
 
 def main() -> None:
-    resolutions = _numbers(_RESOLUTIONS, int)
-    few_shot = config.FewShot(
-        shots=_numbers(_SHOTS, int),
-        num_seeds=_SEEDS.value,
-        l2=_numbers(_L2, float),
-    )
-    if _JSON.value and not os.path.isdir(os.path.dirname(_JSON.value) or "."):
-        raise errors.UserError(f"--json={_JSON.value}: no such folder; make it first")
+    for holder in (_DATASET, _EVALUATORS):
+        if not all(text.strip() for text in holder.value) or not holder.value:
+            raise errors.UserError(f"--{holder.name} is blank: name one or more")
+    path_flags.check_file(_JSON)
     command.load_tensorflow()
     from vit_tf.evaluation import evaluate
     from vit_tf.runtime import devices, filesystem
@@ -103,38 +83,22 @@ def main() -> None:
     request = evaluate.Request(
         checkpoint=_CHECKPOINT.value,
         names=tuple(dict.fromkeys(_DATASET.value)),
-        asked=tuple(_EVALUATORS.value),
+        evaluators=tuple(_EVALUATORS.value),
         split=_SPLIT.value,
-        variant=_VARIANT.value,
-        image_size=_IMAGE_SIZE.value,
-        resolutions=resolutions,
-        eval_crop=_EVAL_CROP.value and config.EvalCrop(_EVAL_CROP.value),
+        resolutions=tuple(_RESOLUTIONS.value or ()),
         batch_size=_BATCH_SIZE.value,
-        few_shot=few_shot,
+        few_shot=config.FewShot(
+            shots=tuple(_SHOTS.value), num_seeds=_SEEDS.value, l2=tuple(_L2.value)
+        ),
         data_dir=_DATA_DIR.value,
+        **_VIEW(),
     )
     machine = devices.start(config.Train(), num_devices=_NUM_DEVICES.value)
     report = evaluate.evaluate(request, machine)
-    if _JSON.value:
-        filesystem.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
     _show(report)
-
-
-def _numbers(holder: flags.FlagHolder, kind: type) -> tuple:
-    """The numbers of a list, all above 0."""
-    try:
-        found = tuple(kind(part) for part in holder.value)
-    except ValueError:
-        found = (0,)
-    if not all(0 < number < float("inf") for number in found):
-        words = "whole numbers" if kind is int else "numbers"
-        raise errors.UserError(
-            f"--{holder.name}={','.join(holder.value)}: need {words} above 0, with "
-            "commas between"
-        )
-    if not found and holder.default:
-        raise errors.UserError(f"--{holder.name} is empty: name one or more")
-    return found
+    if _JSON.value is not None:
+        filesystem.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
+        print(f"\nwrote {_JSON.value}")
 
 
 def _show(report: dict) -> None:

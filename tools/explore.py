@@ -11,58 +11,55 @@ position similarity and the prediction. ViT-B/16 at 224 pixels takes at most 8 M
 import contextlib
 import functools
 import http.server
+import os
 
 from absl import flags
 
 from tools import command
-from tools.flags import inspection_flags
+from tools.flags import inspection_flags, number_flags, path_flags
 from vit_tf import errors
 
-_TO = flags.DEFINE_string("to", "explorer", "Folder for index.html.")
-_MAX_IMAGES = flags.DEFINE_integer(
-    "max_images",
-    8,
-    "Images of --images on the page, drawn by chance, always the same.",
-    lower_bound=1,
+_STORED = inspection_flags.InspectionFlags()
+_TO = path_flags.define_path("to", "explorer", "Folder for index.html.")
+_MAX_IMAGES = number_flags.define_integer(
+    "max_images", 8, "Images of --images on the page, drawn by chance, always the same."
 )
-_MAX_MEGABYTES = flags.DEFINE_float(
+_MAX_MEGABYTES = number_flags.define_float(
     "max_megabytes",
     60.0,
     "Images that would make the page larger are left out.",
-    lower_bound=0.01,
+    lower=0.01,
 )
-_BLOCKS = flags.DEFINE_list(
-    "blocks", [], "Layers whose attention is kept, from 0. Default: all."
+_BLOCKS = number_flags.define_integers(
+    "blocks", None, "Layers whose attention is kept, from 0. Default: all.", lower=0
 )
 _SERVE = flags.DEFINE_bool("serve", False, "Shows it on this machine until Ctrl-C.")
-_PORT = flags.DEFINE_integer("port", 8000, "For --serve; 0: any that is free.")
+_PORT = number_flags.define_integer(
+    "port", 8000, "For --serve; 0: any that is free.", lower=0, upper=65_535
+)
 
 
 def main() -> None:
-    inspection_flags.check()
-    if inspection_flags.IMAGES.value is None:
+    _STORED.check()
+    if _STORED.images is None:
         raise errors.UserError(
             "--images is missing: name an image, a folder of images or a data set"
         )
-    if not all(text.isdecimal() for text in _BLOCKS.value):
-        raise errors.UserError(
-            f"--blocks={','.join(_BLOCKS.value)}: need numbers from 0, with commas "
-            "between"
-        )
+    path_flags.check_folder(_TO)
     command.load_tensorflow()
     import tensorflow as tf
 
     from vit_tf.inspection.explorer import explorer_page
     from vit_tf.runtime import filesystem
 
-    seen = inspection_flags.open_subject(max_images=_MAX_IMAGES.value)
+    seen = _STORED.open(max_images=_MAX_IMAGES.value)
     with filesystem.refusing(_TO.value):
         tf.io.gfile.makedirs(_TO.value)
     written = explorer_page.write(
         seen,
         _TO.value,
         max_megabytes=_MAX_MEGABYTES.value,
-        blocks=[int(text) for text in _BLOCKS.value] or None,
+        blocks=_BLOCKS.value,
     )
     print(f"{written.path}: {written.images} images, {written.megabytes:.1f} MB")
     if written.left_out:
@@ -72,6 +69,8 @@ def main() -> None:
         )
     if _SERVE.value:
         _serve()
+    else:
+        print(f"open {os.path.abspath(written.path)} in a browser")
 
 
 def _serve() -> None:

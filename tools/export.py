@@ -11,11 +11,17 @@ checkpoint does. docs/serving.md goes on from here.
 """
 
 import pathlib
+import shlex
+import typing
 
 from absl import flags
 
-from tools import command
+from tools import command, next_steps
+from tools.flags import model_flags, number_flags, path_flags
 from vit_tf import config, errors
+
+if typing.TYPE_CHECKING:
+    from vit_tf.serving import serving_signatures
 
 _PRECISIONS = {
     "float32": config.Precision.FLOAT32,
@@ -23,10 +29,12 @@ _PRECISIONS = {
     "float16": config.Precision.MIXED_FLOAT16,
 }
 
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A finished run's folder, or an .npz.", required=True
+_CHECKPOINT = model_flags.define_checkpoint(
+    "A finished run's folder, or an .npz.", required=True
 )
-_TO = flags.DEFINE_string("to", None, "Folder of all exported models.", required=True)
+_TO = path_flags.define_path(
+    "to", None, "Folder of all exported models.", required=True
+)
 _NAME = flags.DEFINE_string("name", None, "Of the model. Default: the checkpoint's.")
 _FORMAT = flags.DEFINE_enum(
     "format",
@@ -50,7 +58,7 @@ _WEIGHTS = flags.DEFINE_enum(
 _ATTENTION = flags.DEFINE_boolean(
     "attention", False, "Adds a signature that gives the attention rollout."
 )
-_TOP_K = flags.DEFINE_integer("top_k", 5, "Classes in an answer.", lower_bound=1)
+_TOP_K = number_flags.define_integer("top_k", 5, "Classes in an answer.")
 _SCORES = flags.DEFINE_enum(
     "scores",
     None,
@@ -58,40 +66,30 @@ _SCORES = flags.DEFINE_enum(
     "Default: as the run was trained; of an .npz softmax. The released ImageNet-21k "
     "weights were trained with sigmoid.",
 )
-_EVAL_CROP = flags.DEFINE_enum(
-    "eval_crop",
-    None,
-    [str(crop) for crop in config.EvalCrop],
-    "The view of an image file. Default: the run's own; of an .npz resize.",
-)
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Pixels; position embeddings are resized. Default: as trained."
-)
-_VARIANT = flags.DEFINE_string(
-    "variant", None, "The model of an .npz whose arrays do not tell it."
-)
-_LABELS = flags.DEFINE_string(
+_VIEW = model_flags.ViewFlags()
+_LABELS = path_flags.define_path(
     "labels", None, "A file with a class name on each line. Default: the run's names."
 )
 _LICENSE = flags.DEFINE_string("license", None, "What the model card says of it.")
-_MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", 64_000_000, "Of one file that is decoded.", lower_bound=1
+_MAX_PIXELS = number_flags.define_integer(
+    "max_pixels", 64_000_000, "Of one file that is decoded."
 )
-_MAX_BATCH = flags.DEFINE_integer(
-    "max_batch_size", 256, "Images in one request.", lower_bound=1
+_MAX_BATCH = number_flags.define_integer(
+    "max_batch_size", 256, "Images in one request.", upper=number_flags.MAX_BATCH
 )
-_IMAGES = flags.DEFINE_list(
+_IMAGES = path_flags.define_path_list(
     "images",
-    [],
     "Files to compare export and checkpoint on. Default: eight drawn pictures.",
 )
 
 
 def main() -> None:
+    path_flags.check_folder(_TO)
     samples = tuple((name, _bytes_of(name)) for name in _IMAGES.value)
     command.load_tensorflow()
     from vit_tf.serving import onnx_tflite, saved_model, serving_signatures
 
+    view = _VIEW()
     request = saved_model.Request(
         checkpoint=_CHECKPOINT.value,
         to=_TO.value,
@@ -103,11 +101,11 @@ def main() -> None:
             weights=serving_signatures.Weights(_WEIGHTS.value),
             max_pixels=_MAX_PIXELS.value,
             max_batch_size=_MAX_BATCH.value,
-            eval_crop=_EVAL_CROP.value and config.EvalCrop(_EVAL_CROP.value),
-            scores=_SCORES.value and serving_signatures.Scores(_SCORES.value),
+            eval_crop=view["eval_crop"],
+            scores=_scores(),
         ),
-        variant=_VARIANT.value,
-        image_size=_IMAGE_SIZE.value,
+        variant=view["variant"],
+        image_size=view["image_size"],
         labels=_LABELS.value,
         license=_LICENSE.value,
         samples=samples,
@@ -120,6 +118,23 @@ def main() -> None:
     for line in exported.lines:
         print(line)
     print(f"wrote {exported.path}")
+    if _FORMAT.value == "saved_model":
+        next_steps.show(
+            next_steps.command_line(
+                "predict",
+                checkpoint=str(exported.path),
+                images="FOLDER",
+                to="predictions.csv",
+            ),
+            f"tools/serving/check_model_server.sh {shlex.quote(str(exported.path))} "
+            "FOLDER  # docs/serving.md has the server",
+        )
+
+
+def _scores() -> "serving_signatures.Scores | None":
+    from vit_tf.serving import serving_signatures
+
+    return None if _SCORES.value is None else serving_signatures.Scores(_SCORES.value)
 
 
 def _bytes_of(name: str) -> bytes:

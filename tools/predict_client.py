@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from tools import command
+from tools.flags import data_flags, model_flags, number_flags, path_flags
 from vit_tf import errors
 from vit_tf.serving import (
     batch_prediction,
@@ -28,34 +29,29 @@ _SERVER = flags.DEFINE_string(
     "server", None, "HOST:PORT, usually 8500 for gRPC and 8501 for REST.", required=True
 )
 _PROTOCOL = flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How to ask.")
-_IMAGES = flags.DEFINE_multi_string(
-    "images", None, "A folder, a file or a pattern; may be repeated.", required=True
-)
-_TO = flags.DEFINE_string(
+_IMAGES = data_flags.define_images(repeated=True)
+_TO = path_flags.define_path(
     "to", None, "The table: FILE.csv or FILE.jsonl.", required=True
 )
 _MODEL = flags.DEFINE_string("model", "vit", "The name under which it is served.")
-_VERSION = flags.DEFINE_integer(
-    "version", None, "Of the model. Default: the server's newest.", lower_bound=1
+_VERSION = number_flags.define_integer(
+    "version", None, "Of the model. Default: the server's newest."
 )
 _LABEL = flags.DEFINE_string("label", None, "Of a version, such as stable, instead.")
 _SIGNATURE = flags.DEFINE_string(
     "signature", "serving_default", "One that takes image_bytes."
 )
-_TOP = flags.DEFINE_integer(
-    "top", None, "Classes of a row. Default: as many as the server says.", lower_bound=1
+_TOP = number_flags.define_integer(
+    "top", None, "Classes of a row. Default: as many as the server says."
 )
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size",
-    16,
-    "Images of a request; no more than the server takes.",
-    lower_bound=1,
+_BATCH_SIZE = model_flags.define_batch_size(
+    16, "Images of a request; no more than the server takes."
 )
-_IN_FLIGHT = flags.DEFINE_integer(
-    "in_flight", 4, "Requests at a time.", lower_bound=1, upper_bound=64
+_IN_FLIGHT = number_flags.define_integer(
+    "in_flight", 4, "Requests at a time.", upper=64
 )
-_DEADLINE = flags.DEFINE_float(
-    "deadline", 60.0, "Seconds for a request with all its tries.", lower_bound=0.1
+_DEADLINE = number_flags.define_float(
+    "deadline", 60.0, "Seconds for a request with all its tries.", lower=0.1
 )
 _TLS = flags.DEFINE_bool("tls", False, "Encrypt, as by a proxy before the server.")
 
@@ -65,6 +61,7 @@ _USUAL_TOP = 5
 
 def main() -> None:
     predictions_table.check_name(_TO.value)
+    path_flags.check_file(_TO)
     address = _address()
     paths = named_images.find(_IMAGES.value)
     channel = _open(address)
@@ -91,7 +88,7 @@ def _address() -> serving_channel.Address:
         raise errors.UserError(
             f"--server={_SERVER.value}: need HOST:PORT, such as localhost:8500"
         )
-    if _VERSION.value and _LABEL.value:
+    if _VERSION.value is not None and _LABEL.value is not None:
         raise errors.UserError("--version and --label name one version each: give one")
     return serving_channel.Address(
         server=_SERVER.value,

@@ -13,11 +13,12 @@ looks prepared. That of imagenet21k goes on where it was interrupted.
 
 from absl import flags, logging
 
-from tools import command
+from tools import command, next_steps
+from tools.flags import data_flags, number_flags, path_flags
 from vit_tf import errors
 
 _DATASET = flags.DEFINE_string("dataset", None, "A data set by name; see --list.")
-_FOLDER = flags.DEFINE_string(
+_FOLDER = path_flags.define_path(
     "folder",
     None,
     "A folder of class folders with JPEG or PNG files, or of split folders (train, "
@@ -29,13 +30,13 @@ _NAME = flags.DEFINE_string(
 _SKIP_CORRUPT = flags.DEFINE_bool(
     "skip_corrupt", False, "Leave out image files that cannot be decoded."
 )
-_SOURCE = flags.DEFINE_string(
+_SOURCE = path_flags.define_path(
     "source",
     None,
     "imagenet21k: the folder of the unpacked release, with a tar file (n01440764.tar) "
     "or a folder for each synset.",
 )
-_CLASS_LIST = flags.DEFINE_string(
+_CLASS_LIST = path_flags.define_path(
     "class_list",
     None,
     "imagenet21k: a file with one synset a line, which settles the labels; or "
@@ -45,25 +46,21 @@ _CLASS_LIST = flags.DEFINE_string(
 _PARTIAL = flags.DEFINE_bool(
     "partial", False, "imagenet21k: go on without the whole release."
 )
-_NUM_PROCESSES = flags.DEFINE_integer(
+_NUM_PROCESSES = number_flags.define_integer(
     "num_processes",
     1,
     "imagenet21k: how many processes read, check and write.",
-    lower_bound=1,
+    upper=1_024,
 )
-_VALIDATION_SHARE = flags.DEFINE_float(
+_VALIDATION_SHARE = number_flags.define_float(
     "validation_share",
     None,
     "Share of the training images to hold out as split 'validation', chosen by the "
     "hash of their paths. Default: 0.1 without split folders, 0 with them.",
-    lower_bound=0.0,
-    upper_bound=0.9,
+    lower=0.0,
+    upper=0.9,
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie. Default: $TFDS_DATA_DIR, or ~/tensorflow_datasets.",
-)
+_DATA_DIR = data_flags.define_data_dir()
 _LIST = flags.DEFINE_bool("list", False, "Show the data sets and which are prepared.")
 _VERIFY = flags.DEFINE_bool(
     "verify",
@@ -101,6 +98,7 @@ def main() -> None:
         imagenet21k.prepare(request, str(root))
     elif _DATASET.value:
         prepare.prepare_dataset(_DATASET.value, root)
+        _show_next(_DATASET.value)
     else:
         prepare.prepare_folder(
             _FOLDER.value,
@@ -109,6 +107,21 @@ def main() -> None:
             skip_corrupt=_SKIP_CORRUPT.value,
             validation_share=_VALIDATION_SHARE.value,
         )
+        _show_next(_NAME.value)
+
+
+def _show_next(name: str) -> None:
+    """Shows what a prepared data set is good for."""
+    given = {"dataset": name, "data_dir": _DATA_DIR.value}
+    next_steps.show(
+        next_steps.command_line("prepare_data", name=name, data_dir=_DATA_DIR.value)
+        + " --verify",
+        next_steps.command_line(
+            "transfer", start_from="FILE.npz", **given, workdir=f"runs/{name}"
+        ),
+        next_steps.command_line("evaluate", checkpoint="FILE.npz", **given)
+        + " --evaluators=fewshot",
+    )
 
 
 def _check_flags() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from absl import flags
 
 from tools import command
+from tools.flags import path_flags
 from tools.reporting import (
     report_markdown,
     report_page,
@@ -21,12 +22,17 @@ from tools.reporting import (
 )
 from vit_tf import errors
 
-_FILE = flags.DEFINE_string(
+_FILE = path_flags.define_path(
     "file", "experiments/RESULTS.md", "The Markdown file to write."
 )
-_RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recorded.")
-_HTML = flags.DEFINE_string(
-    "html", "runs/report/index.html", "The page to write; empty: none."
+_RESULTS = path_flags.define_path(
+    "results", results.ROOT, "Where results are recorded."
+)
+_HTML = path_flags.define_path(
+    "html",
+    "runs/report/index.html",
+    "The page to write; empty: none.",
+    or_empty=True,
 )
 _PLANNED = flags.DEFINE_bool(
     "planned", True, "The page also has what runs at scale paper would take: a minute."
@@ -38,6 +44,12 @@ def main() -> None:
         raise errors.UserError(
             "experiments: no such folder; start this in the project's"
         )
+    path_flags.check_file(_FILE)
+    if not pathlib.Path(_RESULTS.value).is_dir():
+        raise errors.UserError(
+            f"--results={_RESULTS.value}: no such folder; record some with "
+            "`python -m tools.run_experiment --record`"
+        )
     found = result_tables.sections("experiments", _RESULTS.value)
     file = pathlib.Path(_FILE.value)
     speeds = speed_tables.load(_RESULTS.value)
@@ -47,7 +59,8 @@ def main() -> None:
     _write_figures(drawn, file.parent)
     if _HTML.value:
         page = pathlib.Path(_HTML.value)
-        print(report_page.write(found, page, speeds, planned=_PLANNED.value))
+        written = report_page.write(found, page, speeds, planned=_PLANNED.value)
+        print(f"open {pathlib.Path(written).absolute()} in a browser")
 
 
 def _write_figures(drawn: Mapping[pathlib.Path, str], folder: pathlib.Path) -> None:

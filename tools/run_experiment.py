@@ -12,13 +12,13 @@ import pathlib
 
 from absl import flags
 
-from tools import command
-from tools.flags import device_flags
+from tools import command, next_steps
+from tools.flags import model_flags, number_flags, path_flags, study_flags
 from tools.reporting import results
 from vit_tf import errors
-from vit_tf.studies import experiment_spec
+from vit_tf.studies import experiment_files, experiment_spec
 
-_EXPERIMENT = flags.DEFINE_string(
+_EXPERIMENT = path_flags.define_path(
     "experiment",
     None,
     "FILE.py, such as experiments/quickstart.py, or its name alone.",
@@ -30,37 +30,42 @@ _SCALE = flags.DEFINE_enum(
     [str(scale) for scale in experiment_spec.Scale],
     "smoke: a few steps, to see that it runs. paper: the real thing.",
 )
-_RUNS = flags.DEFINE_string(
+_RUNS = path_flags.define_path(
     "runs",
     "runs",
     "Where all experiments' runs go, as EXPERIMENT/SCALE/RUN, so that they can share "
     "them.",
 )
-_FOLDER = flags.DEFINE_string(
+_FOLDER = path_flags.define_path(
     "folder", None, "Where the runs of this one go instead; they are shared with none."
 )
 _LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
-_INDEX = flags.DEFINE_integer(
-    "index", None, "Do only this run, by its number in --list."
+_INDEX = number_flags.define_integer(
+    "index", None, "Do only this run, by its number in --list.", lower=0
 )
 _ONLY = flags.DEFINE_string("only", None, "Do only the runs of this cell.")
-_START_FROM = flags.DEFINE_string(
-    "start_from",
-    None,
-    "A released .npz or a finished run's folder, for cells that start from one.",
+_START_FROM = model_flags.define_start_from(
+    "A released .npz or a finished run's folder, for cells that start from one."
 )
 _RECORD = flags.DEFINE_bool(
     "record", False, "Copy finished runs' results to --results, for tools.report."
 )
-_RESULTS = flags.DEFINE_string("results", results.ROOT, "Where results are recorded.")
+_RESULTS = path_flags.define_path(
+    "results", results.ROOT, "Where results are recorded."
+)
+_STUDY = study_flags.StudyFlags()
 
 
 def main() -> None:
-    experiment = command.load_experiment(_EXPERIMENT.value)
+    experiment = experiment_files.load_experiment(_EXPERIMENT.value)
     scale = _checked_scale(experiment)
     runs = experiment_spec.runs(experiment.cells, scale)
     _override(runs)
     _check_choice(experiment, runs)
+    if not _LIST.value:
+        path_flags.check_folder(_RUNS if _FOLDER.value is None else _FOLDER)
+        if _RECORD.value:
+            path_flags.check_folder(_RESULTS)
     command.load_tensorflow()
     from vit_tf.studies import runner
 
@@ -76,14 +81,14 @@ def main() -> None:
     try:
         found = runner.run_all(
             chosen,
-            data_dir=device_flags.DATA_DIR.value,
-            wait=device_flags.WAIT.value,
-            **device_flags.chosen(),
+            data_dir=_STUDY.data_dir,
+            wait=_STUDY.wait,
+            **_STUDY.devices(),
         )
         for job, result in zip(chosen, found):
             _print_result(job.name, result)
         if any(runner.look(job).state.ready for job in chosen):
-            raise SystemExit(command.STOPPED)
+            command.stop()
     finally:  # what is finished is recorded, whatever failed
         if _RECORD.value:
             _record(experiment, scale, runs, jobs)
@@ -211,7 +216,7 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
     from vit_tf.studies import runner
 
     by_folder = {job.folder: runner.result(job.folder) for job in jobs}
-    refused = []
+    refused, recorded = [], False
     for run, job in zip(runs, jobs):
         if not runner.look(job).state.finished:
             continue
@@ -232,6 +237,10 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
             refused.append(str(refusal))
             continue
         print(f"{run.name}: recorded in {pathlib.PurePath(path)}")
+        recorded = True
+    if recorded:
+        given = None if _RESULTS.value == results.ROOT else _RESULTS.value
+        next_steps.show(next_steps.command_line("report", results=given))
     if refused:
         more = f" (and {len(refused) - 1} more like this)" if refused[1:] else ""
         raise errors.UserError(f"{refused[0]}{more}")

@@ -15,6 +15,7 @@ import sys
 from absl import flags
 
 from tools import command
+from tools.flags import number_flags, path_flags
 
 _CONFIG = command.define_config()
 _TOPOLOGY = flags.DEFINE_string(
@@ -23,11 +24,11 @@ _TOPOLOGY = flags.DEFINE_string(
     "Chip and its arrangement: v2:2x2 and v3:2x2 have 8 devices, v4:2x2x1 has 4, "
     "v5e:2x4 and v6e:2x4 have 8, v5p:2x2x1 has 4.",
 )
-_REPLICAS = flags.DEFINE_integer(
-    "replicas", 8, "Devices that share data.batch_size.", lower_bound=1
+_REPLICAS = number_flags.define_integer(
+    "replicas", 8, "Devices that share data.batch_size.", upper=65_536
 )
-_NUM_CLASSES = flags.DEFINE_integer(
-    "num_classes", None, "For a data set that does not say.", lower_bound=1
+_NUM_CLASSES = number_flags.define_integer(
+    "num_classes", None, "For a data set that does not say.", upper=10_000_000
 )
 _EXECUTE = flags.DEFINE_boolean(
     "execute",
@@ -35,11 +36,12 @@ _EXECUTE = flags.DEFINE_boolean(
     "Runs the program on virtual CPU devices instead, and compares the new weights "
     "with those of one device: for small models.",
 )
-_TEXT = flags.DEFINE_string("text", None, "A file for the compiled program as text.")
+_TEXT = path_flags.define_path("text", None, "A file for the compiled program as text.")
 
 
 def main() -> None:
     cfg = _CONFIG()
+    path_flags.check_file(_TEXT)
     from tools.tpu import tpu_compiler
 
     tpu_compiler.require()

@@ -7,98 +7,65 @@ On several hosts, one process each: the same command with --strategy=multi_worke
 TF_CONFIG, or with --num_workers=2 --worker_index=0 --coordinator=first-host:2222.
 """
 
-from absl import flags
+from typing import Any
 
-from tools import command
-from vit_tf import errors
+from tools import command, next_steps
+from tools.flags import data_flags, device_flags, path_flags
+from vit_tf import config
 
 _CONFIG = command.define_config()
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = path_flags.define_path(
     "workdir", None, "The run's folder, made if it is not there.", required=True
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored", "multi_worker", "tpu"],
-    "auto: all local GPUs, else one device. mirrored: over --num_devices. "
-    "multi_worker: this is one of several processes, see TF_CONFIG or --num_workers.",
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices",
-    None,
-    "Devices to use. Without a GPU: as many virtual CPU devices.",
-    lower_bound=1,
-)
-_NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers", None, "Processes that train together; writes TF_CONFIG.", 1
-)
-_WORKER_INDEX = flags.DEFINE_integer(
-    "worker_index", None, "Which of them this is; 0 writes the run.", 0
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT where worker 0 can be reached by the others."
-)
-_TPU = flags.DEFINE_string(
-    "tpu", None, "'local' on a TPU VM, or the TPU's name; chooses --strategy=tpu."
-)
+_DATA_DIR = data_flags.define_data_dir()
+_DEVICES = device_flags.DeviceFlags(("auto", "one", "mirrored", "multi_worker", "tpu"))
+_WORKERS = device_flags.WorkerFlags()
 
 
 def main() -> None:
     cfg = _CONFIG()
-    strategy = _chosen_strategy()
+    given = _WORKERS.given()
+    if given is not None:
+        _DEVICES.force("multi_worker", why=given)
+    _DEVICES.check()
+    path_flags.check_folder(_WORKDIR)
     command.load_tensorflow()
-    from vit_tf.runtime import cluster, devices
+    from vit_tf.runtime import devices
     from vit_tf.studies import training
 
-    workers = None
-    if _NUM_WORKERS.value is not None:
-        workers = cluster.rendezvous(
-            _COORDINATOR.value,
-            num_workers=_NUM_WORKERS.value,
-            index=_WORKER_INDEX.value,
-        )
-    machine = devices.start(
-        cfg.train,
-        strategy=devices.Strategy(strategy),
-        num_devices=_NUM_DEVICES.value,
-        workers=workers,
-        tpu=_TPU.value or "local",
-    )
+    workers = _WORKERS.meet()
+    machine = devices.start(cfg.train, workers=workers, **_DEVICES())
     result = training.train(
         cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value
     )
-    if result is None or not machine.processes.chief:
-        return
+    if result is None:
+        command.stop()
+    if machine.processes.chief:
+        _print_result(result)
+        _show_next(cfg)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    """Shows the run's numbers."""
     print(f"{_WORKDIR.value}: {result['steps']} steps on {result['device']}")
     for metric in result["metrics"]:
         print("  {split} {name} {value:.4f} (n={count})".format(**metric))
 
 
-def _chosen_strategy() -> str:
-    """--strategy, or the one that the flags of workers and TPUs stand for."""
-    several = {
-        "num_workers": _NUM_WORKERS.value,
-        "worker_index": _WORKER_INDEX.value,
-        "coordinator": _COORDINATOR.value,
-    }
-    given = [name for name, value in several.items() if value is not None]
-    missing = [f"--{name}" for name in several if name not in given]
-    if given and missing:
-        raise errors.UserError(f"--{given[0]}: needs {' and '.join(missing)} as well")
-    for asked, kind in ((given, "multi_worker"), (_TPU.value, "tpu")):
-        if asked and _STRATEGY.value not in ("auto", kind):
-            name = "tpu" if kind == "tpu" else given[0]
-            raise errors.UserError(f"--{name}: not with --strategy={_STRATEGY.value}")
-    if given and _TPU.value:
-        raise errors.UserError(
-            f"--tpu: not with --{given[0]}, one process drives a TPU"
-        )
-    return "multi_worker" if given else "tpu" if _TPU.value else _STRATEGY.value
+def _show_next(cfg: config.Config) -> None:
+    """Shows what the finished run is good for."""
+    run = _WORKDIR.value
+    if cfg.objective.task == config.Task.CLASSIFICATION:
+        name = cfg.data.name.partition("+")[0].partition("*")[0]  # the first of a mix
+        next_steps.show(*next_steps.after_training(run, name, _DATA_DIR.value))
+        return
+    shown = {"checkpoint": run, "to": "figures", "data_dir": _DATA_DIR.value}
+    next_steps.show(
+        next_steps.command_line("visualize", what="masked_patches", **shown),
+        next_steps.command_line(
+            "transfer", start_from=run, dataset="NAME", workdir="DIR"
+        ),
+    )
 
 
 if __name__ == "__main__":

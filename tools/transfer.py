@@ -13,24 +13,22 @@ import pathlib
 
 from absl import flags
 
-from tools import command
-from tools.flags import device_flags
+from tools import command, next_steps
+from tools.flags import model_flags, number_flags, path_flags, study_flags
 from vit_tf import config, errors
 from vit_tf.recipes import fine_tuning
 from vit_tf.runtime import timing
 
-_START_FROM = flags.DEFINE_string(
-    "start_from",
-    None,
-    "A finished run's folder or a released .npz. None: from scratch, with --variant.",
+_START_FROM = model_flags.define_start_from(
+    "A finished run's folder or a released .npz. None: from scratch, with --variant."
 )
-_VARIANT = flags.DEFINE_string(
-    "variant", None, "The model, such as ViT-B/16, where --start_from does not tell it."
+_VARIANT = model_flags.define_variant(
+    "The model, such as ViT-B/16, where --start_from does not tell it."
 )
 _DATASET = flags.DEFINE_string(
     "dataset", None, "A prepared data set, or folder of images.", required=True
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = path_flags.define_path(
     "workdir", None, "Where all runs and the summary go.", required=True
 )
 _PROTOCOL = flags.DEFINE_enum(
@@ -40,13 +38,16 @@ _PROTOCOL = flags.DEFINE_enum(
     "paper: Table 4. table2: ImageNet as in Table 2. hyperrule: BiT's, with nothing to "
     "choose. augreg: the grid of 'How to train your ViT?'.",
 )
-_LRS = flags.DEFINE_list("lrs", None, "Learning rates to try instead.")
-_STEPS = flags.DEFINE_integer(
-    "steps", None, "Length of every run instead; warm-up is at most a fifth of it.", 1
+_LRS = number_flags.define_floats("lrs", None, "Learning rates to try instead.")
+_STEPS = number_flags.define_integer(
+    "steps", None, "Length of every run instead; warm-up is at most a fifth of it."
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Pixels instead.", 1)
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Final runs.", lower_bound=1)
-_MISTAKES = flags.DEFINE_integer("mistakes", 24, "Pictures of them.", lower_bound=0)
+_IMAGE_SIZE = model_flags.define_image_size("Pixels instead.")
+_SEEDS = number_flags.define_integer("seeds", 3, "Final runs.", upper=1_000)
+_MISTAKES = number_flags.define_integer(
+    "mistakes", 24, "Pictures of them.", lower=0, upper=1_000
+)
+_STUDY = study_flags.StudyFlags()
 
 
 def main() -> None:
@@ -55,18 +56,18 @@ def main() -> None:
             "--start_from is missing: name a finished run or a released .npz, or give "
             "--variant=ViT-B/16 to train from scratch"
         )
-    rates = _rates()
+    path_flags.check_folder(_WORKDIR)
     command.load_tensorflow()
     from vit_tf.data import catalog
     from vit_tf.runtime import devices
     from vit_tf.studies import transfer
 
     devices.start(
-        config.Train(), **device_flags.chosen()
+        config.Train(), **_STUDY.devices()
     )  # the data would start it otherwise
-    source = catalog.open_source(_DATASET.value, device_flags.DATA_DIR.value)
+    source = catalog.open_source(_DATASET.value, _STUDY.data_dir)
     target = transfer.describe(source)
-    candidates = _candidates(target, rates)
+    candidates = _candidates(target)
     transfer.check(source, target, candidates)
     _print_plan(target, candidates, source)
     outcome = transfer.run(
@@ -74,34 +75,23 @@ def main() -> None:
         candidates,
         _WORKDIR.value,
         seeds=_SEEDS.value,
-        data_dir=device_flags.DATA_DIR.value,
-        wait=device_flags.WAIT.value,
-        **device_flags.chosen(),
+        data_dir=_STUDY.data_dir,
+        wait=_STUDY.wait,
+        **_STUDY.devices(),
     )
     if outcome is None:
         print("not finished: the same command goes on")
-        raise SystemExit(command.STOPPED)
+        command.stop()
     _print_outcome(target, outcome)
     if not source.multi_label:
         _draw(source, outcome)
+    print(f"The first of {len(outcome.folders)} final runs: {outcome.folders[0]}")
+    next_steps.show(
+        *next_steps.after_training(outcome.folders[0], _DATASET.value, _STUDY.data_dir)
+    )
 
 
-def _rates() -> list[float] | None:
-    if _LRS.value is None:
-        return None
-    try:
-        found = [float(text) for text in _LRS.value]
-    except ValueError:
-        found = []
-    if not found or not all(0 < rate < float("inf") for rate in found):
-        raise errors.UserError(
-            f"--lrs={','.join(_LRS.value)}: need numbers above 0, such as "
-            "--lrs=0.01,0.03"
-        )
-    return found
-
-
-def _candidates(target, rates) -> dict[str, config.Config]:
+def _candidates(target) -> dict[str, config.Config]:
     """The protocol's runs with what the flags change; refuses what cannot be built."""
     from vit_tf.models import build
 
@@ -112,8 +102,8 @@ def _candidates(target, rates) -> dict[str, config.Config]:
         start_from=_START_FROM.value,
         image_size=_IMAGE_SIZE.value,
     )
-    if rates is not None:
-        found = fine_tuning.with_rates(found, rates)
+    if _LRS.value is not None:
+        found = fine_tuning.with_rates(found, _LRS.value)
     for cfg in found.values():
         if _STEPS.value is not None:
             cfg.train.length, cfg.train.unit = _STEPS.value, config.Unit.STEPS
@@ -126,14 +116,10 @@ def _candidates(target, rates) -> dict[str, config.Config]:
 
 
 def _model() -> config.Model:
-    from vit_tf.runs import loading
-
+    """Returns what is fine-tuned, as --start_from or --variant says."""
     if _START_FROM.value is None:
         return config.Model(variant=_VARIANT.value)
-    try:
-        return loading.model_of(_START_FROM.value, variant=_VARIANT.value)
-    except errors.UserError as refusal:
-        raise errors.UserError(f"--start_from={refusal}") from None
+    return model_flags.model_of(_START_FROM.value, _VARIANT.value)
 
 
 def _print_plan(target, candidates, source) -> None:
@@ -189,7 +175,7 @@ def _draw(source, outcome) -> None:
     folder = outcome.folders[0]
     cfg, _ = stored_weights.read_run(folder)
     found = transfer.predictions(
-        folder, source, devices.start(cfg.train, **device_flags.chosen())
+        folder, source, devices.start(cfg.train, **_STUDY.devices())
     )
     names, workdir = source.class_names, pathlib.Path(_WORKDIR.value)
     matrix = transfer.confusion(found, source.num_classes)

@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 
 from tools import command
-from tools.flags import inspection_flags
+from tools.flags import inspection_flags, number_flags, path_flags
 from vit_tf import config, errors
 
 # Figures of a model, in the order of `vit_tf.inspection.figures.NAMES`.
@@ -42,20 +42,20 @@ _WHAT = flags.DEFINE_list(
     "these. masked_patches: images, their corrupted patches, what a run predicts of "
     "them, and what is right.",
 )
-_TO = flags.DEFINE_string("to", "figures", "Folder for the pictures.")
-_NUMBER = flags.DEFINE_integer(
-    "number", 32, "Images on each sheet, at most a batch.", lower_bound=1
+_TO = path_flags.define_path("to", "figures", "Folder for the pictures.")
+_NUMBER = number_flags.define_integer(
+    "number", 32, "Images on each sheet, at most a batch.", upper=4_096
 )
-_STEP = flags.DEFINE_integer(
-    "step", 0, "Which training step's batch to draw.", lower_bound=0
+_STEP = number_flags.define_integer(
+    "step", 0, "Which training step's batch to draw.", lower=0
 )
-_MAX_IMAGES = flags.DEFINE_integer(
+_MAX_IMAGES = number_flags.define_integer(
     "max_images",
     128,
     "Images of --images that figures are computed from, drawn by chance, always the "
     "same.",
-    lower_bound=1,
 )
+_STORED = inspection_flags.InspectionFlags()
 
 
 def main() -> None:
@@ -68,21 +68,22 @@ def main() -> None:
             raise errors.UserError(
                 f"--what={name}: no such figure{errors.nearest(name, draws)}"
             )
+    if flags.FLAGS["config"].present and "data" not in _WHAT.value:
+        raise errors.UserError("--config: is for --what=data only; leave it out")
+    path_flags.check_folder(_TO)
     for drawing in dict.fromkeys(draws[name] for name in _WHAT.value):
         drawing()
 
 
 def _draw_model() -> None:
-    """What a trained model has learned; says which figures it cannot have."""
-    inspection_flags.check()
+    """Draws what a model has learned; says which figures it cannot have."""
+    _STORED.check()
     command.load_tensorflow()
     from vit_tf.inspection import figures
 
     asked = [name for name in _WHAT.value if name in ("all", *MODEL_FIGURES)]
     every = "all" in asked
-    seen = inspection_flags.open_subject(
-        max_images=_MAX_IMAGES.value, shown=_NUMBER.value
-    )
+    seen = _STORED.open(max_images=_MAX_IMAGES.value, shown=_NUMBER.value)
     for found in figures.draw_all(seen, MODEL_FIGURES if every else asked):
         if isinstance(found, figures.Figure):
             print(*found.write(_TO.value), sep="\n")
@@ -93,21 +94,19 @@ def _draw_model() -> None:
 
 
 def _draw_masked_patches() -> None:
-    """What a run of masked patches predicts."""
-    inspection_flags.check()
+    """Draws what a run of masked patches predicts."""
+    _STORED.check()
     if set(_WHAT.value) == {"masked_patches"}:
-        inspection_flags.check_alone(
-            "--what=masked_patches draws images that the run evaluates"
-        )
+        _STORED.check_alone("--what=masked_patches draws images that the run evaluates")
     command.load_tensorflow()
     from vit_tf.inspection import masked_patch_figures
     from vit_tf.runtime import devices
 
     found = masked_patch_figures.figure(
-        inspection_flags.CHECKPOINT.value,
+        _STORED.checkpoint,
         number=_NUMBER.value,
         machine=devices.start(config.Train()),
-        data_dir=inspection_flags.DATA_DIR.value,
+        data_dir=_STORED.data_dir,
     )
     print(*found.write(_TO.value), sep="\n")
 
@@ -123,7 +122,7 @@ def _draw_data() -> None:
     step.share(
         cfg.data, accumulation=cfg.train.accumulation, replicas=1
     )  # refuses what training refuses
-    sources = mixture.open_all(cfg.data.name, data_dir=inspection_flags.DATA_DIR.value)
+    sources = mixture.open_all(cfg.data.name, data_dir=_STORED.data_dir)
     sheets = {
         f"training batch of step {_STEP.value}": _training(cfg, sources),
         "evaluation batch": _evaluation(cfg, sources.sources[0]),

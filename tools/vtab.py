@@ -14,17 +14,15 @@ import sys
 from absl import flags
 
 from tools import command
-from tools.flags import device_flags
-from vit_tf import config, errors
+from tools.flags import model_flags, number_flags, path_flags, study_flags
+from vit_tf import config
 from vit_tf.recipes import fine_tuning
 
-_START_FROM = flags.DEFINE_string(
-    "start_from", None, "A finished run's folder or a released .npz.", required=True
+_START_FROM = model_flags.define_start_from(required=True)
+_VARIANT = model_flags.define_variant(
+    "The model, such as ViT-B/16, where --start_from does not tell it."
 )
-_VARIANT = flags.DEFINE_string(
-    "variant", None, "The model, such as ViT-B/16, where --start_from does not tell it."
-)
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = path_flags.define_path(
     "workdir", None, "Where all runs and the table go.", required=True
 )
 _TASKS = flags.DEFINE_list(
@@ -33,27 +31,33 @@ _TASKS = flags.DEFINE_list(
 _SKIP_MISSING = flags.DEFINE_bool(
     "skip_missing", False, "Leave out tasks whose data set is not prepared."
 )
-_SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each task; 3 in the paper.", 1)
+_SEEDS = number_flags.define_integer(
+    "seeds", 1, "Runs of each task; 3 in the paper.", upper=1_000
+)
 _LINEAR = flags.DEFINE_bool(
     "linear",
     False,
     "A quick look: ridge regression on frozen features; for one process.",
 )
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Pixels; by default 384, with --linear as trained.", 1
+_IMAGE_SIZE = model_flags.define_image_size(
+    "Pixels; by default 384, with --linear as trained."
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of --linear.", lower_bound=1)
+_BATCH_SIZE = model_flags.define_batch_size(64, "Of --linear.")
 _LIST = flags.DEFINE_bool("list", False, "Shows the runs and how far they are.")
-_INDEX = flags.DEFINE_integer("index", None, "Do only this run, by its number.")
+_INDEX = number_flags.define_integer(
+    "index", None, "Do only this run, by its number.", lower=0
+)
+_STUDY = study_flags.StudyFlags()
 
 
 def main() -> None:
+    path_flags.check_folder(_WORKDIR)
     command.load_tensorflow()
     from vit_tf.studies import vtab
 
     tasks = vtab.prepared_tasks(
         vtab.choose_tasks(_TASKS.value),
-        device_flags.DATA_DIR.value,
+        _STUDY.data_dir,
         skip_missing=_SKIP_MISSING.value,
     )
     if _LINEAR.value:
@@ -63,13 +67,9 @@ def main() -> None:
 
 
 def _fine_tune(tasks: list[str]) -> None:
-    from vit_tf.runs import loading
     from vit_tf.studies import runner, vtab
 
-    try:
-        model = loading.model_of(_START_FROM.value, variant=_VARIANT.value)
-    except errors.UserError as refusal:
-        raise errors.UserError(f"--start_from={refusal}") from None
+    model = model_flags.model_of(_START_FROM.value, _VARIANT.value)
     jobs = vtab.jobs(
         model,
         tasks,
@@ -85,14 +85,14 @@ def _fine_tune(tasks: list[str]) -> None:
     try:
         runner.run_all(
             jobs,
-            data_dir=device_flags.DATA_DIR.value,
+            data_dir=_STUDY.data_dir,
             index=_INDEX.value,
-            wait=device_flags.WAIT.value,
-            **device_flags.chosen(),
+            wait=_STUDY.wait,
+            **_STUDY.devices(),
         )
         chosen = jobs if _INDEX.value is None else [jobs[_INDEX.value]]
         if any(runner.look(job).state.ready for job in chosen):
-            raise SystemExit(command.STOPPED)
+            command.stop()
     finally:  # what is finished is told, whatever failed
         _write_table(vtab.table(vtab.scores(jobs)), "vtab.md")
 
@@ -112,7 +112,7 @@ def _look(tasks: list[str]):
 
     linear = vtab.Linear(
         _START_FROM.value,
-        machine=devices.start(config.Train(), **device_flags.chosen()),
+        machine=devices.start(config.Train(), **_STUDY.devices()),
         image_size=_IMAGE_SIZE.value,
         variant=_VARIANT.value,
     )
@@ -122,7 +122,7 @@ def _look(tasks: list[str]):
             linear.score_once(
                 task,
                 _WORKDIR.value,
-                data_dir=device_flags.DATA_DIR.value,
+                data_dir=_STUDY.data_dir,
                 batch_size=_BATCH_SIZE.value,
             )
         )

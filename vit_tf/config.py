@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Container
-from typing import Any
+from typing import Any, dataclass_transform
 
 import pydantic
 from pydantic import Field
@@ -19,15 +19,19 @@ from pydantic.dataclasses import dataclass
 
 from vit_tf import errors
 
-_typed = dataclass(
-    config=pydantic.ConfigDict(
-        extra="forbid",
-        validate_assignment=True,
-        validate_default=True,
-        allow_inf_nan=False,
-    ),
-    kw_only=True,
+_CHECKED = pydantic.ConfigDict(
+    extra="forbid", validate_assignment=True, validate_default=True, allow_inf_nan=False
 )
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
+def _typed(cls: Any) -> Any:  # what it makes is said to type checkers, which do not see
+    return dataclass(cls, config=_CHECKED, kw_only=True)  # through pydantic's decorator
+
+
+# Above what any machine of today holds: TensorFlow answers such a slip of the finger
+# with a crash of its C++ runtime.
+_MAX_PIXELS, _MAX_BATCH = 16_384, 1_048_576
 
 
 class Pool(enum.StrEnum):
@@ -177,10 +181,11 @@ class Model:
     # see models/build.py, and `python -m tools.benchmark --list`.
     variant: str = "ViT-B/16"
     # Free sizes: each replaces the Transformer's value; None keeps it.
-    depth: int | None = Field(default=None, gt=0)
-    width: int | None = Field(default=None, gt=0)  # of a ResNet: its root's, not 64
-    mlp_dim: int | None = Field(default=None, gt=0)
-    num_heads: int | None = Field(default=None, gt=0)
+    depth: int | None = Field(default=None, gt=0, le=1_024)
+    # Of a ResNet: its root's, not 64.
+    width: int | None = Field(default=None, gt=0, le=65_536)
+    mlp_dim: int | None = Field(default=None, gt=0, le=1_048_576)
+    num_heads: int | None = Field(default=None, gt=0, le=1_024)
     # None: what the variant has in the paper, a class token, and the mean over all
     # places in axial models and ResNets.
     pool: Pool | None = None
@@ -188,7 +193,7 @@ class Model:
     positions_at: PositionsAt = PositionsAt.STEM
     # A tanh hidden layer of the model's width before the head (section 3.1).
     pre_logits: bool = False
-    head_bias: float = 0.0
+    head_bias: float = Field(default=0.0, ge=-1e6, le=1e6)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     # Share of images that skip a branch of the last block, from 0 at the first.
@@ -235,10 +240,13 @@ class Data:
     name: str = "shapes"
     split: str = "train"  # a TFDS split expression
     subset: Subset = Field(default_factory=Subset)  # of `split`; of no evaluation
-    image_size: int = Field(default=224, gt=0)  # pixels, square
-    batch_size: int = Field(default=4096, gt=0)  # global: over all replicas
+    image_size: int = Field(default=224, gt=0, le=_MAX_PIXELS)  # pixels, square
+    # Global: over all replicas.
+    batch_size: int = Field(default=4096, gt=0, le=_MAX_BATCH)
     crop: Crop = Crop.INCEPTION
-    min_crop_area: float = Field(default=0.05, gt=0, le=1)  # share; of inception
+    # Share of the image; of inception. Below a ten-thousandth is less than a pixel of
+    # most images, and TensorFlow's crop fails where the share rounds to 0.
+    min_crop_area: float = Field(default=0.05, ge=1e-4, le=1)
     flip: bool = True  # mirror half of the training images
     # RandAugment after the flip (AugReg, see data/augment.py): operations per image,
     # 0 switches it off. The paper has none; AugReg has 2.
@@ -248,8 +256,8 @@ class Data:
     randaug_magnitude: int = Field(default=10, ge=0, le=20)
     # p of Beta(p, p), from which a step's mixture is drawn (data/mixing.py); 0
     # switches it off. With both, each step has one of them.
-    mixup: float = Field(default=0.0, ge=0)
-    cutmix: float = Field(default=0.0, ge=0)
+    mixup: float = Field(default=0.0, ge=0, le=1e4)
+    cutmix: float = Field(default=0.0, ge=0, le=1e4)
     eval_crop: EvalCrop = EvalCrop.RESIZE
 
     @property
@@ -270,9 +278,9 @@ class Objective:
 @_typed
 class Optim:
     rule: Rule = Rule.ADAM
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, le=1e6)
     schedule: Schedule = Schedule.COSINE
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, lt=2**31)
     # Where the linear schedule ends; the paper's runs end at 1e-5.
     linear_end: float = Field(default=1e-5, ge=0)
     # Decoupled and multiplied by the current learning rate (AugReg, section 3.3).
@@ -292,18 +300,20 @@ class Optim:
 
 @_typed
 class Train:
-    length: float = Field(default=10_000, gt=0)  # in units of `unit`
+    # In units of `unit`. Hundreds of times the paper's longest run, in images.
+    length: float = Field(default=10_000, gt=0, le=1e12)
     unit: Unit = Unit.STEPS
     seed: int = Field(default=0, ge=0, lt=2**31)
     # The replica's batch is cut into this many pieces, gradients are summed.
-    accumulation: int = Field(default=1, gt=0)
+    accumulation: int = Field(default=1, gt=0, le=_MAX_BATCH)
     precision: Precision = Precision.FLOAT32
     jit_compile: Jit = Jit.AUTO
     # Steps per call from Python; raise it where a step takes milliseconds.
-    steps_per_loop: int = Field(default=1, gt=0)
-    log_every_steps: int = Field(default=50, gt=0)
-    checkpoint_every_steps: int = Field(default=1000, gt=0)
-    keep_checkpoints: int = Field(default=2, gt=0)  # the newest n stay
+    steps_per_loop: int = Field(default=1, gt=0, le=1_000_000)
+    log_every_steps: int = Field(default=50, gt=0, lt=2**31)
+    checkpoint_every_steps: int = Field(default=1000, gt=0, lt=2**31)
+    # The newest n stay.
+    keep_checkpoints: int = Field(default=2, gt=0, lt=2**31)
     # Checkpoints of these steps stay as well. None: none does.
     keep_every_steps: int | None = Field(default=None, gt=0)
     # As does the best so far by an evaluated number, such as test/accuracy.
@@ -320,11 +330,15 @@ class FewShot:
     # Sets with few-shot splits in data/datasets.py, or prepared folders; none: off.
     datasets: tuple[str, ...] = ()
     # Examples of each class.
-    shots: tuple[pydantic.PositiveInt, ...] = Field((1, 5, 10, 25), min_length=1)
-    num_seeds: int = Field(default=3, gt=0)  # draws of the examples, averaged
+    shots: tuple[pydantic.PositiveInt, ...] = Field(
+        default=(1, 5, 10, 25), min_length=1
+    )
+    # Draws of the examples, averaged.
+    num_seeds: int = Field(default=3, gt=0, le=10_000)
     # Weights of the ridge; of several, each set takes what is best on the others.
-    l2: tuple[pydantic.PositiveFloat, ...] = Field((1024.0,), min_length=1)
-    image_size: int | None = Field(default=None, gt=0)  # None: the run's own
+    l2: tuple[pydantic.PositiveFloat, ...] = Field(default=(1024.0,), min_length=1)
+    # None: the run's own.
+    image_size: int | None = Field(default=None, gt=0, le=_MAX_PIXELS)
 
 
 @_typed
@@ -336,7 +350,7 @@ class Evals:
     few_shot: FewShot = Field(default_factory=FewShot)
     every_steps: int | None = Field(default=None, gt=0)  # None: only at the end
     draw_every_steps: int | None = Field(default=None, gt=0)  # figures of the model
-    batch_size: int = Field(default=256, gt=0)  # global
+    batch_size: int = Field(default=256, gt=0, le=_MAX_BATCH)  # global
 
 
 @_typed

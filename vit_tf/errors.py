@@ -5,7 +5,27 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Refuses an input in one line that names it and what to do."""
+    """Refuses an input in one line that names it and what to do.
+
+    The library speaks of fields and values, such as `image_size=0: need 1 or more`;
+    the command line tools put the dashes of a flag before a field of that name.
+
+    Args:
+        message: one line.
+        field: the config field or parameter that is refused, where the line does not
+            begin with it.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None):
+        super().__init__(message)
+        self.field = field
+
+
+class TryAgain(UserError):
+    """Refuses for now: the same call may succeed later, with nothing changed.
+
+    A scheduler may start it again: another worker died, or a store did not answer.
+    """
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

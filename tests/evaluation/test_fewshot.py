@@ -59,7 +59,7 @@ def _few_shot(data_dir, names, machine=None, **settings):
         model, described = _model()
     tasks = fewshot.open_tasks(sets, data_dir)
     return fewshot.FewShot(
-        sets, tasks, model=model, described=described, machine=machine
+        sets, tasks, model=model, model_config=described, machine=machine
     )
 
 
@@ -160,7 +160,7 @@ def test_one_pass_over_every_split_and_one_program_for_all(painted, monkeypatch)
         ("few", "train", 9, "square_central"),
         ("few", "validation", 6, "square_central"),
     ]
-    assert found._pass._step.experimental_get_tracing_count() == 1
+    assert found.inference_pass.step.experimental_get_tracing_count() == 1
 
 
 def test_each_set_takes_the_l2_that_is_best_on_the_others(painted, monkeypatch):
@@ -172,7 +172,7 @@ def test_each_set_takes_the_l2_that_is_best_on_the_others(painted, monkeypatch):
             {3: np.array([[[0.8, 0.1, 0.8], [0, 0, 0]], [[0.6, 0.1, 0.6], [0, 0, 0]]])},
         ]
     )
-    monkeypatch.setattr(found, "_accuracies", lambda *_: next(tables))
+    monkeypatch.setattr(found, "accuracies", lambda *_: next(tables))
     ours, theirs = found.evaluate(batch_size=4)
     assert (ours.l2, ours.values) == (4.0, (0.1, 0.3))  # of equals the strongest
     assert (theirs.l2, theirs.values) == (2.0, (0.1, 0.1))
@@ -181,7 +181,7 @@ def test_each_set_takes_the_l2_that_is_best_on_the_others(painted, monkeypatch):
 def test_a_set_that_is_alone_takes_what_tells_its_own_shots(data_dir, monkeypatch):
     found = _few_shot(data_dir, ("digits",), shots=(3,), l2=(1e6, 1.0, 1e-6))
     task = found.tasks[0]
-    known = found._compute(task, "train", 100, fewshot._unwatched)["features"]
+    known = found.features(task, "train", 100)["features"]
     means = []
     for l2 in found.l2s:
         hits = []
@@ -194,23 +194,23 @@ def test_a_set_that_is_alone_takes_what_tells_its_own_shots(data_dir, monkeypatc
                 ridge.fit(x[rest], 2.0 * np.eye(10)[y[rest]] - 1)
                 hits.append(ridge.predict(x[i : i + 1]).argmax() == y[i])
         means.append(np.mean(hits))
-    (table,) = found._accuracies(task, 100, fewshot._unwatched).values()
+    (table,) = found.accuracies(task, 100).values()
     assert len(set(means)) > 1
     np.testing.assert_allclose(table[:, 1].mean(axis=0), means)
     # And not what is best on the images that are reported.
     table[:, 0], table[:, 1] = [0.9, 0.1, 0.2], [0.0, 0.5, 0.1]
-    monkeypatch.setattr(found, "_accuracies", lambda *_: {3: table})
+    monkeypatch.setattr(found, "accuracies", lambda *_: {3: table})
     (score,) = found.evaluate(batch_size=100)
     assert (score.l2, score.mean) == (found.l2s[1], pytest.approx(0.1))
 
 
 def test_another_size_sees_resized_positions(painted):
     found = _few_shot(painted, ("colours",), image_size=24)
-    assert found.size == 24 and found._features_of.image_size == 24
+    assert found.size == 24 and found.feature_model.image_size == 24
     found.evaluate(batch_size=8)
     twins.filled(found.model, seed=1)  # as training would change it
     found.evaluate(batch_size=8)
-    ours, theirs = (npz_weights.released(m) for m in (found.model, found._features_of))
+    ours, theirs = (npz_weights.released(m) for m in (found.model, found.feature_model))
     name = "Transformer/posembed_input/pos_embedding"
     want = npz_weights.resize_positions(ours[name], 10)
     np.testing.assert_array_equal(theirs[name], want)

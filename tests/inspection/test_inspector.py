@@ -81,7 +81,7 @@ def test_a_batch_fits_in_memory_and_can_be_compared():
 
 
 def test_layers_are_compared_over_every_image(monkeypatch):
-    monkeypatch.setattr(inspector, "_MEMORY", 1)  # seven images at a time
+    monkeypatch.setattr(inspector, "MEMORY", 1)  # seven images at a time
     model = twins.filled(twins.TWINS["token"]())
     shown = _shown(model, 8)
     got = inspector.Inspector(model, "name", shown).measured.similarity

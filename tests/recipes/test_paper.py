@@ -18,7 +18,7 @@ from vit_tf.recipes import paper
         ("R50x2", "jft300m", 7, 1e-3, 0.1, 0.0, "linear"),
         ("R101x1", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
         ("R152x1", "jft300m", 7, 6e-4, 0.1, 0.0, "linear"),
-        ("R152x2", "jft300m", 14, 6e-4, 0.1, 0.0, "linear"),
+        ("R152x2", "jft300m", 7, 6e-4, 0.1, 0.0, "linear"),
         ("R200x3", "jft300m", 14, 4e-4, 0.1, 0.0, "linear"),
         ("R50+ViT-B/16", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
         ("R50+ViT-B/32", "jft300m", 7, 8e-4, 0.1, 0.0, "linear"),
@@ -80,6 +80,26 @@ def test_pretraining_reads_and_reports_the_final_splits(dataset):
 
     cfg = paper.pretrain("ViT-B/16", dataset)
     assert (cfg.data.split, *cfg.evals.splits) == catalog.DATASETS[dataset].final
+
+
+def test_moments_are_bfloat16_where_a_public_recipe_says_so_and_no_where_else():
+    papers = [
+        paper.pretrain("ViT-B/16", "imagenet2012"),
+        paper.pretrain("R152x2", "jft300m"),
+        paper.pretrain_bit("R50x1", "jft300m", epochs=7),
+        paper.masked_patch(),
+        paper.finetune("ViT-B/16", "cifar10", start_from=None),
+        paper.vtab("ViT-B/16", "svhn", start_from=None),
+    ]
+    assert {str(cfg.optim.moment_dtype) for cfg in papers} == {"float32"}
+    later = [paper.augreg("ViT-B/16", "imagenet21k", level="none"), paper.plain_vit()]
+    assert {str(cfg.optim.moment_dtype) for cfg in later} == {"bfloat16"}
+
+
+def test_r152x2_is_trained_for_either_length():
+    for epochs in (7, 14):  # Table 3's and Table 6's second run
+        cfg = paper.pretrain("R152x2", "jft300m", epochs=epochs)
+        assert (cfg.train.length, cfg.optim.lr) == (epochs, 6e-4)
 
 
 def test_pretraining_may_be_shorter_and_ask_for_few_shots():
@@ -169,6 +189,11 @@ def test_augreg_is_its_study(level, layers, magnitude, mixup, dataset, bias):
     assert (cfg.optim.weight_decay, cfg.optim.clip_norm) == (0.1, 1)
     assert (cfg.optim.rule, cfg.optim.warmup_steps) == (config.Rule.ADAM, 10_000)
     assert (cfg.train.length, cfg.train.unit) == (300, config.Unit.EPOCHS)
+    # Of the authors' configs.
+    assert cfg.optim.moment_dtype == "bfloat16"
+    imagenet = dataset == "imagenet2012"
+    assert data.split == ("train[:99%]" if imagenet else "full[51200:]")
+    assert cfg.evals.splits == ("validation" if imagenet else "full[:25600]",)
     assert (model.variant, model.head_bias) == ("ViT-S/32", bias)
     assert (model.dropout, model.stochastic_depth) == (0, 0)
     assert model.pre_logits == (dataset == "imagenet2012")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_the_best_of_those_that_did_not_diverge_is_chosen(finished):
     assert outcome.tried["mad"] is None
     assert outcome.chosen == max(ended, key=ended.get)
     tried = {"a": 0.1, "b": None, "c": 0.3, "d": 0.3}
-    assert transfer._best(tried, "runs/photos") == "c"
+    assert transfer.best(tried, "runs/photos") == "c"
 
 
 def test_final_runs_see_all_training_data_and_differ_by_seed(finished, source):
@@ -106,7 +107,7 @@ def test_when_all_diverge_lower_rates_are_named():
     with pytest.raises(
         errors.UserError, match="every candidate diverged .* lower rates"
     ):
-        transfer._best({"lr=1": None, "lr=2": None}, "runs/photos")
+        transfer.best({"lr=1": None, "lr=2": None}, "runs/photos")
 
 
 def test_confusions_and_mistakes_are_those_of_the_recorded_accuracy(finished, source):
@@ -144,13 +145,14 @@ def test_pictures_come_in_the_order_asked(source):
 def test_splits_follow_from_what_there_is(splits, development, final):
     class Source:
         name = "photos"
+        row = types.SimpleNamespace(development=None, final=None)
 
         class builder:
             class info:
                 pass
 
     Source.builder.info.splits = dict.fromkeys(splits.split())
-    found = transfer._splits(Source)
+    found = transfer.splits(Source)
     assert found == (tuple(development.split()), tuple(final.split()))
 
 

@@ -18,7 +18,11 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-_IMPORTED = ["vit_tf.training.loop", "vit_tf.data.preparation.prepare", "tools.command"]
+_IMPORTED = [
+    "vit_tf.studies.training",
+    "vit_tf.data.preparation.prepare",
+    "tools.command",
+]
 
 
 def start(*arguments: str, env=(), prepare=None) -> "Process":

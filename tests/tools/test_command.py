@@ -144,7 +144,7 @@ def test_another_keras_backend_is_refused(monkeypatch):
 def test_overrides_may_stand_apart():
     from tools import command
 
-    rest, found = command._split_overrides(
+    rest, found = command.split_overrides(
         ["train", "--config.optim.lr", "3", "--workdir=x", "-config.data.flip=no"]
     )
     assert rest == ["train", "--workdir=x"]

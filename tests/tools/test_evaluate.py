@@ -84,17 +84,17 @@ def test_the_command_repeats_the_numbers_of_the_run(evaluated, data_dir, tmp_pat
 def test_an_npz_of_the_run_has_the_same_numbers(evaluated, data_dir, tmp_path):
     path = shutil.copy(evaluated / "weights.npz", tmp_path)
     asked = ("accuracy", "top5_accuracy", "class_accuracy", "nll", "ece", "fewshot")
-    report = _evaluate(path, data_dir, asked=asked, few_shot=SHOTS)
+    report = _evaluate(path, data_dir, evaluators=asked, few_shot=SHOTS)
     want = _own(evaluated)
     del want["digits", 16, "loss"]
     assert _numbers(report) == pytest.approx(want, rel=1e-6)
     assert report["config"] is None and report["eval_crop"] == "resize"
     with pytest.raises(errors.UserError, match="loss: .*weights.npz does not say"):
-        _evaluate(path, data_dir, asked=("loss",))
+        _evaluate(path, data_dir, evaluators=("loss",))
 
 
 def test_the_weights_in_a_runs_folder_are_the_run(evaluated, data_dir):
-    report = _evaluate(evaluated / "weights.npz", data_dir, asked=("loss",))
+    report = _evaluate(evaluated / "weights.npz", data_dir, evaluators=("loss",))
     assert _numbers(report).items() <= _own(evaluated).items()
 
 
@@ -102,10 +102,10 @@ def test_a_run_is_shown_images_as_it_was(evaluated, data_dir, tmp_path):
     shutil.copytree(evaluated, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"resize"', '"central"'))
-    own = _evaluate(tmp_path / "run", data_dir, asked=("nll",))
+    own = _evaluate(tmp_path / "run", data_dir, evaluators=("nll",))
     assert own["eval_crop"] == "central"
     views = [
-        _numbers(_evaluate(evaluated, data_dir, asked=("nll",), eval_crop=crop))
+        _numbers(_evaluate(evaluated, data_dir, evaluators=("nll",), eval_crop=crop))
         for crop in (config.EvalCrop.CENTRAL, config.EvalCrop.RESIZE)
     ]
     assert _numbers(own) == views[0] != views[1]
@@ -113,15 +113,15 @@ def test_a_run_is_shown_images_as_it_was(evaluated, data_dir, tmp_path):
 
 def test_resolutions_are_the_model_at_each_size(evaluated, data_dir):
     asked = ("nll", "resolution")
-    report = _evaluate(evaluated, data_dir, asked=asked, resolutions=(8, 16, 24))
+    report = _evaluate(evaluated, data_dir, evaluators=asked, resolutions=(8, 16, 24))
     got = _numbers(report)
     assert [size for _, size, _ in got] == [16, 8, 24]
     assert got["digits", 16, "nll"] == pytest.approx(
         _own(evaluated)["digits", 16, "nll"]
     )
-    alone = _evaluate(evaluated, data_dir, asked=("nll",), image_size=24)
+    alone = _evaluate(evaluated, data_dir, evaluators=("nll",), image_size=24)
     assert got["digits", 24, "nll"] == _numbers(alone)["digits", 24, "nll"]
-    only = _evaluate(evaluated, data_dir, asked=("resolution",), resolutions=(24,))
+    only = _evaluate(evaluated, data_dir, evaluators=("resolution",), resolutions=(24,))
     assert list(_numbers(only)) == [("digits", 24, "accuracy")]
 
 
@@ -131,7 +131,7 @@ def test_sizes_are_refused_before_the_first_pass(evaluated, data_dir, monkeypatc
     )
     asked = ("accuracy", "resolution")
     with pytest.raises(errors.UserError, match="image size 20: .* nearest .* 16, 24"):
-        _evaluate(evaluated, data_dir, asked=asked, resolutions=(24, 20))
+        _evaluate(evaluated, data_dir, evaluators=asked, resolutions=(24, 20))
     with pytest.raises(errors.UserError, match="resolution go together"):
         _evaluate(evaluated, data_dir, resolutions=(24,))
 
@@ -160,12 +160,12 @@ def test_real_counts_images_with_a_label_and_any_label_as_right(tmp_path):
         example["real_label"] = np.array(known, np.int64)
     fakes.write("imagenet2012_real", tmp_path, {"validation": examples})
     changes = {"data_dir": str(tmp_path), "names": ("imagenet2012_real",)}
-    report = _evaluate(path, asked=("accuracy", "top5_accuracy"), **changes)
+    report = _evaluate(path, evaluators=("accuracy", "top5_accuracy"), **changes)
     found = {m["name"]: (m["value"], m["count"]) for m in report["metrics"]}
     assert found == {"accuracy": (0.5, 4), "top5_accuracy": (0.75, 4)}
     assert report["metrics"][0]["split"] == "validation"
     with pytest.raises(errors.UserError, match="class_accuracy: .* several labels"):
-        _evaluate(path, asked=("class_accuracy",), **changes)
+        _evaluate(path, evaluators=("class_accuracy",), **changes)
 
 
 def _folder(root, names):
@@ -184,7 +184,7 @@ def _folder(root, names):
 
 def test_other_classes_are_refused(evaluated, data_dir, tmp_path):
     _, path = _imagenet_model(tmp_path)
-    with pytest.raises(errors.UserError, match="tells 1000 classes, digits has 10"):
+    with pytest.raises(errors.UserError, match="has 1000 classes, digits has 10"):
         _evaluate(path, data_dir)
     letters = _folder(tmp_path, "abcdefghij")
     # The run's classes are numbers, which are nobody's names.
@@ -205,7 +205,7 @@ def test_without_a_head_there_are_few_shots_only(evaluated, data_dir, tmp_path):
     conversion.convert(str(evaluated), path, keep_head=False)
     with pytest.raises(errors.UserError, match="has no last layer; .*fewshot needs no"):
         _evaluate(path, data_dir)
-    report = _evaluate(path, data_dir, asked=("fewshot",), few_shot=SHOTS)
+    report = _evaluate(path, data_dir, evaluators=("fewshot",), few_shot=SHOTS)
     want = {k: v for k, v in _own(evaluated).items() if k[2].endswith("shot")}
     assert _numbers(report) == pytest.approx(want)
 
@@ -213,12 +213,12 @@ def test_without_a_head_there_are_few_shots_only(evaluated, data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"asked": ("acuracy",)}, "evaluators=acuracy: .* mean accuracy"),
-        ({"asked": ()}, "--evaluators is empty"),
+        ({"evaluators": ("acuracy",)}, "evaluators=acuracy: .* mean accuracy"),
+        ({"evaluators": ()}, "--evaluators is empty"),
         ({"split": "tset"}, "no split 'tset'"),
         ({"names": ("digit",)}, "did you mean digits"),
         ({"checkpoint": "nowhere"}, "nowhere: no such file or folder"),
-        ({"variant": "ViT-mu/8"}, "--variant: .* says what it is"),
+        ({"variant": "ViT-mu/8"}, "--variant: .* names its variant"),
         ({"image_size": 20}, "image size 20"),
     ],
 )

@@ -1,37 +1,150 @@
-"""Flags of the tools that train many runs: where data lie, on what the runs train."""
+"""Flags that say on which devices work is done, and of which processes it is part."""
 
-from typing import Any
+import typing
+from collections.abc import Sequence
 
 from absl import flags
 
-DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
-WAIT = flags.DEFINE_bool(
-    "wait", False, "Stay until runs of other processes, that others need, are finished."
-)
-_STRATEGY = flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ["auto", "one", "mirrored"],
-    "auto: all local GPUs, else one device. mirrored: over --num_devices.",
-)
-_NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", None, "Devices that a run uses; all GPUs by default.", lower_bound=1
-)
-_TPU = flags.DEFINE_string(
-    "tpu", None, "'local' on a TPU VM, or the TPU's name: runs on that TPU."
-)
+from tools.flags import number_flags
+from vit_tf import errors
+
+if typing.TYPE_CHECKING:
+    from vit_tf.runtime import cluster, devices
+
+flags.disclaim_key_flags()
+
+_STRATEGIES = {
+    "auto": "auto: all local GPUs, else one device.",
+    "one": "",
+    "mirrored": "mirrored: over --num_devices.",
+    "multi_worker": "multi_worker: this is one of several processes, see TF_CONFIG or "
+    "--num_workers.",
+    "tpu": "",
+}
 
 
-def chosen() -> dict[str, Any]:
-    """The arguments of `runtime.start` that the flags stand for."""
-    from vit_tf.runtime import devices
+class Choice(typing.TypedDict):
+    """Arguments of `vit_tf.runtime.devices.start`."""
 
-    return {
-        "strategy": devices.Strategy("tpu" if _TPU.value else _STRATEGY.value),
-        "num_devices": _NUM_DEVICES.value,
-        "tpu": _TPU.value or "local",
-    }
+    strategy: "devices.Strategy"
+    num_devices: int | None
+    tpu: str
+
+
+def define_num_devices() -> flags.FlagHolder[int]:
+    """Defines --num_devices."""
+    return number_flags.define_integer(
+        "num_devices",
+        None,
+        "Devices to use; all GPUs by default. Without a GPU: as many virtual CPU "
+        "devices.",
+        upper=number_flags.MAX_DEVICES,
+    )
+
+
+class DeviceFlags:
+    """Defines --strategy, --num_devices and --tpu; called, reads them.
+
+    Args:
+        strategies: those of `devices.Strategy` that may be named.
+    """
+
+    def __init__(self, strategies: Sequence[str] = ("auto", "one", "mirrored")):
+        told = [_STRATEGIES[name] for name in strategies if _STRATEGIES[name]]
+        self._strategy = flags.DEFINE_enum(
+            "strategy", "auto", list(strategies), " ".join(told)
+        )
+        self._num_devices = define_num_devices()
+        self._tpu = flags.DEFINE_string(
+            "tpu", None, "'local' on a TPU VM, or the TPU's name: trains on that TPU."
+        )
+        self._forced: list[tuple[str, str]] = []
+
+    def __call__(self) -> Choice:
+        from vit_tf.runtime import devices
+
+        return {
+            "strategy": devices.Strategy(self.check()),
+            "num_devices": self._num_devices.value,
+            "tpu": "local" if self._tpu.value is None else self._tpu.value,
+        }
+
+    def force(self, strategy: str, *, why: str) -> None:
+        """Says that the flag `why`, which was given, stands for a strategy."""
+        self._forced.append((strategy, why))
+
+    def check(self) -> str:
+        """Returns --strategy, or the one that other flags stand for.
+
+        Raises:
+            errors.UserError: flags that stand for different ones, or a blank --tpu.
+        """
+        forced = list(self._forced)
+        if self._tpu.value is not None:
+            if not self._tpu.value.strip():
+                raise errors.UserError(
+                    "--tpu is blank: name 'local' on a TPU VM, or the TPU's name"
+                )
+            forced.append(("tpu", "tpu"))
+        for kind, why in forced:
+            if self._strategy.value not in ("auto", kind):
+                raise errors.UserError(
+                    f"--{why}: not with --strategy={self._strategy.value}"
+                )
+        if len(forced) > 1:
+            raise errors.UserError(
+                f"--tpu: not with --{forced[0][1]}, one process drives a TPU"
+            )
+        return forced[0][0] if forced else self._strategy.value
+
+
+class WorkerFlags:
+    """Defines the flags of one process among several; `given` and `meet` read them."""
+
+    def __init__(self):
+        self._holders = {
+            "num_workers": number_flags.define_integer(
+                "num_workers",
+                None,
+                "Processes that train together; writes TF_CONFIG.",
+                upper=65_536,
+            ),
+            "worker_index": number_flags.define_integer(
+                "worker_index",
+                None,
+                "Which of them this is; 0 writes the run.",
+                lower=0,
+                upper=65_535,
+            ),
+            "coordinator": flags.DEFINE_string(
+                "coordinator",
+                None,
+                "HOST:PORT where worker 0 can be reached by the others.",
+            ),
+        }
+
+    def given(self) -> str | None:
+        """Returns the name of a flag that was given, None where none was.
+
+        Raises:
+            errors.UserError: some were given and others not.
+        """
+        given = [name for name, h in self._holders.items() if h.value is not None]
+        missing = [f"--{name}" for name in self._holders if name not in given]
+        if given and missing:
+            raise errors.UserError(
+                f"--{given[0]}: needs {' and '.join(missing)} as well"
+            )
+        return given[0] if given else None
+
+    def meet(self) -> "cluster.Cluster | None":
+        """Waits for the other processes and returns their addresses, or None."""
+        from vit_tf.runtime import cluster
+
+        if self.given() is None:
+            return None
+        return cluster.rendezvous(
+            self._holders["coordinator"].value,
+            num_workers=self._holders["num_workers"].value,
+            index=self._holders["worker_index"].value,
+        )

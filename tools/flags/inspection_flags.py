@@ -1,64 +1,78 @@
 """Flags of the tools that look into a trained model: which one, and its images."""
 
+import typing
+
 from absl import flags
 
+from tools.flags import data_flags, model_flags
 from vit_tf import config, errors
 
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A finished run's folder, or an .npz of any layout."
-)
-IMAGES = flags.DEFINE_string(
-    "images",
-    None,
-    "An image, a folder with images in it or below, or a prepared data set.",
-)
-_SPLIT = flags.DEFINE_string(
-    "split", None, "Of the data set in --images. Default: test, else validation."
-)
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Pixels; position embeddings are resized. Default: as trained.",
-    lower_bound=1,
-)
-_VARIANT = flags.DEFINE_string(
-    "variant", None, "The model of an .npz whose arrays do not tell it."
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where prepared data sets lie; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.",
-)
-
-
-def check() -> None:
-    """Refuses what can be refused before TensorFlow is loaded."""
-    if CHECKPOINT.value is None:
-        raise errors.UserError(
-            "--checkpoint is missing: name a finished run's folder or an .npz"
-        )
-
-
-def check_alone(why: str) -> None:
-    """Refuses flags that choose images, or how the model takes them."""
-    for flag in (IMAGES, _SPLIT, _IMAGE_SIZE, _VARIANT):
-        if flag.value is not None:
-            raise errors.UserError(f"--{flag.name}: {why}; leave it out")
-
-
-def open_subject(*, max_images: int, shown: int = 32):
-    """The `subject.Subject` that the flags name, with progress on stderr."""
+if typing.TYPE_CHECKING:
     from vit_tf.inspection import inspector
-    from vit_tf.runtime import devices
 
-    return inspector.open_stored(
-        CHECKPOINT.value,
-        images=IMAGES.value,
-        machine=devices.start(config.Train()),
-        max_images=max_images,
-        image_size=_IMAGE_SIZE.value,
-        variant=_VARIANT.value,
-        split=_SPLIT.value,
-        data_dir=DATA_DIR.value,
-        shown=shown,
-    )
+flags.disclaim_key_flags()
+
+
+class InspectionFlags:
+    """Defines --checkpoint, --images and how they are opened."""
+
+    def __init__(self):
+        self._checkpoint = model_flags.define_checkpoint()
+        self._images = data_flags.define_images()
+        self._split = flags.DEFINE_string(
+            "split",
+            None,
+            "Of the data set in --images. Default: test, else validation.",
+        )
+        self._image_size = model_flags.define_image_size()
+        self._variant = model_flags.define_variant()
+        self._data_dir = data_flags.define_data_dir()
+
+    @property
+    def data_dir(self) -> str | None:
+        """Where prepared data sets lie; None: the default."""
+        return self._data_dir.value
+
+    @property
+    def images(self) -> str | None:
+        """What --images names."""
+        return self._images.value
+
+    @property
+    def checkpoint(self) -> str:
+        """What --checkpoint names; `check` refuses that it is missing."""
+        return self._checkpoint.value
+
+    def check(self) -> None:
+        """Refuses a missing --checkpoint, before TensorFlow is loaded.
+
+        Raises:
+            errors.UserError: it is missing.
+        """
+        if self._checkpoint.value is None:
+            raise errors.UserError(
+                "--checkpoint is missing: name a finished run's folder or an .npz"
+            )
+
+    def check_alone(self, why: str) -> None:
+        """Refuses flags that choose images, or how the model takes them."""
+        for flag in (self._images, self._split, self._image_size, self._variant):
+            if flag.value is not None:
+                raise errors.UserError(f"--{flag.name}: {why}; leave it out")
+
+    def open(self, *, max_images: int, shown: int = 32) -> "inspector.Inspector":
+        """Opens the model and its images, with progress on stderr."""
+        from vit_tf.inspection import inspector
+        from vit_tf.runtime import devices
+
+        return inspector.open_stored(
+            self.checkpoint,
+            images=self.images,
+            machine=devices.start(config.Train()),
+            max_images=max_images,
+            image_size=self._image_size.value,
+            variant=self._variant.value,
+            split=self._split.value,
+            data_dir=self.data_dir,
+            shown=shown,
+        )

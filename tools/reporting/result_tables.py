@@ -8,9 +8,8 @@ import pathlib
 import urllib.parse
 from collections.abc import Mapping, Sequence
 
-from tools import command
 from tools.reporting import results
-from vit_tf.studies import experiment_spec
+from vit_tf.studies import experiment_files, experiment_spec
 
 NOTHING = "–"
 
@@ -115,7 +114,7 @@ def sections(folder: str, root: str) -> list[Section]:
     for path in sorted(pathlib.Path(folder).glob("*.py")):
         if "\nCELLS = " not in path.read_text():
             continue  # configs for tools.train, which no table reports
-        experiment = command.load_experiment(str(path))
+        experiment = experiment_files.load_experiment(str(path))
         places = {
             scale: results.places(experiment, scale, root)
             for scale in experiment.table.scales

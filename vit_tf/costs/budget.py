@@ -248,7 +248,7 @@ def _facts(name, data_dir, num_examples, num_classes) -> Facts:
         )
     if facts is None:
         raise errors.UserError(
-            f"{missing}; or say what it holds: --num_examples=N --num_classes=N"
+            f"{missing}; or say what it holds: num_examples=N and num_classes=N"
         )
     changes = {} if num_classes is None else {"num_classes": num_classes}
     return dataclasses.replace(facts, **changes)

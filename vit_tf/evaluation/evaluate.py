@@ -1,11 +1,11 @@
-"""A stored model on data sets: measures, few shots, and how it bears other sizes.
+"""Evaluates a stored model on data sets: measures, few shots, other image sizes.
 
 Everything that can be refused is refused before the first image is read.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,21 +30,22 @@ class Request:
 
     Attributes:
         checkpoint: a finished run's folder or an .npz of any layout.
-        names: data sets, as `datasets.open_source` knows them.
-        asked: of EVALUATORS.
-        split: of every set; None: what its row reports, else test or validation.
-        variant: for an .npz whose arrays do not tell it.
+        names: data sets, as `catalog.open_source` knows them.
+        evaluators: some of EVALUATORS.
+        split: of every set; None: the one that its catalogue entry reports, else test
+            or validation.
+        variant: for an .npz whose arrays fit several models.
         image_size: pixels; None: as trained.
         resolutions: pixels at which the model is measured again.
-        eval_crop: the view; None: the run's own, of an .npz the whole image resized.
-        batch_size: any gives the same numbers.
+        eval_crop: None: the run's own, of an .npz the whole image resized.
+        batch_size: images at a time; changes no number.
         few_shot: shots, seeds and l2.
         data_dir: where prepared data sets lie.
     """
 
     checkpoint: str
     names: tuple[str, ...]
-    asked: tuple[str, ...] = USUAL
+    evaluators: tuple[str, ...] = USUAL
     split: str | None = None
     variant: str | None = None
     image_size: int | None = None
@@ -56,14 +57,17 @@ class Request:
 
     @property
     def measures(self) -> list[config.Measure]:
-        """What is taken of logits; at other sizes too, at least the accuracy."""
-        found = [m for m in MEASURES if m.value in self.asked]
-        return found or ([config.Measure.ACCURACY] if self.resolutions else [])
+        """Returns what is computed from logits.
+
+        Other image sizes are measured by the accuracy where nothing else is named.
+        """
+        named = [m for m in MEASURES if m.value in self.evaluators]
+        return named or ([config.Measure.ACCURACY] if self.resolutions else [])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """The opened model, and how to open it again at another size."""
+    """Opens the model of a request, at any image size."""
 
     request: Request
     machine: devices.Runtime
@@ -81,16 +85,16 @@ class _Model:
 
 
 def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
-    """Measures a stored model; what it gives can be written as JSON.
+    """Measures a stored model; the result can be written as JSON.
 
     Returns:
         The model and where it ran; 'metrics', a list of dataset, split, image_size,
-        name, value and count; 'classes_of', by set, with the accuracy of each class
-        if that was asked; 'few_shot', with the value of each draw.
+        name, value and count; 'classes_of', by set, the accuracy of each class if that
+        was requested; 'few_shot', with the value of each draw.
 
     Raises:
         errors.UserError: an evaluator that is not there; a set, split or model that is
-            not there; classes that are not the set's; a size that cannot be.
+            not there; other classes than the set's; a size that the model cannot take.
     """
     _check_request(request)
     sources = [catalog.open_source(name, request.data_dir) for name in request.names]
@@ -99,7 +103,9 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
     opened = model.at(request.image_size)
     _check_model(request, opened, sets)
     crop = request.eval_crop or opened.eval_crop
-    shots = _few_shot(request, opened, machine) if FEW_SHOT in request.asked else None
+    shots = (
+        _few_shot(request, opened, machine) if FEW_SHOT in request.evaluators else None
+    )
     metrics, classes_of = _measure(model, opened, sets, crop)
     scores = []
     if shots is not None:
@@ -131,34 +137,36 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
 
 
 def _run_of(request: Request) -> config.Config | None:
-    """The config of the run that is evaluated; None for an .npz."""
+    """Returns the config of the run that is evaluated; None for an .npz."""
     path = request.checkpoint
     if not stored_weights.locate(path).is_run:
         return None
     if request.variant is not None:
-        raise errors.UserError(f"--variant: {path} is a run, which says what it is")
+        raise errors.UserError(
+            f"--variant: {path} is a run, whose config.json names its variant; leave it out"
+        )
     return stored_weights.read_run(path)[0]
 
 
 def _check_request(request: Request) -> None:
-    for name in request.asked:
+    for name in request.evaluators:
         if name not in EVALUATORS:
             raise errors.UserError(
                 f"--evaluators={name}: no such evaluator"
                 f"{errors.nearest(name, EVALUATORS)}"
             )
-    if bool(request.resolutions) != (RESOLUTION in request.asked):
+    if bool(request.resolutions) != (RESOLUTION in request.evaluators):
         raise errors.UserError(
             "--resolutions=SIZES and --evaluators=resolution go together: name both"
         )
-    if not request.asked:
+    if not request.evaluators:
         raise errors.UserError(
             f"--evaluators is empty: name some of {', '.join(EVALUATORS)}"
         )
 
 
 def _split(source: data_source.Source, request: Request) -> str:
-    """The split of a set that is measured."""
+    """Returns the split of a set to measure."""
     stored, split = source.builder.info.splits, request.split
     if split is None and source.row.final:
         split = source.row.final[1]
@@ -173,12 +181,12 @@ def _split(source: data_source.Source, request: Request) -> str:
     return split
 
 
-def _check_model(request: Request, opened: loading.LoadedModel, sets) -> None:
-    if not opened.network.pools:
-        raise errors.UserError(
-            f"{request.checkpoint}: gives logits for every token, evaluation needs one "
-            "vector per image"
-        )
+def _check_model(
+    request: Request,
+    opened: loading.LoadedModel,
+    sets: list[tuple[data_source.Source, str]],
+) -> None:
+    opened.require_pooled("evaluation")
     for source, _ in sets:
         _check_fit(request, opened, source)
     for size in request.resolutions:
@@ -188,13 +196,13 @@ def _check_model(request: Request, opened: loading.LoadedModel, sets) -> None:
 def _check_fit(
     request: Request, opened: loading.LoadedModel, source: data_source.Source
 ) -> None:
-    """Refuses a set whose labels the model does not tell, and measures it has not."""
+    """Refuses a set of other classes than the model's, and measures it cannot have."""
     path, few = request.checkpoint, "--evaluators=fewshot needs no head"
     if not opened.num_classes:
         raise errors.UserError(f"{path}: has no last layer; {few}")
     if opened.num_classes != source.num_classes:
         raise errors.UserError(
-            f"{path}: tells {opened.num_classes} classes, {source.name} has "
+            f"{path}: has {opened.num_classes} classes, {source.name} has "
             f"{source.num_classes}; name a set with its classes, or {few}"
         )
     ours, theirs = opened.class_names, source.class_names
@@ -206,8 +214,8 @@ def _check_fit(
         )
     if config.Measure.LOSS in request.measures and opened.objective is None:
         raise errors.UserError(
-            f"--evaluators=loss: {path} does not say what its training minimised; "
-            "nll is the soft-max's"
+            f"--evaluators=loss: {path} does not say which loss its training minimised; "
+            "nll is softmax cross-entropy"
         )
     if source.multi_label:
         softmax = opened.objective and opened.objective.loss is config.Loss.SOFTMAX
@@ -223,23 +231,26 @@ def _check_fit(
 
 
 def _are_names(names: tuple[str, ...]) -> bool:
-    """Numbers stand where a data set has no names."""
+    """Returns whether classes have names; a data set without any has numbers."""
     return names != tuple(str(number) for number in range(len(names)))
 
 
 def _check_size(opened: loading.LoadedModel, size: int) -> None:
-    """Refuses a size that the patches, or weights of one grid, do not allow."""
+    """Refuses a size that the patches do not divide, or that some weights do not fit."""
     outline = build.outline(
         opened.model, num_classes=opened.num_classes, image_size=size
     )
     for ours, theirs in zip(opened.network.weights, outline.weights):
         if ours.shape != theirs.shape and not ours.path.endswith(npz_weights.RESIZED):
             raise errors.UserError(
-                f"--resolutions={size}: {ours.path} is of one size, {opened.image_size}"
+                f"--resolutions={size}: {ours.path} fits images of "
+                f"{opened.image_size} pixels only; leave --resolutions out"
             )
 
 
-def _few_shot(request: Request, opened, machine) -> fewshot.FewShot:
+def _few_shot(
+    request: Request, opened: loading.LoadedModel, machine: devices.Runtime
+) -> fewshot.FewShot:
     settings = dataclasses.replace(
         request.few_shot, datasets=request.names, image_size=None
     )
@@ -247,31 +258,29 @@ def _few_shot(request: Request, opened, machine) -> fewshot.FewShot:
         settings,
         fewshot.open_tasks(settings, request.data_dir),
         model=opened.network,
-        described=opened.model,
+        model_config=opened.model,
         machine=machine,
     )
 
 
-def _measure(model: _Model, opened, sets, crop):
-    """The measures at every size: rows, and the accuracies of classes by set."""
+def _measure(
+    model: _Model,
+    opened: loading.LoadedModel,
+    sets: list[tuple[data_source.Source, str]],
+    crop: config.EvalCrop,
+) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """Computes the measures at every size: rows, and class accuracies by set."""
     request, rows, classes_of = model.request, [], {}
-    own = [opened.image_size] if {*request.asked} & {*MEASURES} else []
+    own = [opened.image_size] if {*request.evaluators} & {*MEASURES} else []
     sizes = dict.fromkeys([*own, *request.resolutions] if request.measures else [])
     for size in sizes:
         now = opened if size == opened.image_size else model.at(size)
-        evaluator = evaluators.Classification(
-            model=now.network,
-            objective=classification.Classification(
-                opened.objective or config.Objective(), num_classes=opened.num_classes
-            ),
-            strategy=model.machine.strategy,
-            processes=model.machine.processes,
-        )
+        evaluator = evaluators.of(now, model.machine)
         view = config.View(size, crop)
         for source, split in sets:
             title = f"{source.name}/{split} at {size}"
             with _watching(title, source.num_examples(split)) as on_progress:
-                found = evaluator.predict(
+                predictions = evaluator.predict(
                     source,
                     view,
                     split,
@@ -279,29 +288,31 @@ def _measure(model: _Model, opened, sets, crop):
                     on_progress=on_progress,
                 )
             for name in request.measures:
-                metric = evaluators.measure(found, name, split)
+                metric = evaluators.measure(predictions, name, split)
                 where = {"dataset": source.name, "image_size": size}
                 rows.append(where | dataclasses.asdict(metric))
             if config.Measure.CLASS_ACCURACY in request.measures and (
                 size == opened.image_size
             ):
-                classes_of[source.name] = _classes(found, source)
+                classes_of[source.name] = _classes(predictions, source)
     return rows, classes_of
 
 
-def _classes(found: evaluators.Predictions, source: data_source.Source) -> list[dict]:
-    """Every class that has examples, with its accuracy."""
-    counts = np.bincount(found.label, minlength=source.num_classes)
+def _classes(
+    predictions: evaluators.Predictions, source: data_source.Source
+) -> list[dict[str, Any]]:
+    """Returns every class that has examples, with its accuracy."""
+    counts = np.bincount(predictions.label, minlength=source.num_classes)
     names = source.class_names
     return [
         {"label": c, "name": names[c], "accuracy": value, "count": int(counts[c])}
-        for c, value in evaluators.class_accuracies(found).items()
+        for c, value in evaluators.class_accuracies(predictions).items()
     ]
 
 
 @contextlib.contextmanager
-def _watching(name: str, total: int) -> Iterator:
-    """Shows how far a pass is, at what rate, and what is left."""
+def _watching(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far a pass is, its rate, and the time left."""
     clock, before = timing.StepTimer(1, seconds=0.0), 0
     with progress.Progress(name, total=total) as shown:
 

@@ -1,15 +1,15 @@
-"""Few-shot accuracy: a linear classifier of the features, of a few images per class.
+"""Few-shot accuracy: a linear classifier of features, fitted to a few images a class.
 
 The paper's fast measure of a model (section 4.1; Figures 4, 8, 9 and Table 8), with
-the conventions of the authors' evaluator (fewshot_lsr.py): features are what enters the
-head, images are resized to a square and cropped (`config.EvalCrop.SQUARE_CENTRAL`),
-shots are nested, and `ridge.py` solves. One pass over a set's test split and one over
-its chosen images serve all shots, draws and l2.
+the conventions of the authors' evaluator (big_vision's fewshot_lsr.py): features are
+the head's input, images are resized to a square and cropped
+(`config.EvalCrop.SQUARE_CENTRAL`), shots are nested, and `ridge_regression` solves. One
+pass over a set's test split and one over its drawn images serve all shots, draws, l2.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -20,21 +20,24 @@ from vit_tf.evaluation import evaluators, inference, ridge_regression
 from vit_tf.models import build, npz_weights
 from vit_tf.runtime import devices
 
-# (what is read, how many images) -> a context that is told how many are done.
-Watching = Callable[[str, int], contextlib.AbstractContextManager]
+# (name of a pass, its number of images) -> a context that gives a function to call
+# with the number of images done, or None.
+Watching = Callable[
+    [str, int], contextlib.AbstractContextManager[Callable[[int], None] | None]
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A data set, and which of its images classifiers learn from.
+    """A data set, and the images that classifiers are fitted to.
 
     Attributes:
         source: the opened set.
         train: its split to draw shots from.
         test: its split to report.
         labels: int32, those of `train`.
-        draws: (shots, seed) -> rows of `train`, class after class; the fewer shots of
-            a seed are among its more.
+        draws: (shots, seed) -> rows of `train`, class after class. Draws of a seed are
+            nested: fewer shots are a part of more.
     """
 
     source: data_source.Source
@@ -45,21 +48,21 @@ class Task:
 
     @property
     def rows(self) -> np.ndarray:
-        """All rows of `train` that any classifier learns from, sorted."""
+        """Returns all rows of `train` that any classifier is fitted to, sorted."""
         return np.unique(np.concatenate(list(self.draws.values())))
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What classifiers of so many shots reach on one data set.
+    """The accuracy of classifiers of one number of shots on one data set.
 
     Attributes:
         dataset: its name.
-        split: of which they classify the images.
-        shots: images of each class that each learned from.
-        l2: weight of the ridge.
+        split: the images that are classified.
+        shots: images of each class that each classifier was fitted to.
+        l2: weight of the ridge penalty.
         values: accuracy in [0, 1] of each seed's draw.
-        count: images of the split.
+        count: number of images in the split.
     """
 
     dataset: str
@@ -71,16 +74,17 @@ class Score:
 
     @property
     def mean(self) -> float:
+        """Returns the mean accuracy over the draws."""
         return float(np.mean(self.values))
 
     @property
     def std(self) -> float:
-        """Standard deviation over the draws, of a sample; 0 where there is one."""
+        """Returns the sample standard deviation over the draws; 0 for a single one."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
 
     @property
     def metric(self) -> evaluators.Metric:
-        """Such as cifar100/test 10shot; over seeds, the mean."""
+        """Returns the mean as a metric such as 'cifar100/test 10shot'."""
         split = f"{self.dataset}/{self.split}"
         return evaluators.Metric(split, f"{self.shots}shot", self.mean, self.count)
 
@@ -90,8 +94,8 @@ def open_tasks(settings: config.FewShot, data_dir: str | None = None) -> list[Ta
 
     Raises:
         errors.UserError: a set that is not there, has several labels for an image, no
-            split to learn from or to test on, or too few images of a class; several
-            l2 that nothing could choose from.
+            split to fit to or to test on, or too few images of a class; several l2
+            among which nothing can choose.
     """
     names = list(dict.fromkeys(settings.datasets))
     if len(names) == 1 and len(set(settings.l2)) > 1 and min(settings.shots) < 2:
@@ -131,12 +135,11 @@ def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Tas
 
 
 def _splits(source: data_source.Source) -> tuple[str, str]:
-    """Where shots are drawn and where they are tested."""
+    """Returns the split to draw shots from and the one to test on."""
     row = source.row
-    if row.few_shot is not None:
-        return row.few_shot
-    if row.final is not None and row.final[0] is not None:
-        return row.final
+    for train, test in filter(None, (row.few_shot, row.final)):
+        if train is not None:
+            return train, test
     stored = source.builder.info.splits
     tests = [name for name in ("test", "validation") if name in stored]
     if "train" not in stored or not tests:
@@ -151,10 +154,10 @@ class FewShot:
     """Evaluates the features of one model on several sets; compiled once for all.
 
     Args:
-        settings: shots, seeds, l2 and pixels.
+        settings: shots, seeds, l2 and image size.
         tasks: from `open_tasks`.
-        model: its weights are read at every evaluation, as training changes them.
-        described: what `model` is, to build it at another size.
+        model: read at every evaluation, because training changes its weights.
+        model_config: its description, to build it at another image size.
         machine: devices and processes that share the passes.
     """
 
@@ -163,26 +166,26 @@ class FewShot:
         settings: config.FewShot,
         tasks: list[Task],
         *,
-        model,
-        described: config.Model,
+        model: network.Network,
+        model_config: config.Model,
         machine: devices.Runtime,
     ):
         self.tasks, self.model = tasks, model
-        # The strongest first, which wins among equals.
+        # The strongest first, because argmax takes the first of equals.
         self.l2s = sorted(set(settings.l2), reverse=True)
         self.size = settings.image_size or model.image_size
-        self._features_of = model
+        self.feature_model = model
         if tasks and self.size != model.image_size:
             with machine.strategy.scope():
-                self._features_of = build.build(
-                    described,
+                self.feature_model = build.build(
+                    model_config,
                     num_classes=0,
                     image_size=self.size,
                     dtype=model.dtype_policy.name,
                 )
             self._copy_weights()  # refuses what cannot be resized
-        self._pass = inference.InferencePass(
-            self._features_of,
+        self.inference_pass = inference.InferencePass(
+            self.feature_model,
             features,
             strategy=machine.strategy,
             processes=machine.processes,
@@ -204,21 +207,24 @@ class FewShot:
     def evaluate(
         self, *, batch_size: int, watching: Watching | None = None
     ) -> list[Score]:
-        """All shots of all sets.
+        """Computes the score of every set and number of shots.
 
         Of several l2 each set takes the one with the highest accuracy averaged over
         the other sets, at the same shots, as the authors chose it; the strongest of
-        equals. A set that is alone takes the one that best tells the shots themselves,
-        each by a classifier of the others (`ridge.Ridge.leave_one_out`).
+        equals. A set that is alone takes the one that best classifies the shots
+        themselves, each left out (`ridge_regression.Ridge.leave_one_out`).
+
+        Args:
+            batch_size: images at a time; changes no number.
+            watching: shows how far each pass is; None: nothing is shown.
         """
-        if self._features_of is not self.model:
+        if self.feature_model is not self.model:
             self._copy_weights()
-        watching = watching or _unwatched
-        found = [self._accuracies(task, batch_size, watching) for task in self.tasks]
+        tables = [self.accuracies(t, batch_size, watching) for t in self.tasks]
         scores = []
-        for task, own in zip(self.tasks, found):
+        for task, own in zip(self.tasks, tables):
             for shots, accuracies in own.items():
-                others = [of[shots][:, 0] for of in found if of is not own]
+                others = [of[shots][:, 0] for of in tables if of is not own]
                 judges = others or [accuracies[:, 1]]
                 best = int(np.mean(judges, axis=(0, 1)).argmax())
                 scores.append(
@@ -233,39 +239,61 @@ class FewShot:
                 )
         return scores
 
-    def _accuracies(
-        self, task: Task, batch_size: int, watching: Watching
+    def accuracies(
+        self, task: Task, batch_size: int, watching: Watching | None = None
     ) -> dict[int, np.ndarray]:
-        """{shots: (seeds, 2, l2s)}: on the test split, and on the shots left out.
+        """Computes the accuracies of every draw and l2 of one set.
 
-        The latter are zeros where nothing asks for them.
+        Returns:
+            shots -> (seeds, 2, len(self.l2s)): accuracy on the test split, and on the
+            shots themselves, each left out; the latter is 0 where nothing is chosen
+            by it.
         """
         rows = task.rows
-        known = self._compute(task, task.train, batch_size, watching, keep=rows)
-        asked = self._compute(task, task.test, batch_size, watching)
-        asks_for_left_out = len(self.tasks) == 1 and len(self.l2s) > 1
-        found: dict[int, list] = {}
+        fitted = self.features(task, task.train, batch_size, watching, keep=rows)
+        tested = self.features(task, task.test, batch_size, watching)
+        chooses_alone = len(self.tasks) == 1 and len(self.l2s) > 1
+        tables: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
         for (shots, _), draw in task.draws.items():
             solved = ridge_regression.Ridge(
-                known["features"][np.searchsorted(rows, draw)],
+                fitted["features"][np.searchsorted(rows, draw)],
                 task.labels[draw],
                 num_classes=task.source.num_classes,
             )
-            predicted = solved.predict(asked["features"], self.l2s)
-            tested = (predicted == asked["label"]).mean(axis=1)
-            left_out = np.zeros_like(tested)
-            if asks_for_left_out:
-                told = [solved.leave_one_out(l2).argmax(axis=1) for l2 in self.l2s]
-                left_out = (np.array(told) == task.labels[draw]).mean(axis=1)
-            found.setdefault(shots, []).append((tested, left_out))
-        return {shots: np.array(values) for shots, values in found.items()}
+            predicted = solved.predict(tested["features"], self.l2s)
+            accuracy = (predicted == tested["label"]).mean(axis=1)
+            left_out = np.zeros_like(accuracy)
+            if chooses_alone:
+                classes = [solved.leave_one_out(l2).argmax(axis=1) for l2 in self.l2s]
+                left_out = (np.array(classes) == task.labels[draw]).mean(axis=1)
+            tables.setdefault(shots, []).append((accuracy, left_out))
+        return {shots: np.array(values) for shots, values in tables.items()}
 
-    def _compute(self, task: Task, split: str, batch_size, watching, keep=None):
-        """Features and labels of a split, or of some of its rows."""
+    def features(
+        self,
+        task: Task,
+        split: str,
+        batch_size: int,
+        watching: Watching | None = None,
+        keep: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Computes the head's inputs of a split, or of some of its rows.
+
+        Args:
+            task: the data set.
+            split: a TFDS split expression.
+            batch_size: images at a time.
+            watching: shows how far the pass is.
+            keep: rows of the split, sorted; None: all.
+
+        Returns:
+            'features' float32 (rows, width) and 'label' int32 (rows,).
+        """
+        watching = watching or _unwatched
         view = config.View(self.size, config.EvalCrop.SQUARE_CENTRAL)
         count = task.source.num_examples(split) if keep is None else len(keep)
         with watching(f"{task.source.name}/{split}", count) as on_progress:
-            return self._pass.over(
+            return self.inference_pass.over(
                 task.source,
                 view,
                 split,
@@ -276,7 +304,7 @@ class FewShot:
 
     def _copy_weights(self) -> None:
         npz_weights.assign(
-            self._features_of,
+            self.feature_model,
             npz_weights.released(self.model),
             name=f"few_shot.image_size={self.size}",
             head=npz_weights.Head.RESET,
@@ -284,9 +312,13 @@ class FewShot:
 
 
 def prepare(
-    cfg: config.Config, model, machine: devices.Runtime, *, data_dir: str | None = None
+    cfg: config.Config,
+    model: network.Network,
+    machine: devices.Runtime,
+    *,
+    data_dir: str | None = None,
 ) -> FewShot:
-    """The few-shot evaluation of a run, which may be of no set at all.
+    """Prepares the few-shot evaluation of a run, which may be of no set at all.
 
     Raises:
         errors.UserError: see `open_tasks`; a size that the model cannot take.
@@ -296,13 +328,18 @@ def prepare(
         settings,
         open_tasks(settings, data_dir) if settings.datasets else [],
         model=model,
-        described=cfg.model,
+        model_config=cfg.model,
         machine=machine,
     )
 
 
-def features(model, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What enters the head, float32 (batch, width), and the labels."""
+def features(
+    model: network.Network, batch: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Returns the head's inputs, float32 (batch, width), and the labels.
+
+    With a pre-logits layer that is its output, as in the authors' evaluator.
+    """
     images = tf.cast(batch["image"], model.compute_dtype)
     return {"features": model.forward(images)[0], "label": batch["label"]}
 

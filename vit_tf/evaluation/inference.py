@@ -1,12 +1,14 @@
-"""One pass of a model over a split: what it computes of each example, once.
+"""One pass of a model over a split: a value of each example, exactly once.
 
-What comes out does not depend on batches and replicas: rows stand in the order of
-the split's files, padding is gone, and the count is checked.
+The result does not depend on batch size or replicas: rows stand in the order of the
+split's files, padding is removed, and the count is checked.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,9 +16,9 @@ from vit_tf import config, errors
 from vit_tf.data import data_source, pipeline
 from vit_tf.runtime import multihost
 
-# (model, batch) -> {name: (batch, ...)} of numbers, on one replica. No bools, which
-# hosts cannot gather.
-Computes = Callable[[object, dict[str, tf.Tensor]], dict[str, tf.Tensor]]
+# (model, `batches.EvalBatch`) -> {name: (batch, ...)} of numbers, on one replica. No
+# bools, which hosts cannot gather.
+Compute = Callable[[Any, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
 
 class InferencePass:
@@ -24,16 +26,15 @@ class InferencePass:
 
     Args:
         model: the first argument of `compute`.
-        compute: what is wanted of each example; gets the batches of
-            `pipeline.eval_stream`.
+        compute: gives a row for each example of a batch of `pipeline.eval_stream`.
         strategy: its replicas share each batch.
-        among: the processes of a run; all of them have to make the pass together.
+        processes: those of the run; all of them have to make the pass together.
     """
 
     def __init__(
         self,
-        model,
-        compute: Computes,
+        model: keras.Model,
+        compute: Compute,
         *,
         strategy: tf.distribute.Strategy,
         processes: multihost.Processes,
@@ -44,13 +45,14 @@ class InferencePass:
             values = {**compute(model, batch), "index": batch["index"]}
             if processes.count == 1:
                 return values
-            # Hosts see their own replicas only, so every replica tells all of them.
+            # A host can read its own replicas only, so every replica gets all values.
             context = tf.distribute.get_replica_context()
-            # What comes straight from the batch has no device yet, which it needs.
+            # all_gather needs tensors that are on a device; those that come straight
+            # from the batch are not yet.
             own = {k: tf.identity(v) for k, v in values.items()}
             return {k: context.all_gather(v, axis=0) for k, v in own.items()}
 
-        self._step = tf.function(lambda batch: strategy.run(replica, args=(batch,)))
+        self.step = tf.function(lambda batch: strategy.run(replica, args=(batch,)))
 
     def over(
         self,
@@ -62,29 +64,29 @@ class InferencePass:
         keep: np.ndarray | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> dict[str, np.ndarray]:
-        """The values of all examples of a split, in file order.
+        """Computes the values of all examples of a split, in file order.
 
         Args:
             source: an opened data set.
             view: size and crop.
             split: a split expression.
             batch_size: global; rounded up to what the replicas can share.
-            keep: the rows that are wanted, sorted; None: all.
-            on_progress: told after every batch how many examples are done.
+            keep: the rows to read, sorted; None: all.
+            on_progress: called after every batch with the number of examples done.
 
         Returns:
-            What `compute` gives, each (examples, ...).
+            The outputs of `compute`, each (examples, ...).
 
         Raises:
             errors.UserError: a record that cannot be read, by name.
-            RuntimeError: if the data gave another number of examples than the split
-                has; a wrong count is never reported.
+            RuntimeError: the data gave another number of examples than the split has;
+                a wrong count is never reported.
         """
         parts: dict[str, list[np.ndarray]] = {}
         done = 0
         with self._naming_failures(source, view, split, batch_size, keep):
             for batch in self._batches(source, view, split, batch_size, keep):
-                values = {k: self._rows(v) for k, v in self._step(batch).items()}
+                values = {k: self._rows(v) for k, v in self.step(batch).items()}
                 real = values["index"] >= 0  # -1 is padding
                 for name, value in values.items():
                     parts.setdefault(name, []).append(value[real])
@@ -104,7 +106,7 @@ class InferencePass:
 
     @contextlib.contextmanager
     def _naming_failures(self, source, view, split, batch_size, keep):
-        """Names the record that cannot be read, or what saves memory."""
+        """Turns an error of TensorFlow into one line that names record or remedy."""
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
@@ -114,7 +116,7 @@ class InferencePass:
                 "evaluation, which changes no number"
             ) from error
         except tf.errors.OpError as error:
-            if self.processes.is_loss(error):  # not the data's fault
+            if self.processes.is_loss(error):  # another process died; not the data
                 raise
             culprit = pipeline.find_corrupt_eval(source, view, split, keep)
             if culprit is None:
@@ -124,10 +126,10 @@ class InferencePass:
                 "data again"
             ) from error
 
-    def _rows(self, value) -> np.ndarray:
-        """The rows of all replicas of all hosts."""
+    def _rows(self, value: tf.Tensor) -> np.ndarray:
+        """Returns the rows of all replicas of all hosts."""
         parts = self.strategy.experimental_local_results(value)
-        if self.processes.count > 1:  # each has them all
+        if self.processes.count > 1:  # gathered: each replica has them all
             return parts[0].numpy()
         return np.concatenate([part.numpy() for part in parts])
 
@@ -138,7 +140,8 @@ class InferencePass:
                 source,
                 view,
                 split,
-                # Rounded up, as any batch size gives the same numbers.
+                # Rounded up to a multiple of the replicas: any batch size gives the
+                # same numbers.
                 batch_size=-(-batch_size // replicas) * replicas,
                 keep=keep,
                 num_hosts=context.num_input_pipelines,

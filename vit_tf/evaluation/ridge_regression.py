@@ -20,19 +20,19 @@ import numpy as np
 
 BIAS = 100.0  # the constant: so large that l2 hardly touches its weights
 _EPSILON = 1e-5  # added to the standard deviation of a feature
-_ROWS = 4096  # classified at a time, as float64 of a large split would fill memory
+_ROWS = 4096  # classified at a time: float64 of a whole large split fills the memory
 
 
 class Ridge:
-    """The classifiers that a set of examples gives, one for each l2.
+    """Fits linear classifiers to a set of examples, one for each l2.
 
     Features are whitened with the mean and the standard deviation of these examples
-    alone, here and in all that is classified later.
+    alone, and so is everything that is classified later.
 
     Args:
         features: (n, d).
         labels: int (n,), 0 to num_classes - 1.
-        num_classes: how many there are.
+        num_classes: number of classes, some of which may have no example.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, *, num_classes: int):
@@ -55,40 +55,40 @@ class Ridge:
         self._right = q.T @ (x.T @ y if self.is_primal else y)  # (r, classes)
 
     def weights(self, l2: float) -> np.ndarray:
-        """W, (d + 1, classes); the last row belongs to the constant."""
+        """Returns W, (d + 1, classes); the last row belongs to the constant."""
         return (self._left * self._shrink(l2)) @ self._right
 
     def predict(self, features: np.ndarray, l2s: Sequence[float]) -> np.ndarray:
-        """The class of the largest score, int64 (len(l2s), examples)."""
+        """Returns the class of the largest score, int64 (len(l2s), examples)."""
         weights = [self.weights(l2) for l2 in l2s]
-        found = np.empty((len(l2s), len(features)), np.int64)
+        classes = np.empty((len(l2s), len(features)), np.int64)
         for first in range(0, len(features), _ROWS):
             rows = slice(first, first + _ROWS)
             x = self._whiten(np.asarray(features[rows], np.float64))
             for i, w in enumerate(weights):
-                found[i, rows] = (x @ w).argmax(axis=1)
-        return found
+                classes[i, rows] = (x @ w).argmax(axis=1)
+        return classes
 
     def leave_one_out(self, l2: float) -> np.ndarray:
-        """Scores of each example by the classifier of all the others, (n, classes).
+        """Scores each example by the classifier of all the others, (n, classes).
 
-        Without solving again: what is left over of Y is, in the dual,
+        Without solving again: the residual of Y is, in the dual,
 
             ([K + l2 I]⁻¹ Y)_i / ([K + l2 I]⁻¹)_ii    with K = X Xᵀ,
 
         which is (Y - X W)_i / (1 - H_ii) with H = X (Xᵀ X + l2 I)⁻¹ Xᵀ in the primal
         (Rifkin and Lippert 2007, Notes on Regularized Least-Squares).
-        Whitening stays that of all examples.
+        The whitening stays that of all examples.
         """
         shrink, q = self._shrink(l2), self._vectors
         if self.is_primal:
             projected = self._inputs @ q
-            left_over = self._targets - (projected * shrink) @ self._right
+            residual = self._targets - (projected * shrink) @ self._right
             share = 1.0 - (projected**2) @ shrink
         else:
-            left_over = (q * shrink) @ self._right
+            residual = (q * shrink) @ self._right
             share = (q**2) @ shrink
-        return self._targets - left_over / share[:, None]
+        return self._targets - residual / share[:, None]
 
     def _shrink(self, l2: float) -> np.ndarray:
         if not l2 > 0:

@@ -1,4 +1,4 @@
-"""What attention does in many images: measured block by block, none of it kept.
+"""Statistics of attention over many images, reduced block by block.
 
 Attention of one image is 60 MB in ViT-L/16 at 224 pixels (24 blocks, 16 heads, 197
 tokens squared, float32). Each block's is reduced as soon as the block has run, so that
@@ -7,6 +7,7 @@ a batch holds that of one block, 2.5 MB an image, whatever the number of images.
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,17 +18,16 @@ from vit_tf.models import network, vit
 
 @dataclasses.dataclass(frozen=True)
 class AttentionStatistics:
-    """What a model's attention did in each image.
+    """Statistics of a model's attention in each image.
 
     Attributes:
         distance: (images, blocks, heads) float64 pixels, see
-            `inspection.mean_attention_distance`; the paper's figure is the mean over
+            `measures.mean_attention_distance`; the paper's figure is the mean over
             images.
         entropy: (images, blocks, heads) float64 nats, see
-            `inspection.attention_entropy`.
-        rollout: (images, g, g) float64, see `inspection.rollout_map`.
-        outputs: (images, ...) float32, what the model gives: logits, or features of a
-            model without a head.
+            `measures.attention_entropy`.
+        rollout: (images, g, g) float64, see `measures.rollout_map`.
+        outputs: (images, ...) float32, logits, or features of a model without a head.
         similarity: (blocks + 1, blocks + 1) float64, linear CKA of the tokens that
             enter the first block and leave each, over the batches of four images or
             more; None if there are none.
@@ -40,8 +40,10 @@ class AttentionStatistics:
     similarity: np.ndarray | None
 
 
-def measure(model: keras.Model, batches: Iterable[np.ndarray]) -> AttentionStatistics:
-    """Runs the model over images and reduces the attention of each block at once.
+def measure(
+    model: network.Network, batches: Iterable[np.ndarray]
+) -> AttentionStatistics:
+    """Runs a model over images and reduces each block's attention as it is computed.
 
     Args:
         model: a ViT or a hybrid.
@@ -52,46 +54,47 @@ def measure(model: keras.Model, batches: Iterable[np.ndarray]) -> AttentionStati
         errors.UserError: a ResNet, images of another size, or no image at all.
     """
     measures.check_tokens(model)
-    found, outputs, likeness = [], [], _Likeness()
+    records, outputs, similarity = [], [], _Similarity()
     for images in batches:
-        record = _Reducing(model, likeness if len(images) >= 4 else None)
+        record = _Reducing(model, similarity if len(images) >= 4 else None)
         outputs.append(
             keras.ops.convert_to_numpy(model(images, training=False, record=record))
         )
-        found.append(record)
+        records.append(record)
     return AttentionStatistics(
-        distance=np.concatenate([np.stack(r.distance, axis=1) for r in found]),
-        entropy=np.concatenate([np.stack(r.entropy, axis=1) for r in found]),
-        rollout=np.concatenate([measures.rollout_map(r.rollout) for r in found]),
+        distance=np.concatenate([np.stack(r.distance, axis=1) for r in records]),
+        entropy=np.concatenate([np.stack(r.entropy, axis=1) for r in records]),
+        rollout=np.concatenate([measures.rollout_map(r.rollout) for r in records]),
         outputs=np.concatenate(outputs).astype("float32"),
-        similarity=likeness.cka(),
+        similarity=similarity.cka(),
     )
 
 
 class _Reducing(dict):
-    """A record for a model's call that reduces what it is handed and keeps no tokens."""
+    """A record for a model's call that reduces every value at once and keeps none."""
 
-    def __init__(self, model, likeness: "_Likeness | None"):
+    def __init__(self, model: network.Network, similarity: "_Similarity | None"):
         super().__init__()
-        self.stride, self.likeness = model.token_stride, likeness
+        self.stride, self.similarity = model.token_stride, similarity
         self.distance, self.entropy, self.grams = [], [], []
         self.rollout = None
         blocks = range(model.num_blocks)
         self._attention = {vit.ATTENTION.format(i) for i in blocks}
         self._tokens = {vit.POSITIONED, *(vit.BLOCK.format(i) for i in blocks)}
 
-    def __setitem__(self, name, value):
+    def __setitem__(self, name: str, value: Any) -> None:
         if name in self._attention:
-            self._reduce(keras.ops.convert_to_numpy(value))
-        elif name in self._tokens and self.likeness is not None:
-            flat = keras.ops.convert_to_numpy(value).astype(np.float64)
+            self._reduce(np.asarray(keras.ops.convert_to_numpy(value)))
+        elif name in self._tokens and self.similarity is not None:
+            flat = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
             flat = flat.reshape(len(flat), -1)
             self.grams.append(flat @ flat.T)
-        elif name == network.ENCODED and self.likeness is not None:
-            self.likeness.add(self.grams)
+        elif name == network.ENCODED and self.similarity is not None:
+            self.similarity.add(self.grams)
 
     def _reduce(self, weights: np.ndarray) -> None:
-        """Adds one block's attention, (batch, heads, T, T)."""
+        """Adds the statistics of one block's attention, (batch, heads, T, T)."""
+        # `measures` averages over a batch; each image on its own is a batch of one.
         images = [[one] for one in weights[:, None]]
         self.distance.append(
             np.concatenate(
@@ -107,7 +110,7 @@ class _Reducing(dict):
         self.rollout = measures.attention_rollout([weights], start=self.rollout)
 
 
-class _Likeness:
+class _Similarity:
     """Sums for linear CKA between layers over batches.
 
     The minibatch estimator of Nguyen et al. 2021 (Do Wide and Deep Networks Learn the
@@ -125,7 +128,7 @@ class _Likeness:
         self._batches += 1
 
     def cka(self) -> np.ndarray | None:
-        """(layers, layers), 1 on the diagonal; None if no batch was added."""
+        """Returns (layers, layers), 1 on the diagonal; None if no batch was added."""
         if not self._batches:
             return None
         own = np.sqrt(np.maximum(np.diag(self._sum), np.finfo(np.float64).tiny))

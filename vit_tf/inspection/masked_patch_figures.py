@@ -1,4 +1,4 @@
-"""Pictures of masked patches: for TensorBoard, and as masked_patches.png in a run."""
+"""Draws masked patches: for TensorBoard, and as masked_patches.png in a run."""
 
 import dataclasses
 import os
@@ -11,7 +11,6 @@ from vit_tf import config, errors
 from vit_tf.data import data_source, mixture
 from vit_tf.evaluation import evaluators
 from vit_tf.inspection import figures, plots, training_hooks
-from vit_tf.objectives import masked_patches
 from vit_tf.runs import hooks, loading, run_directory, stored_weights
 from vit_tf.runtime import devices, filesystem
 
@@ -32,41 +31,35 @@ def of_run(
     machine: devices.Runtime,
     data_dir: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """The pictures of a finished run's masked patches.
+    """Computes the pictures of a finished run's masked patches.
 
     Args:
         path: its folder.
-        number: of the first images of the split that it evaluates first.
+        number: how many images, the first of the first split that it evaluates.
         machine: devices and strategy.
         data_dir: where prepared data sets lie.
 
     Returns:
-        What `masked_patches.MaskedPatches.show` gives, uint8 (number, size, size, 3).
+        `masked_patches.MaskedPatches.show`: name -> uint8 (number, size, size, 3).
 
     Raises:
-        errors.UserError: no such run, or one that predicted no patches.
+        errors.UserError: no such run, or one with another objective.
     """
     if not stored_weights.locate(path).is_run:
         raise errors.UserError(
-            f"{path}: an .npz holds no prediction of patches; name a run's folder"
+            f"{path}: an .npz does not hold the prediction head of masked patches; name a "
+            "run's folder"
         )
     cfg = stored_weights.read_run(path)[0]
-    if cfg.objective.task is not config.Task.MASKED_PATCH or not cfg.evals.splits:
+    if not cfg.evals.splits:
         raise errors.UserError(
-            f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
-            "and a split in evals.splits; name a run that was"
+            f"{path}: evaluated no split (evals.splits), whose images could be drawn; "
+            "name a run that did"
         )
     source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
     with machine.strategy.scope():
-        model = loading.open_model(path, dtype=str(cfg.train.precision)).network
-        objective = masked_patches.MaskedPatches(cfg.objective, model=model)
-    stored_weights.load_objective(objective.variables, path)
-    evaluator = evaluators.MaskedPatches(
-        model=model,
-        objective=objective,
-        strategy=machine.strategy,
-        processes=machine.processes,
-    )
+        loaded = loading.open_model(path, dtype=str(cfg.train.precision))
+    evaluator = evaluators.of_masked_patches(loaded, machine)
     split = cfg.evals.splits[0]
     return evaluator.pictures(source, cfg.data.view, split, number=number)
 
@@ -78,7 +71,7 @@ def figure(
     machine: devices.Runtime,
     data_dir: str | None = None,
 ) -> figures.Figure:
-    """The same as a drawing named masked_patches; it takes and raises the same."""
+    """Draws `of_run` as a figure named masked_patches; takes and raises the same."""
     panels = of_run(path, number=number, machine=machine, data_dir=data_dir)
     cfg = stored_weights.read_run(path)[0]
     shown = len(panels["image"])

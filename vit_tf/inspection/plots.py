@@ -1,25 +1,28 @@
-"""Drawings of what a model has learned, as in the paper: Figures 6, 7, 10, 11, 14.
+"""Draws what a model has learned, as in the paper: Figures 6, 7, 10, 11, 14.
 
-Each function takes arrays and gives a Matplotlib figure; `save` writes it. No window,
-no state: figures can be drawn beside a training loop. Colour maps are viridis and
-cividis, which colour-blind readers see as we do.
+Each function takes arrays and returns a Matplotlib figure; `save` writes it. No window
+and no global state: figures can be drawn beside a training loop. Colour maps are
+viridis and cividis, which readers with and without colour vision read alike.
 """
 
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from PIL import Image, ImageFilter
 
+from vit_tf.inspection import plot_text
 from vit_tf.runtime import filesystem
 
 # Okabe and Ito's palette: distinct for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -27,15 +30,16 @@ STYLE = {
     "grid.alpha": 0.3,
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
-    "svg.hashsalt": "vit_tf",  # the same drawing, the same file
+    "svg.hashsalt": "vit_tf",  # the same figure gives the same file
 }
 _NO_GRID = STYLE | {"axes.grid": False}
 _PER_ROW = 8  # images side by side
+_TITLE_SIZE = 9  # points
 _SHEET_INCHES = 9.6
 
 
 def filters(components: np.ndarray, *, title: str) -> mpl_figure.Figure:
-    """Filters in rows of seven, the strongest first (Figure 7, left).
+    """Draws filters in rows of seven, the strongest first (Figure 7, left).
 
     Args:
         components: (number, height, width, 3) in [0, 1].
@@ -43,38 +47,40 @@ def filters(components: np.ndarray, *, title: str) -> mpl_figure.Figure:
     columns = min(7, len(components))
     sheet, _ = _sheet(components, columns)
     rows = math.ceil(len(components) / columns)
-    with matplotlib.rc_context(_NO_GRID):
+    with plot_text.style(_NO_GRID, title):
         drawn = mpl_figure.Figure(figsize=(0.7 * columns + 0.6, 0.7 * rows + 0.9))
         axes = drawn.subplots()
         axes.imshow(sheet, interpolation="nearest")
         axes.set_axis_off()
-        axes.set_title(title, fontsize=9)
+        _set_title(axes, title)
     return drawn
 
 
 def position_similarity(models: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
-    """Cosine similarity of position embeddings, a tile per patch (Figures 7, 10).
+    """Draws cosine similarity of position embeddings, a tile per patch (Figures 7, 10).
 
     Args:
         models: title -> similarities (patches, patches) of a square grid.
     """
-    with matplotlib.rc_context(_NO_GRID):
+    with plot_text.style(_NO_GRID, *models):
         fine = max(map(len, models.values())) > 10 * 10
         side = 5.8 if fine else 3.6  # inches
         drawn = mpl_figure.Figure(figsize=(side * len(models) + 0.6, side + 0.1))
         panels = drawn.subplots(1, len(models), squeeze=False)[0]
         for axes, (title, matrix) in zip(panels, models.items()):
             grid = math.isqrt(len(matrix))
-            shown = axes.imshow(tiles(matrix, grid), vmin=-1, vmax=1, cmap="viridis")
+            axes.imshow(tiles(matrix, grid), vmin=-1, vmax=1, cmap="viridis")
             every = max(1, math.ceil(grid / 16))  # numbers that do not touch
             ticks = (np.arange(0, grid, every) + 0.5) * (grid + 1) - 0.5
             axes.set_xticks(ticks, range(1, grid + 1, every))
             axes.set_yticks(ticks, range(1, grid + 1, every))
             axes.tick_params(length=0, labelsize=9 if grid <= 10 else 6)
-            axes.set(title=title, xlabel="input patch column")
-            axes.title.set_fontsize(9)
+            axes.set(xlabel="input patch column")
+            _set_title(axes, title, inches=side)
         panels[0].set_ylabel("input patch row")
-        drawn.colorbar(shown, ax=panels.tolist(), label="cosine similarity")
+        drawn.colorbar(
+            panels[0].images[0], ax=panels.tolist(), label="cosine similarity"
+        )
     return drawn
 
 
@@ -85,16 +91,16 @@ def heads(
     label: str,
     reference: tuple[float, str],
 ) -> mpl_figure.Figure:
-    """A dot for each head over the depth of the network (Figures 7 right, 11).
+    """Draws a dot for each head over the depth of the network (Figures 7 right, 11).
 
     Args:
         values: (blocks, heads).
         label: of the vertical axis, with its unit.
-        reference: a level and what it means, drawn as a dotted line.
+        reference: a level and its meaning, drawn as a dotted line.
     """
     blocks, count = values.shape
     level, meaning = reference
-    with matplotlib.rc_context(STYLE):
+    with plot_text.style(STYLE, title):
         drawn = mpl_figure.Figure(figsize=(5.0, 3.3))
         axes = drawn.subplots()
         depth = np.repeat(np.arange(1, blocks + 1), count)
@@ -125,7 +131,7 @@ def heads(
         axes.set_xlim(0.4, blocks + 0.6)
         axes.set_ylim(0, 1.1 * max(level, values.max()))
         axes.set(xlabel="network depth (layer)", ylabel=label)
-        axes.set_title(title, fontsize=9)
+        _set_title(axes, title)
         numbers = range(1, count + 1, max(1, math.ceil(count / 8)))
         drawn.colorbar(shown, label="head", ticks=list(numbers))
     return drawn
@@ -139,12 +145,13 @@ def rollout(
     patch_size: int,
     title: str,
 ) -> mpl_figure.Figure:
-    """Each image beside itself lit by its attention, numbered (Figures 6, 14).
+    """Draws each image beside itself lit by its attention, numbered (Figures 6, 14).
 
     Args:
         images: (number, height, width, 3) in [0, 1].
-        maps: (number, g, g) from `inspection.rollout_map`.
-        captions: one per image; many images leave room for their numbers alone.
+        maps: (number, g, g) from `measures.rollout_map`.
+        captions: one per image, shortened to its width. More than 32 images leave room
+            for their numbers only.
         patch_size: pixels from one token to the next.
     """
     height, width = images.shape[1:3]
@@ -165,26 +172,29 @@ def rollout(
     room = width / 4 if named else width / 7  # for the words above an image
     sheet, places = _sheet(np.stack(pairs), columns, gap=3 * gap, above=round(room))
     inches = max(3.4, _SHEET_INCHES * columns / (4 if named else _PER_ROW))
-    with matplotlib.rc_context(_NO_GRID):
+    with plot_text.style(_NO_GRID, title, *captions):
         drawn = mpl_figure.Figure(
             figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.6)
         )
         axes = drawn.subplots()
         axes.imshow(sheet, interpolation="nearest" if width < 96 else "antialiased")
         for number, ((x, y), caption) in enumerate(zip(places, captions), start=1):
-            words = f"{number}  {_cut(caption, 28)}" if named else str(number)
-            axes.text(x, y - gap, words, fontsize=7 if named else 4.5, va="bottom")
+            text, size = str(number), 7 if named else 4.5
+            if named:  # up to the next image's own
+                text = plot_text.fit(f"{number}  {caption}", inches / columns - 0.1, 7)
+            drawn_text = axes.text(x, y - gap, text, fontsize=size, va="bottom")
+            drawn_text.set_in_layout(False)  # which would shrink the images for it
         axes.set_axis_off()
-        axes.set_title(title, fontsize=9)
+        _set_title(axes, title)
     return drawn
 
 
 def panels(pictures: Mapping[str, np.ndarray], *, title: str) -> mpl_figure.Figure:
-    """Each image as several pictures side by side, eight images below each other.
+    """Draws each image as several pictures side by side, eight images in a column.
 
     Args:
-        pictures: what they are -> uint8 (number, size, size, 3), an image's at the
-            same place in each.
+        pictures: name -> uint8 (number, size, size, 3); an image's pictures have the
+            same index in each.
     """
     names, stacked = list(pictures), np.stack(list(pictures.values())) / 255
     number, size = stacked.shape[1:3]
@@ -196,7 +206,7 @@ def panels(pictures: Mapping[str, np.ndarray], *, title: str) -> mpl_figure.Figu
     columns = min(4, math.ceil(number / 8))
     sheet, places = _sheet(wide, columns, gap=3 * gap)
     inches = max(3.4, 0.8 * columns * len(names))
-    with matplotlib.rc_context(_NO_GRID):
+    with plot_text.style(_NO_GRID, title, *pictures):
         drawn = mpl_figure.Figure(
             figsize=(inches, inches * sheet.shape[0] / sheet.shape[1] + 0.7)
         )
@@ -205,37 +215,40 @@ def panels(pictures: Mapping[str, np.ndarray], *, title: str) -> mpl_figure.Figu
         for left, top in places[:columns]:
             for index, name in enumerate(names):
                 middle = left + index * (size + gap) + size / 2
-                axes.text(middle, top - gap, name, fontsize=7, ha="center", va="bottom")
+                words = plot_text.fit(name, inches / columns / len(names), 7)
+                axes.text(
+                    middle, top - gap, words, fontsize=7, ha="center", va="bottom"
+                )
         axes.set_axis_off()
-        axes.set_title(title, fontsize=9, pad=14)
+        _set_title(axes, title, pad=14)
     return drawn
 
 
 def layers(matrix: np.ndarray, *, title: str) -> mpl_figure.Figure:
-    """How alike the tokens of any two layers are.
+    """Draws how similar the tokens of any two layers are.
 
     Args:
         matrix: (layers, layers) linear CKA; layer 0 is the embedding.
     """
-    with matplotlib.rc_context(_NO_GRID):
+    with plot_text.style(_NO_GRID, title):
         drawn = mpl_figure.Figure(figsize=(4.4, 3.7))
         axes = drawn.subplots()
         shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis", origin="lower")
         axes.set(xlabel="layer (0: embedding)", ylabel="layer (0: embedding)")
-        axes.set_title(title, fontsize=9)
+        _set_title(axes, title)
         drawn.colorbar(shown, label="linear CKA")
     return drawn
 
 
 def probes(accuracy: np.ndarray, *, chance: float, title: str) -> mpl_figure.Figure:
-    """What a linear classifier reads out of each layer.
+    """Draws the accuracy of a linear classifier on the features of each layer.
 
     Args:
         accuracy: (layers,) in [0, 1]; layer 0 is the embedding, the last one the
             encoder's output.
-        chance: accuracy of always telling the most frequent class.
+        chance: accuracy of always predicting the most frequent class.
     """
-    with matplotlib.rc_context(STYLE):
+    with plot_text.style(STYLE, title):
         drawn = mpl_figure.Figure(figsize=(4.8, 3.1))
         axes = drawn.subplots()
         axes.plot(100 * accuracy, "o-", color=COLOURS[0], markersize=4)
@@ -255,16 +268,31 @@ def probes(accuracy: np.ndarray, *, chance: float, title: str) -> mpl_figure.Fig
         axes.set_xticks(shown, [names[i] for i in shown])
         axes.set_ylim(0, 100)
         axes.set(xlabel="layer (0: embedding)", ylabel="accuracy [%]")
-        axes.set_title(title, fontsize=9)
+        _set_title(axes, title)
     return drawn
 
 
-def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarray:
-    """A map of patches as light on the image, 0 to 1 (Figure 6).
+def _set_title(
+    axes: mpl_axes.Axes, title: str, *, inches: float | None = None, pad: float = 6
+) -> None:
+    """Writes a title of at most the figure's width, which layouts would else cut off.
 
-    As the authors do it (vision_transformer's issue 27): divided by its largest
-    value, to 8 bits, Lanczos to the image's size, a Gaussian blur of one patch, and
-    spread over [0, 1].
+    Args:
+        inches: the room; None: the figure's width.
+        pad: points between title and axes.
+    """
+    if inches is None:
+        inches = axes.get_figure(root=True).get_figwidth()
+    wrapped = plot_text.wrap(title, inches - 0.2, _TITLE_SIZE)
+    axes.set_title(wrapped, fontsize=_TITLE_SIZE, pad=pad)
+
+
+def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarray:
+    """Spreads a map of patches over the pixels of an image, 0 to 1 (Figure 6).
+
+    As the authors do (google-research/vision_transformer, issue 27): divided by its
+    largest value, in 8 bits, resized by Lanczos to the image's size, blurred by a
+    Gaussian of one patch, and stretched to [0, 1].
 
     Args:
         weight: (g, g), not negative.
@@ -272,7 +300,7 @@ def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarr
         patch_size: pixels from one token to the next, the blur's radius.
 
     Returns:
-        (height, width) float64. Even light where all patches are alike.
+        (height, width) float64; 1 everywhere where all patches are equal.
     """
     largest = max(float(weight.max()), np.finfo(np.float64).tiny)
     small = Image.fromarray((weight / largest * 255).astype(np.uint8))
@@ -303,7 +331,7 @@ def heat(image: np.ndarray, weight: np.ndarray, *, patch_size: int) -> np.ndarra
 
 
 def tiles(matrix: np.ndarray, grid: int) -> np.ndarray:
-    """(grid^2, grid^2) -> one picture with a gap of one cell between tiles."""
+    """Arranges (grid^2, grid^2) as one picture, with a gap of a cell between tiles."""
     size = grid * (grid + 1) - 1
     canvas = np.full((size, size), np.nan)
     for index, row in enumerate(matrix):
@@ -313,20 +341,21 @@ def tiles(matrix: np.ndarray, grid: int) -> np.ndarray:
 
 
 def encode(drawn: mpl_figure.Figure, kind: str) -> bytes:
-    """The drawing as a file's bytes; the same drawing gives the same bytes.
+    """Returns the figure as a file's bytes; the same figure gives the same bytes.
 
     Args:
         kind: 'png' or 'svg'.
     """
-    held = io.BytesIO()
-    nothing = {"svg": {"Date": None}, "png": {"Software": None}}[kind]
-    with matplotlib.rc_context(STYLE):
-        drawn.savefig(held, format=kind, metadata=nothing)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    # No date and no version, which would differ between equal figures.
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}}[kind]
+    with plot_text.style(STYLE):
+        drawn.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
 
 
 def save(drawn: mpl_figure.Figure, stem: str) -> list[str]:
-    """Writes STEM.png and STEM.svg, on any path of tf.io.gfile; gives the paths."""
+    """Writes STEM.png and STEM.svg, on any path of tf.io.gfile; returns the paths."""
     paths = []
     for kind in ("png", "svg"):
         paths.append(f"{stem}.{kind}")
@@ -334,11 +363,14 @@ def save(drawn: mpl_figure.Figure, stem: str) -> list[str]:
     return paths
 
 
-def _sheet(pictures, columns, *, gap=None, above=0):
-    """Pictures in rows on white, and the upper left corner (x, y) of each.
+def _sheet(
+    pictures: np.ndarray, columns: int, *, gap: int | None = None, above: int = 0
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Places pictures in rows on white; returns the upper left corner (x, y) of each.
 
     Args:
         pictures: (number, height, width, 3).
+        columns: pictures in a row.
         gap: pixels between them.
         above: more pixels above each.
     """
@@ -353,7 +385,3 @@ def _sheet(pictures, columns, *, gap=None, above=0):
         sheet[y : y + height, x : x + width] = picture
         places.append((x, y))
     return np.clip(sheet, 0, 1), places
-
-
-def _cut(words: str, length: int) -> str:
-    return words if len(words) <= length else words[: length - 1] + "…"

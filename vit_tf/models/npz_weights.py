@@ -107,7 +107,7 @@ def load_released(
     Args:
         model: from `build.build`.
         path: local path, or a file opened for reading bytes. For a path such as
-            gs://bucket/file.npz: `checkpoint.load_weights`.
+            gs://bucket/file.npz: `stored_weights.load_weights`.
         head: whether the last layer comes from the file.
 
     Returns:

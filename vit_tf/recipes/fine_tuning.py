@@ -1,7 +1,7 @@
-"""What is tried when a model is transferred to a data set: Table 4, BiT, AugReg.
+"""Candidate runs of transfer to a data set, by protocol: Table 4, BiT, AugReg.
 
-No TensorFlow import. A protocol gives candidates, which are trained on a part of the
-training split and compared on the rest; the best of them is then trained on all of it.
+No TensorFlow import. The candidates of a protocol are trained on a part of the training
+split and compared on the rest; the best of them is then trained on all of it.
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ _MIXUP = 0.1  # of all but the small ones
 
 
 class Protocol(enum.StrEnum):
-    """Whose fine-tuning."""
+    """The published procedure of a fine-tuning."""
 
     PAPER = "paper"  # Table 4's sweep; ResNets also try the rule of BiT
     TABLE_2 = "table2"  # the same, on ImageNet at 512 or 518 pixels with an average
-    HYPERRULE = "hyperrule"  # BiT-HyperRule: nothing to choose
+    HYPERRULE = "hyperrule"  # BiT-HyperRule: one candidate, by size of data and images
     AUGREG = "augreg"  # rates and lengths of "How to train your ViT?"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """What has to be known of the data set to fine-tune on it.
+    """Facts of a data set that the protocols depend on.
 
     Attributes:
         name: as in config.Data.
-        examples: how many there are to train on.
+        examples: number of training examples.
         development: splits to train and to choose on.
         final: splits to train and to report on.
         small: whether its images have fewer pixels than 96 x 96.
@@ -58,11 +58,12 @@ class Target:
 
     @property
     def vtab(self) -> bool:
+        """Returns whether it is a task of VTAB-1k."""
         return self.name.startswith("vtab/")
 
     @property
     def known(self) -> bool:
-        """Whether Table 4 names it."""
+        """Returns whether Table 4 names it."""
         return self.vtab or self.name in paper.FINETUNING
 
 
@@ -74,11 +75,11 @@ def candidates(
     start_from: str | None,
     image_size: int | None = None,
 ) -> dict[str, config.Config]:
-    """The runs to choose among, by a name such as 'lr=0.01'.
+    """Returns the runs to choose among, by a name such as 'lr=0.01'.
 
     Args:
-        protocol: whose fine-tuning.
-        model: what was pre-trained; its head is left out (section 3.1).
+        protocol: the procedure.
+        model: the pre-trained model; its head is replaced (section 3.1).
         target: the data set.
         start_from: weights to start from; None: from scratch.
         image_size: None: what the protocol has, or the next that the patches divide.
@@ -87,7 +88,7 @@ def candidates(
         Configs that train and evaluate on the development splits.
 
     Raises:
-        errors.UserError: a protocol that the data set has no part in.
+        errors.UserError: a protocol that does not apply to the data set.
     """
     protocol = Protocol(protocol)
     if protocol is Protocol.TABLE_2 and target.name != "imagenet2012":
@@ -120,15 +121,15 @@ def candidates(
     return found
 
 
-# Knobs that a protocol sets for each of its runs.
+# Fields that a protocol sets for each of its runs.
 RESERVED = ("data.name", "data.split", "evals.splits", "train.seed", "start_from")
 
 
 def check_changes(names: Iterable[str]) -> None:
-    """Refuses overrides of what the protocol sets.
+    """Refuses overrides of fields that the protocol sets.
 
     Args:
-        names: knobs such as 'optim.lr'.
+        names: fields such as 'optim.lr'.
     """
     for name in names:
         if name in RESERVED:
@@ -139,11 +140,11 @@ def check_changes(names: Iterable[str]) -> None:
 
 
 def with_rates(
-    found: dict[str, config.Config], rates: Iterable[float]
+    named: dict[str, config.Config], rates: Iterable[float]
 ) -> dict[str, config.Config]:
-    """The candidates at other learning rates, each other setting of theirs once."""
+    """Replaces the learning rates of candidates; keeps their other settings, each once."""
     changed = {}
-    for name, candidate in found.items():
+    for name, candidate in named.items():
         _, _, rest = name.partition(",")
         for rate in rates:
             cfg = _copy(candidate)
@@ -153,7 +154,7 @@ def with_rates(
 
 
 def final(chosen: config.Config, target: Target, *, seed: int) -> config.Config:
-    """The chosen run on all training examples, reported on the test split."""
+    """Returns the chosen run on all training examples, reported on the test split."""
     cfg = _copy(chosen)
     cfg.data.split, report = target.final
     cfg.evals.splits = (report,)
@@ -162,15 +163,16 @@ def final(chosen: config.Config, target: Target, *, seed: int) -> config.Config:
 
 
 def _copy(cfg: config.Config) -> config.Config:
-    return config.from_json(config.to_json(cfg))  # with parts of its own
+    # Through JSON, so that sub-configs are copied too.
+    return config.from_json(config.to_json(cfg))
 
 
 def vtab_task(
     model: config.Model, task: str, *, start_from: str | None, seed: int = 0
 ) -> config.Config:
-    """The final run of `model` on a task of VTAB-1k (`recipes.vtab`).
+    """Returns the run of `model` on a task of VTAB-1k (`paper.vtab`).
 
-    At the next size above 384 that its patches divide.
+    At 384 pixels, or the next size that its patches divide.
     """
     cfg = paper.vtab("ViT-B/16", task, start_from=start_from)
     cfg.model = without_head(model)
@@ -180,7 +182,7 @@ def vtab_task(
 
 
 def without_head(model: config.Model) -> config.Model:
-    """A linear head that starts at zero, and no dropout (section 3.2, AugReg's 3.5)."""
+    """Returns the model with a linear head of zeros, and no dropout (3.2, AugReg 3.5)."""
     return dataclasses.replace(
         model,
         pre_logits=False,
@@ -207,7 +209,7 @@ def _table_2(target: Target, model: config.Model) -> dict[str, config.Config]:
 
 
 def _table_4(target: Target) -> tuple[int, tuple[float, ...]]:
-    """Steps and rates; of a set that is not in the table, steps by its size."""
+    """Returns steps and rates; steps of a set that is not in the table by its size."""
     if target.vtab:
         return 2500, (0.01,)
     if target.name in paper.FINETUNING:
@@ -226,7 +228,7 @@ def _table_4_run(target: Target, steps: int, rate: float) -> config.Config:
 
 
 def _hyperrule(target: Target) -> config.Config:
-    """BiT's rule; its marks are the paper's 30, 60 and 90 % (arXiv 1912.11370, 3.3)."""
+    """Returns BiT-HyperRule's run, which decays at 30, 60 and 90 % (1912.11370, 3.3)."""
     steps = _steps(target)
     cfg = paper.finetune("ViT-B/16", "cifar10", start_from=None, lr=0.003)
     cfg.data.name = target.name
@@ -252,6 +254,8 @@ def _augreg(target: Target, model: config.Model) -> dict[str, config.Config]:
             cfg = _table_4_run(target, steps, rate)
             cfg.optim.warmup_steps = warmup
             cfg.data.crop = config.Crop.INCEPTION
+            # As the authors' fine-tuning (vit_jax/configs/common.py: optim_dtype).
+            cfg.optim.moment_dtype = config.GradientDtype.BFLOAT16
             found[f"lr={rate:g},steps={steps}"] = cfg
     return found
 
@@ -263,6 +267,6 @@ def _steps(target: Target) -> int:
 
 
 def _show_small(cfg: config.Config) -> None:
-    """Small images at 128 pixels, cut out of 160 (BiT, section 3.3)."""
+    """Shows small images at 128 pixels, random crops of 160 (BiT, section 3.3)."""
     cfg.data.image_size = 128
     cfg.data.crop = config.Crop.RANDOM_160

@@ -42,7 +42,8 @@ class Hook(Protocol):
         when: the steps after which it is called.
     """
 
-    when: Every
+    @property  # read-only: hooks are frozen
+    def when(self) -> Every: ...
 
     def __call__(self, step: int) -> list[str]:
         """Acts after `step` steps; returns lines for the user."""

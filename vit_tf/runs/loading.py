@@ -2,59 +2,102 @@
 
 import dataclasses
 import os
-from typing import Any
 
-from vit_tf import config
+import numpy as np
+import tensorflow as tf
+
+from vit_tf import config, errors
 from vit_tf.models import build, npz_identification, npz_weights
+from vit_tf.models import network as networks
 from vit_tf.runs import stored_weights
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights, and what is known of it.
+    """A model with its weights, and the settings that it was trained with.
 
     Attributes:
-        network: the built model, in inference.
-        model: what it is.
-        image_size: pixels that it takes, which may not be those it was trained at.
-        class_names: in label order; None where an .npz does not say.
-        data: how the run showed images; None for an .npz.
-        objective: what the run minimised; None for an .npz.
-        lines: what was loaded and changed, for the user.
+        network: the built model, for inference.
+        model: its description, from which it can be built again.
+        image_size: pixels of its input, which may differ from those of its training.
+        class_names: in label order; None where an .npz does not hold them.
+        data: the run's data settings; None for an .npz.
+        objective: the loss that the run minimised; None for an .npz.
+        lines: what was loaded and changed, a line of text each.
+        path: the run's folder or .npz, for messages.
     """
 
-    network: Any
+    network: networks.Network
     model: config.Model
     image_size: int
     class_names: tuple[str, ...] | None
     data: config.Data | None
     objective: config.Objective | None
     lines: tuple[str, ...]
+    path: str = "this model"
 
     @property
     def num_classes(self) -> int:
-        """0 where there is no last layer."""
+        """Returns the number of logits; 0 where there is no last layer."""
         return self.network.num_classes
 
     @property
     def view(self) -> config.View:
-        """How evaluation shows images: at the size that the model was opened at."""
+        """Returns the size and crop of evaluation images, at the size it was built for."""
         return config.View(self.image_size, self.eval_crop)
 
     @property
     def eval_crop(self) -> config.EvalCrop:
-        """The run's own; of an .npz the whole image, squeezed."""
+        """Returns the run's own crop; of an .npz the whole image, squeezed to a square."""
         return self.data.eval_crop if self.data else config.EvalCrop.RESIZE
 
     @property
     def is_sigmoid(self) -> bool:
-        """Whether logits were trained one by one; of an .npz not that it says so."""
-        return bool(self.objective) and self.objective.loss is config.Loss.SIGMOID
+        """Returns whether each class was trained as a yes-no question of its own.
+
+        An .npz does not say; False then, as for most released models.
+        """
+        return self.objective is not None and self.objective.loss is config.Loss.SIGMOID
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A name for each class: its own, or its number."""
+        """Returns a name for each class: its own, or its number."""
         return self.class_names or tuple(map(str, range(self.num_classes)))
+
+    def probabilities(self, logits: tf.Tensor | np.ndarray) -> tf.Tensor:
+        """Returns probabilities of classes, of the shape and dtype of `logits`.
+
+        Softmax, or the sigmoid of each where the run was trained so.
+
+        Args:
+            logits: float (..., classes).
+        """
+        return probabilities(logits, sigmoid=self.is_sigmoid)
+
+    def require_pooled(self, use: str) -> None:
+        """Refuses a model that gives logits for every token.
+
+        Args:
+            use: what needs one vector per image, such as 'evaluation'.
+
+        Raises:
+            errors.UserError: the model is not pooled.
+        """
+        if not self.network.pools:
+            raise errors.UserError(
+                f"{self.path}: gives logits for every token (model.pool="
+                f"{self.model.pool}), {use} needs one vector per image"
+            )
+
+
+def probabilities(logits: tf.Tensor | np.ndarray, *, sigmoid: bool) -> tf.Tensor:
+    """Returns probabilities of classes, of the shape and dtype of `logits`.
+
+    Args:
+        logits: float (..., classes).
+        sigmoid: whether classes are independent; else they exclude each other.
+    """
+    return tf.sigmoid(logits) if sigmoid else tf.nn.softmax(logits)
 
 
 def model_of(path: str, *, variant: str | None = None) -> config.Model:
@@ -103,7 +146,9 @@ def open_model(
     size = trained if image_size is None else image_size
     network = build.build(model, num_classes=classes, image_size=size, dtype=dtype)
     lines = stored_weights.load_weights(network, file)
-    return LoadedModel(network, model, size, class_names, data, objective, tuple(lines))
+    return LoadedModel(
+        network, model, size, class_names, data, objective, tuple(lines), path
+    )
 
 
 def run_around(path: str) -> str:

@@ -239,9 +239,22 @@ def load_weights(
     *,
     head: npz_weights.Head = npz_weights.Head.KEEP,
 ) -> list[str]:
-    """Loads an .npz from any path of tf.io.gfile; see `npz_weights.load_released`."""
+    """Loads an .npz from any path of tf.io.gfile; see `npz_weights.load_released`.
+
+    Raises:
+        errors.UserError: weights that are not finite, and what that function refuses.
+    """
     with local_copy(path) as file:
-        return npz_weights.load_released(model, file, head=head)
+        lines = npz_weights.load_released(model, file, head=head)
+    bad = [v.path for v in model.variables if not np.isfinite(v.numpy()).all()]
+    if bad:
+        more = f" and {len(bad) - 1} more" if bad[1:] else ""
+        raise errors.UserError(
+            f"{path}: holds numbers that are not finite (NaN or inf) in {bad[0]}{more}; "
+            "the training that wrote it diverged, or the file is damaged: take an "
+            "earlier checkpoint or another file"
+        )
+    return lines
 
 
 def save_weights(model: network.Network, path: str) -> None:

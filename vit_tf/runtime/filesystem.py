@@ -91,7 +91,7 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
-        raise errors.UserError(
+        raise _kind(error)(
             f"{path}: cannot be read: {reason(error)}; check the path and the access to "
             "it, or copy it to this machine first"
         ) from error
@@ -107,10 +107,30 @@ def refusing(path: str) -> Iterator[None]:
             f"cannot write {path}: no such folder; make it first"
         ) from error
     except (tf.errors.OpError, OSError) as error:
-        raise errors.UserError(
-            f"cannot write {path}: {reason(error)}; free some space or mend the "
-            "permissions, then run the same command again"
+        remedy = "free some space or mend the permissions"
+        if is_unreachable(error):
+            remedy = "check the network and the access to it"
+        raise _kind(error)(
+            f"cannot write {path}: {reason(error)}; {remedy}, then run the same command "
+            "again"
         ) from error
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Returns whether a store did not answer, which a later try may mend."""
+    passing = (
+        tf.errors.UnavailableError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.AbortedError,
+    )
+    # TensorFlow reports a name that does not resolve as a failed precondition.
+    return isinstance(error, passing) or (
+        isinstance(error, tf.errors.OpError) and "libcurl" in str(error.message)
+    )
+
+
+def _kind(error: BaseException) -> type[errors.UserError]:
+    return errors.TryAgain if is_unreachable(error) else errors.UserError
 
 
 def reason(error: Exception) -> str:

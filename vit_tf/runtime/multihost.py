@@ -140,7 +140,7 @@ class Processes:
             others = named is not None and int(named[1]) != self.index
             who = f"worker {named[1]}" if others else "another worker"
             why = re.search(r"aborted by: ([^\n]{1,120})", str(error))
-            raise errors.UserError(
+            raise errors.TryAgain(
                 f"worker {self.index} of {self.count} stops: {who} died or cannot be "
                 f"reached ({why[1] if why else filesystem.reason(error)[:120]}); read its "
                 "last lines, then start all workers again to go on from the last checkpoint"

@@ -29,6 +29,12 @@ class StopRequest:
 
 
 _noted = StopRequest()  # the interrupt that `noting_interrupts` noted
+_last = StopRequest()  # what either of the two below heard, for the exit code
+
+
+def last_heard() -> str:
+    """Returns the name of the signal that asked this process to stop, or ''."""
+    return _last.signal_name
 
 
 @contextlib.contextmanager
@@ -41,7 +47,7 @@ def noting_interrupts() -> Iterator[StopRequest]:
     previous = signal.getsignal(signal.SIGINT)
 
     def note(number, frame):
-        _noted.signal_name = signal.Signals(number).name
+        _noted.signal_name = _last.signal_name = signal.Signals(number).name
         previous(number, frame)
 
     try:
@@ -68,7 +74,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def ask(number, frame):
         del frame
-        request.signal_name = signal.Signals(number).name
+        request.signal_name = _last.signal_name = signal.Signals(number).name
         signal.signal(number, previous[number])
         # Not print: the signal may have come in the middle of one.
         os.write(2, f"\n{request.signal_name}: saving, then stopping\n".encode())

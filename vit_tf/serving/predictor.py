@@ -105,11 +105,7 @@ def _of_checkpoint(path, top, image_size, eval_crop, variant) -> tuple[Ask, int]
             f"{path}: has no last layer, so it tells no classes; transfer it first "
             "(tools.transfer)"
         )
-    if not opened.network.pools:
-        raise errors.UserError(
-            f"{path}: gives logits for every token, predictions need one vector per "
-            "image"
-        )
+    opened.require_pooled("a prediction")
     top = check_top(top, opened.num_classes, path)
     return _Stored(opened, eval_crop, top), top
 
@@ -122,16 +118,14 @@ class _Stored:
     ):
         crop = eval_crop or opened.eval_crop
         data = config.View(image_size=opened.image_size, eval_crop=crop)
-        network, squash = opened.network, tf.nn.softmax
-        if opened.is_sigmoid:
-            squash = tf.sigmoid
+        network = opened.network
         self.names = np.array(opened.labels, object)
         self.shape = (data.image_size, data.image_size, 3)
 
         @tf.function(input_signature=[tf.TensorSpec((None, *self.shape), tf.float32)])
         def judge(pixels):
             logits = network(tf.cast(pixels, network.compute_dtype), training=False)
-            return tf.math.top_k(squash(tf.cast(logits, tf.float32)), top)
+            return tf.math.top_k(opened.probabilities(tf.cast(logits, tf.float32)), top)
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
         def views(encoded):

@@ -1,4 +1,4 @@
-"""How an experiment file offers its cells, and how their results are laid out.
+"""What an experiment file declares: its cells, and the layout of their results.
 
 A file has CELLS, made by `cells`, a TABLE, and `get_config` for tools.train; the first
 line of its docstring is the question. It may have PLOTS, a sequence of `Plot`, and
@@ -19,7 +19,7 @@ from vit_tf import config, errors
 
 
 class Scale(enum.StrEnum):
-    """A scale changes data, length and size, never what is compared."""
+    """How large a cell's run is: data, length and size change, the comparison does not."""
 
     SMOKE = "smoke"  # a few steps, to see that it runs
     SMALL = "small"  # minutes to hours on two cores
@@ -45,7 +45,7 @@ class Cell:
             wants to pay for twice. If it starts from a cell, that one is shared too.
         paper: the paper's numbers, such as {'test/accuracy': 98.13}, in the
             column's unit.
-        note: what the reader of the table has to know.
+        note: a remark for the reader of the table.
     """
 
     name: str
@@ -58,11 +58,12 @@ class Cell:
     note: str = ""
 
     def num_seeds(self, scale: Scale) -> int:
+        """Returns the number of repetitions at a scale, maybe 0."""
         return self.seeds if isinstance(self.seeds, int) else self.seeds[scale]
 
     @property
     def recipe(self) -> str:
-        """What `make` follows, such as a table of the paper: its docstring's first line."""
+        """Returns the source of the recipe: the first line of `make`'s docstring."""
         make = self.make
         while isinstance(make, functools.partial):
             make = make.func
@@ -112,10 +113,11 @@ class Point:
     name: str = ""
 
     def cells_at(self, scale: Scale) -> Sequence[str]:
-        """The cells at a scale, maybe none."""
+        """Returns the cells at a scale, maybe none."""
         return _at(self.cells, scale) or ()
 
     def x_at(self, scale: Scale) -> float | str | None:
+        """Returns where it lies at a scale."""
         return _at(self.x, scale)
 
 
@@ -153,6 +155,7 @@ class Plot:
     note: str = ""
 
     def metric_at(self, scale: Scale) -> str | None:
+        """Returns the metric that is drawn at a scale."""
         return _at(self.metric, scale)
 
 
@@ -182,7 +185,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What an experiment file offers.
+    """An experiment file's declarations.
 
     Attributes:
         name: the file's, without .py.
@@ -190,8 +193,8 @@ class Experiment:
         cells: CELLS.
         table: TABLE.
         plots: PLOTS.
-        findings: FINDINGS: what was found and what the scale cannot say. Numbers are
-            not typed but asked for, at scale `small`: '{CELL:METRIC}' is a cell's
+        findings: FINDINGS: results in words, and the limits of the scale. Numbers are
+            placeholders, filled in from the results of scale `small`: '{CELL:METRIC}' is a cell's
             value, '{CELL minus CELL:METRIC}' a difference, '{paper CELL:METRIC}' the
             paper's number.
         about: the rest of its docstring.
@@ -206,35 +209,35 @@ class Experiment:
     about: str = ""
 
     def __post_init__(self):
-        """Raises ValueError for a plot or a finding of what is not there."""
+        """Raises ValueError for a plot or a finding of a missing cell or column."""
         for plot in self.plots:
             _check_plot(self, plot)
         typed = re.search(r"\d+\.\d+", NUMBER.sub("", self.findings))
         if typed:
             raise ValueError(
-                f"FINDINGS: {typed[0]} is typed; ask for it with {{CELL:METRIC}}"
+                f"FINDINGS: {typed[0]} is typed; use the placeholder {{CELL:METRIC}}"
             )
         for _, *names, metric in NUMBER.findall(self.findings):
             _check_names(self, "FINDINGS", filter(None, names), [metric])
 
 
-# A number asked for in FINDINGS: (of the paper, cell, cell to take away, metric).
+# A placeholder in FINDINGS: (of the paper, cell, cell to subtract, metric).
 NUMBER = re.compile(r"\{(paper )?([\w@+=-]+)(?: minus ([\w@+=-]+))?:([^{}]+)\}")
 
 
 def _at(given: Any, scale: Scale) -> Any:
-    """What is given for a scale, or for all of them."""
+    """Returns the value of a scale, where values differ by scale."""
     return given.get(scale) if isinstance(given, Mapping) else given
 
 
 def _every(given: Any) -> list:
-    """What is given, for whichever scale."""
+    """Returns the values of all scales."""
     return list(given.values()) if isinstance(given, Mapping) else [given]
 
 
 def _check_plot(experiment: Experiment, plot: Plot) -> None:
     points = [point for line in plot.lines.values() for point in line]
-    names = [name for of in points for found in _every(of.cells) for name in found]
+    names = [name for of in points for cells_ in _every(of.cells) for name in cells_]
     names += [plot.relative_to] if plot.relative_to else []
     _check_names(experiment, plot.name, names, _every(plot.metric))
     for point in points:
@@ -258,15 +261,15 @@ def _check_names(
             raise ValueError(f"{where}: no column {metric}{near}")
 
 
-def cells(*found: Cell) -> Mapping[str, Cell]:
-    """The cells of an experiment by name, each after the one it starts from.
+def cells(*listed: Cell) -> Mapping[str, Cell]:
+    """Returns the cells of an experiment by name, each after the one it starts from.
 
     Raises:
         ValueError: a name twice, or not fit for a file; a start that does not come
             before, is given as well, or is not shared though the cell is.
     """
     named: dict[str, Cell] = {}
-    for cell in found:
+    for cell in listed:
         if not re.fullmatch(r"[\w@+=-]+", cell.name):
             raise ValueError(f"cell {cell.name!r}: need letters, digits, _ @ + = -")
         if cell.name in named:
@@ -283,8 +286,10 @@ def cells(*found: Cell) -> Mapping[str, Cell]:
     return types.MappingProxyType(named)
 
 
-def of_recipe(recipe: Callable[..., config.Config], *arguments, **settings):
-    """A cell's `make`: what the recipe gives at scale `paper`, and else its `smoke`."""
+def of_recipe(
+    recipe: Callable[..., config.Config], *arguments: Any, **settings: Any
+) -> Callable[[Scale], config.Config]:
+    """Returns a cell's `make`: the recipe at scale `paper`, else its `smoke`."""
 
     @functools.wraps(recipe)  # whose docstring says what it follows
     def make(scale: Scale) -> config.Config:
@@ -295,7 +300,7 @@ def of_recipe(recipe: Callable[..., config.Config], *arguments, **settings):
 
 
 def smoke(cfg: config.Config) -> config.Config:
-    """The same run in two steps: a tiny model of its kind, drawn shapes at 32 pixels.
+    """Shrinks a run to two steps of a tiny model of its kind on shapes at 32 pixels.
 
     What experiments compare stays: losses, rules, schedules, augmentation, positions,
     pooling, heads.
@@ -315,17 +320,17 @@ def smoke(cfg: config.Config) -> config.Config:
 
 
 def named(*parts: str) -> str:
-    """A cell's name of the things that it combines: 'ViT-L-16_cifar10'."""
+    """Joins the parts of a cell's name: 'ViT-L-16_cifar10'."""
     return "_".join(parts).replace("/", "-")
 
 
-def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
-    """Every run of the cells at a scale, starts before what starts from them.
+def runs(all_cells: Mapping[str, Cell], scale: Scale) -> list[Run]:
+    """Returns every run of the cells at a scale, each after the run it starts from.
 
     Repetition k starts from repetition k, or from the first where there are fewer.
     """
     unrolled: list[Run] = []
-    for cell in found.values():
+    for cell in all_cells.values():
         for seed in range(cell.num_seeds(scale)):
             cfg = cell.make(scale)
             cfg.train.seed = seed
@@ -333,7 +338,7 @@ def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
                 cfg.data.subset.seed = seed
             start = None
             if cell.starts_from is not None:
-                repeated = seed < found[cell.starts_from].num_seeds(scale)
+                repeated = seed < all_cells[cell.starts_from].num_seeds(scale)
                 start = _run_name(cell.starts_from, seed if repeated else 0)
             name = _run_name(cell.name, seed)
             shared = None
@@ -345,11 +350,11 @@ def runs(found: Mapping[str, Cell], scale: Scale) -> list[Run]:
 
 
 def select(
-    found: Mapping[str, Cell],
+    all_cells: Mapping[str, Cell],
     argument: str | None,
     scales: Sequence[Scale] = (Scale.SMOKE, Scale.SMALL),
 ) -> config.Config:
-    """The config of 'cell' or 'cell,scale'.
+    """Returns the config of 'cell' or 'cell,scale'.
 
     The scale is `small` if not given, or `paper` where there is no `small`, be it of
     the whole table or of this cell.
@@ -358,16 +363,16 @@ def select(
         errors.UserError: no such cell or scale, or not of this cell.
     """
     name, _, scale = (argument or "").partition(",")
-    if name not in found:
+    if name not in all_cells:
         raise errors.UserError(
-            f"--config=...:{name}: no such cell{errors.nearest(name, found)}"
+            f"--config=...:{name}: no such cell{errors.nearest(name, all_cells)}"
         )
     names = [str(s) for s in scales]
     if scale and scale not in names:
         raise errors.UserError(
             f"--config=...:{name},{scale}: no such scale{errors.nearest(scale, names)}"
         )
-    cell = found[name]
+    cell = all_cells[name]
     there = [s for s in scales if cell.num_seeds(s)]
     usual = Scale.SMALL if Scale.SMALL in there else Scale.PAPER
     if (chosen := Scale(scale or usual)) not in there:
@@ -378,7 +383,8 @@ def select(
 
 
 def _check_shared(cell: Cell, before: Mapping[str, Cell]) -> None:
-    if not re.fullmatch(r"\w+:[\w@+=-]+", cell.same_as):
+    """Refuses a shared cell whose start is not shared."""
+    if not re.fullmatch(r"\w+:[\w@+=-]+", cell.same_as or ""):
         raise ValueError(f"cell {cell.name}: same_as is no EXPERIMENT:CELL")
     start = cell.starts_from
     if cell.start_given or (start is not None and before[start].same_as is None):

@@ -1,4 +1,4 @@
-"""A run to be done, and how far it is, by what lies in its folder."""
+"""A run as a job, and its state, read from the files in its folder."""
 
 import dataclasses
 import enum
@@ -19,11 +19,11 @@ from vit_tf.runtime import filesystem
 
 
 class State(enum.StrEnum):
-    """How far a job is."""
+    """The state of a job."""
 
     TO_DO = "to do"
-    CUT_OFF = "cut off"  # begun, and will go on from its last checkpoint
-    FAILED = "failed"  # begun again when the study is
+    CUT_OFF = "cut off"  # begun, and will resume from its last checkpoint
+    FAILED = "failed"  # tried again when the study is started again
     WAITING = "waiting"  # the run that it starts from is not finished, or stale
     ELSEWHERE = "running elsewhere"  # another process holds the run's lock
     STALE = "stale"  # of another config than the job's; never overwritten
@@ -32,24 +32,26 @@ class State(enum.StrEnum):
 
     @property
     def finished(self) -> bool:
+        """Returns whether there is a result."""
         return self in (State.DONE, State.OTHER_CODE)
 
     @property
     def ready(self) -> bool:
+        """Returns whether a process may run the job now."""
         return self in (State.TO_DO, State.CUT_OFF, State.FAILED)
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run to be done.
+    """A run, and the run whose weights it starts from.
 
     Attributes:
-        name: what it is called in lines for the user; unique in a study.
-        config: what is trained; its start_from is `needs` where that is given. One
-            that it has itself may be anybody's run or .npz.
+        name: for messages; unique in a study.
+        config: of the run; its start_from is replaced by `needs` where that is given.
+            One that it has itself may be any run or .npz.
         folder: the run's folder.
         needs: the job whose weights it starts from, or only the folder of that run,
-            which is then taken as it is, whatever its config.
+            whose config is then not checked.
     """
 
     name: str
@@ -59,18 +61,18 @@ class Job:
 
     @property
     def needed(self) -> str | None:
-        """The folder of the run that has to be finished before."""
+        """Returns the folder of the run that has to be finished first."""
         return self.needs.folder if isinstance(self.needs, Job) else self.needs
 
     @property
     def start(self) -> str | None:
-        """Where the weights lie now that it starts from: a run's folder or an .npz."""
+        """Returns the run's folder or .npz whose weights it starts from."""
         return self.needed or self.config.start_from
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The state of a job, and what there is to say of it."""
+    """The state of a job, with its reason for the user."""
 
     state: State
     why: str = ""
@@ -80,23 +82,23 @@ class Status:
 
 
 def look(job: Job) -> Status:
-    """How far a job is, by what lies in its folder."""
+    """Returns the state of a job, read from the files in its folder."""
     if why := _staleness(job):
         return Status(
             State.STALE, f"{why}; choose another folder or remove {job.folder}"
         )
-    if (found := result(job.folder)) is not None:
-        if found["commit"] == run_directory.commit():
+    if (finished := result(job.folder)) is not None:
+        if finished["commit"] == run_directory.commit():
             return Status(State.DONE)
-        return Status(State.OTHER_CODE, f"commit {found['commit'][:12]}")
+        return Status(State.OTHER_CODE, f"commit {finished['commit'][:12]}")
     if run_directory.in_use(job.folder):
         return Status(State.ELSEWHERE)
     if why := _stale_start(job):
         return Status(State.WAITING, f"for {job.needed}, which is stale: {why}")
     if job.needed is not None and result(job.needed) is None:
         return Status(State.WAITING, f"for {job.needed}, to be finished first")
-    if said := failure(job.folder):
-        last = said.strip().splitlines()[-1]
+    if text := failure(job.folder):
+        last = text.strip().splitlines()[-1]
         return Status(State.FAILED, f"{last[:300]} (see {failure_path(job.folder)})")
     if run_directory.read_rows(job.folder) or _saved(job):
         return Status(State.CUT_OFF)
@@ -104,15 +106,16 @@ def look(job: Job) -> Status:
 
 
 def result(folder: str) -> dict[str, Any] | None:
-    """What the finished run in a folder gave; None if it is not finished."""
+    """Reads result.json of the run in a folder; None if it is not finished."""
     path = os.path.join(folder, "result.json")
     return json.loads(filesystem.read(path)) if tf.io.gfile.exists(path) else None
 
 
 def configured(job: Job) -> config.Config:
-    """What the job trains, with its start as its run has it, if that was begun.
+    """Returns the job's config, with start_from as in its run's config.json, if begun.
 
-    Folders move, and hosts mount them at different places: the last name counts.
+    Folders move, and hosts mount them at different paths: only the last part of the
+    path has to agree.
     """
     if job.start is None:
         return job.config
@@ -122,7 +125,7 @@ def configured(job: Job) -> config.Config:
 
 
 def begun_from(folder: str) -> str | None:
-    """Where the run in a folder says that its weights came from; None: nowhere."""
+    """Returns start_from of the run in a folder; None where there is none."""
     try:
         begun = _begun(folder)
     except errors.UserError:  # `look` says so
@@ -131,7 +134,7 @@ def begun_from(folder: str) -> str | None:
 
 
 def _begun(folder: str) -> config.Config | None:
-    """The config of the run in a folder; None where none was begun."""
+    """Reads the config of the run in a folder; None where none was begun."""
     path = os.path.join(folder, "config.json")
     if not tf.io.gfile.exists(path):
         return None
@@ -143,17 +146,17 @@ def _last_name(path: str) -> str:
 
 
 def _staleness(job: Job) -> str:
-    """What tells the run in the folder from the job's; empty if nothing does."""
+    """Returns how the run in the folder differs from the job; empty if it does not."""
     try:
         theirs = _begun(job.folder)
     except errors.UserError as error:
         return f"{job.folder}/config.json cannot be read ({error})"
     if theirs is None:
         return ""
-    found = config.differences(theirs, configured(job))
-    if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        return f"its run has {'; '.join(found[:3])}{more}"
+    different = config.differences(theirs, configured(job))
+    if different:
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        return f"its run has {'; '.join(different[:3])}{more}"
     if why := _changed_start(job):
         return why
     why = _stale_start(job)
@@ -161,7 +164,7 @@ def _staleness(job: Job) -> str:
 
 
 def _stale_start(job: Job) -> str:
-    """What tells the run that the job starts from from what it should be."""
+    """Returns how the run that the job starts from differs from its own job."""
     if not isinstance(job.needs, Job):
         return ""
     status = look(job.needs)
@@ -169,7 +172,7 @@ def _stale_start(job: Job) -> str:
 
 
 def _changed_start(job: Job) -> str:
-    """What tells the job's start from what it was when the job began."""
+    """Returns how the weights that the job starts from changed since it began."""
     began = noted_start(job.folder)
     if job.start is None or began is None:
         return ""
@@ -177,16 +180,16 @@ def _changed_start(job: Job) -> str:
         now = _identity(job.start)
     except (tf.errors.OpError, OSError):  # out of reach, which training will say
         return ""
-    found = _changes(began, now) if now is not None else []
-    if not found:
+    changes = _changes(began, now) if now is not None else []
+    if not changes:
         return ""
-    return f"it started from {job.start} when that had {'; '.join(found[:3])}"
+    return f"it started from {job.start} when that had {'; '.join(changes[:3])}"
 
 
 def _changes(began: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Lines 'size: 12 against 13' that tell two starts apart, as far as both say."""
+    """Compares what is noted of both starts; lines such as 'size: 12 against 13'."""
     if "config" in began and "config" in now:
-        # Configs and not fingerprints: a knob that is new since then has its default.
+        # Configs and not fingerprints: a field added since then has its default.
         return config.differences(_apart(began["config"]), _apart(now["config"]))
     if ("config" in began) != ("config" in now):
         kinds = ["a config" if "config" in start else "none" for start in (began, now)]
@@ -199,15 +202,17 @@ def _changes(began: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _identity(start: str) -> dict[str, Any] | None:
-    """What tells a start from others; None while there is none.
+    """Returns what identifies the weights of a start; None while there are none.
 
-    Of a run its config, of a file its size and, where it is on this machine, a hash of
-    what is in it.
+    Of a run its config, of a file its size and, where it is on this machine, the
+    SHA-256 of its content.
     """
     name = _last_name(start)
     if tf.io.gfile.isdir(start):
-        found = result(start)
-        return None if found is None else {"name": name, "config": found["config"]}
+        finished = result(start)
+        if finished is None:
+            return None
+        return {"name": name, "config": finished["config"]}
     if not tf.io.gfile.exists(start):
         return None
     size = tf.io.gfile.stat(start).length
@@ -219,25 +224,25 @@ def _identity(start: str) -> dict[str, Any] | None:
 
 @functools.cache
 def _digest(path: str, size: int, changed: int) -> str:
-    """SHA-256 of a file, read again when its size or its time has changed."""
+    """Returns the SHA-256 of a file, read again when its size or time has changed."""
     del size, changed
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _apart(cfg: dict[str, Any]) -> config.Config:
-    """A config without the place where its own start lies."""
+    """Returns a config without the path of its own start."""
     return config.from_json(json.dumps(cfg | {"start_from": None}))
 
 
 def noted_start(folder: str) -> dict[str, Any] | None:
-    """What `note_start` noted in a folder; None if nothing."""
+    """Reads what `note_start` wrote into a folder; None if nothing."""
     path = os.path.join(folder, "start.json")
     return json.loads(filesystem.read(path)) if tf.io.gfile.exists(path) else None
 
 
 def note_start(job: Job) -> None:
-    """Notes in the folder which weights the run starts from, while it may.
+    """Writes which weights the run starts from, until its first checkpoint.
 
     Several processes may do so at once, before one of them has the lock: they write
     the same.
@@ -245,30 +250,33 @@ def note_start(job: Job) -> None:
     if job.start is None or _saved(job):
         return
     with filesystem.reading(job.start):
-        found = _identity(job.start)
-    if found is None:  # as training will say
+        identity = _identity(job.start)
+    if identity is None:  # training will refuse it with a better message
         return
     path = os.path.join(job.folder, "start.json")
     with filesystem.refusing(path):
         tf.io.gfile.makedirs(job.folder)
-    filesystem.write_whole(path, json.dumps(found) + "\n")
+    filesystem.write_whole(path, json.dumps(identity) + "\n")
 
 
 def _saved(job: Job) -> list[int]:
+    """Returns the steps of the run's checkpoints."""
     return checkpoint.saved_steps(os.path.join(job.folder, "checkpoints"))
 
 
 def failure_path(folder: str) -> str:
+    """Returns the path of the file that keeps the traceback of a failure."""
     return os.path.join(folder, "failure.txt")
 
 
 def failure(folder: str) -> str:
+    """Reads the traceback of the run's last failure; empty if it has none."""
     path = failure_path(folder)
     return filesystem.read(path) if tf.io.gfile.exists(path) else ""
 
 
 def note_failure(job: Job) -> None:
-    """Keeps the traceback of the error that is being handled."""
+    """Writes the traceback of the error that is being handled into the folder."""
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}\n{traceback.format_exc()}"
     try:  # the folder is not there yet if its config was refused
         with filesystem.refusing(job.folder):

@@ -19,7 +19,9 @@ from vit_tf.runtime import devices, signals, timing
 from vit_tf.studies import job_state, training
 
 # So that callers need to know this module only.
-Job, State, Status = job_state.Job, job_state.State, job_state.Status
+Job = job_state.Job
+State = job_state.State
+Status = job_state.Status
 look, result = job_state.look, job_state.result
 begun_from, noted_start = job_state.begun_from, job_state.noted_start
 
@@ -27,20 +29,22 @@ begun_from, noted_start = job_state.begun_from, job_state.noted_start
 WAIT_SECONDS = 10.0
 
 
-def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] | None:
-    """Does one job, or goes on with it.
+def run(
+    job: Job, *, data_dir: str | None = None, **machine: Any
+) -> dict[str, Any] | None:
+    """Runs one job, or resumes it.
 
     Args:
-        job: what to do.
+        job: the run.
         data_dir: where prepared data sets lie; None: the TFDS default.
-        **machine: strategy, num_devices and tpu of `runtime.start`.
+        **machine: strategy, num_devices and tpu of `devices.start`.
 
     Returns:
-        What result.json holds, or None when a signal stopped the run early.
+        The contents of result.json, or None when a signal stopped the run early.
 
     Raises:
-        errors.UserError: the job cannot be done now, or failed. What any failure said
-            is kept in the folder's failure.txt.
+        errors.UserError: the job cannot run now, or failed. The traceback of any
+            failure is kept in the folder's failure.txt.
     """
     if machine.get("strategy") == devices.Strategy.MULTI_WORKER:
         raise errors.UserError(
@@ -55,7 +59,8 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
     if not status.state.ready:
         raise errors.UserError(f"{job.name}: {status}")
     devices.forget()
-    run_directory.commit()  # that of the code which is loaded now
+    # Cached now: files may change while it trains, the code in memory does not.
+    run_directory.commit()
     try:
         cfg = job_state.configured(job)
         started = devices.start(cfg.train, **machine)
@@ -77,19 +82,22 @@ def run_all(
     data_dir: str | None = None,
     index: int | None = None,
     wait: bool = False,
-    **machine,
+    followed_by: int = 0,
+    **machine: Any,
 ) -> list[dict[str, Any] | None]:
-    """Does all jobs that are not done, or the one at `index`.
+    """Runs all jobs that are not done, or the one at `index`.
 
     Goes on after one that fails. Jobs that other processes run are left to them; a
-    signal stops the study, and the same call goes on.
+    signal stops the study, and the same call resumes it.
 
     Args:
         jobs: each after those it needs.
         data_dir: where prepared data sets lie; None: the TFDS default.
-        index: the only one to do, by its place in `jobs`.
+        index: the only one to run, by its place in `jobs`.
         wait: whether to stay until jobs that run elsewhere are finished.
-        **machine: strategy, num_devices and tpu of `runtime.start`.
+        followed_by: runs of about the same length that the caller starts afterwards,
+            which the time left counts too.
+        **machine: strategy, num_devices and tpu of `devices.start`.
 
     Returns:
         A result for each job, or for the one at `index`; None where it is not
@@ -101,15 +109,20 @@ def run_all(
     """
     chosen = list(jobs) if index is None else [_at(jobs, index)]
     with signals.noting_interrupts() as interrupted:
-        _Study(chosen, interrupted).do(data_dir, wait, machine)
+        _Study(chosen, interrupted, followed_by).do(data_dir, wait, machine)
     return [result(job.folder) for job in chosen]
 
 
 class _Study:
-    """One process' way through the jobs."""
+    """The jobs as one process works through them."""
 
-    def __init__(self, jobs: Sequence[Job], interrupted: signals.StopRequest):
-        self.interrupted = interrupted
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        interrupted: signals.StopRequest,
+        followed_by: int = 0,
+    ):
+        self.interrupted, self.followed_by = interrupted, followed_by
         self.total = len(jobs)
         self.own = {job.folder for job in jobs}
         self.left = dict(enumerate(jobs, 1))
@@ -117,7 +130,7 @@ class _Study:
         self.failed_before = {job.name: job_state.failure(job.folder) for job in jobs}
         self.trouble: dict[str, Status] = {}
         self.seconds: list[float] = []
-        self.waits_told: set[str] = set()
+        self.lines_shown: set[str] = set()
 
     def do(self, data_dir: str | None, wait: bool, machine: dict[str, Any]) -> None:
         while True:
@@ -129,7 +142,7 @@ class _Study:
                 if self._is_over(number, job, status):
                     continue
                 if status.state.ready:
-                    if not self._does(number, job, data_dir, machine):
+                    if not self._run(number, job, data_dir, machine):
                         return
                     break  # look from the first again: more may be ready now
                 waiting[job.name] = status
@@ -141,7 +154,7 @@ class _Study:
                 time.sleep(WAIT_SECONDS)
 
     def _is_over(self, number: int, job: Job, status: Status) -> bool:
-        """Whether there is nothing to do for a job any more, and says why."""
+        """Returns whether a job needs no more work here, and prints why."""
         failure = job_state.failure(job.folder)
         failed_meanwhile = failure and failure != self.failed_before[job.name]
         if status.state.finished:
@@ -155,45 +168,56 @@ class _Study:
             return False
         return True
 
-    def _drop(self, number: int, what: str) -> None:
+    def _drop(self, number: int, reason: str) -> None:
         job = self.left.pop(number)
-        self._say(number, f"{job.name}: {what}")
+        self._say(number, f"{job.name}: {reason}")
 
-    def _does(self, number: int, job: Job, data_dir, machine) -> bool:
-        """Runs a job; False if a signal stopped it."""
+    def _run(
+        self, number: int, job: Job, data_dir: str | None, machine: dict[str, Any]
+    ) -> bool:
+        """Runs a job; returns False if a signal stopped it."""
         self._say(number, f"{job.name}: begins, in {job.folder}")
         began = time.monotonic()
         try:
-            found = run(job, data_dir=data_dir, **machine)
+            outcome = run(job, data_dir=data_dir, **machine)
         except run_directory.InUse:  # taken between looking and starting
             return True
         except Exception as error:  # noqa: BLE001, the others shall go on
-            said = str(error) if isinstance(error, errors.UserError) else repr(error)
-            said = f"{' '.join(said.split())[:300]} (see {job_state.failure_path(job.folder)})"
-            self.trouble[job.name] = Status(State.FAILED, said)
+            text = str(error) if isinstance(error, errors.UserError) else repr(error)
+            line = " ".join(text.split())[:300]
+            path = job_state.failure_path(job.folder)
+            self.trouble[job.name] = Status(State.FAILED, f"{line} (see {path})")
             self._drop(number, str(self.trouble[job.name]))
             return True
-        if found is None:
-            self._say(number, f"{job.name}: stopped; the same command goes on")
+        if outcome is None:
+            self._say(number, f"{job.name}: stopped; the same command resumes it")
             return False
         self.seconds.append(time.monotonic() - began)
         del self.left[number]
-        took, left = timing.format_seconds(self.seconds[-1]), len(self.left)
-        mean = sum(self.seconds) / len(self.seconds)
-        more = (
-            f"; {left} left, about {timing.format_seconds(mean * left)}" if left else ""
-        )
-        self._say(number, f"{job.name}: done in {took}{more}")
+        took = timing.format_seconds(self.seconds[-1])
+        self._say(number, f"{job.name}: done in {took}{self._time_left()}")
         return True
 
+    def _time_left(self) -> str:
+        """Returns how many runs are left and about how long they take, or nothing."""
+        own, later = len(self.left), self.followed_by
+        if not own + later:
+            return ""
+        mean = sum(self.seconds) / len(self.seconds)
+        time_left = timing.format_seconds(mean * (own + later))
+        final = f" and {later} final" if later else ""
+        return f"; {own}{final} left, about {time_left}"
+
     def _hope(self, waiting: dict[str, Status]) -> bool:
-        """Whether another process may finish what this one waits for."""
+        """Returns whether another process may finish what this one waits for."""
         if any(status.state == State.ELSEWHERE for status in waiting.values()):
             return True
         return any(self._may_finish(job) for job in self.left.values() if job.needed)
 
     def _may_finish(self, job: Job) -> bool:
-        """Whether another process may finish the start of a job."""
+        """Returns whether another process may finish the run that a job starts from."""
+        if job.needed is None:
+            return False
         if isinstance(job.needs, Job) and look(job.needs).state == State.STALE:
             return False
         if run_directory.in_use(job.needed):
@@ -201,15 +225,16 @@ class _Study:
         return job.needed not in self.own and not job_state.failure(job.needed)
 
     def _say_once(self, waiting: dict[str, Status]) -> None:
-        """Says what is waited for, which may be what nobody runs."""
+        """Prints what is waited for, once; it may be a run that nobody has started."""
         for job in self.left.values():
             line = f"{job.name}: {waiting[job.name]}"
-            if line in self.waits_told:
+            if line in self.lines_shown:
                 continue
-            self.waits_told.add(line)
+            self.lines_shown.add(line)
             start, more = job.needed, ""
+            # Whether a run on remote storage is in use cannot be seen from here.
             elsewhere = start and start not in self.own and "://" not in start
-            if elsewhere and not run_directory.in_use(start):
+            if start and elsewhere and not run_directory.in_use(start):
                 more = (
                     "; no process seems to run it now: start it too, or stop this one"
                 )
@@ -219,7 +244,9 @@ class _Study:
         elsewhere = [n for n, s in waiting.items() if s.state == State.ELSEWHERE]
         if elsewhere:
             self._say(None, f"left to other processes: {', '.join(elsewhere)}")
-        busy = {job.folder for job in self.left.values() if job.name in elsewhere}
+        busy: set[str | None] = {
+            job.folder for job in self.left.values() if job.name in elsewhere
+        }
         for job in self.left.values():
             if job.name in elsewhere:
                 continue
@@ -231,7 +258,7 @@ class _Study:
         if self.trouble:
             raise errors.UserError(
                 f"{len(self.trouble)} of {self.total} jobs not finished: "
-                f"{_told(self.trouble)}"
+                f"{_summary(self.trouble)}"
             )
 
     def _say(self, number: int | None, line: str) -> None:
@@ -239,16 +266,17 @@ class _Study:
         print(f"{place}: {line}", file=sys.stderr, flush=True)
 
 
-def _told(trouble: dict[str, Status]) -> str:
-    """What is wrong with jobs: a reason that several share is told once."""
-    of: dict[str, list[str]] = {}
+def _summary(trouble: dict[str, Status]) -> str:
+    """Returns the reasons why jobs are not finished, each with the jobs that share it."""
+    jobs_of: dict[str, list[str]] = {}
     for name, status in trouble.items():
-        of.setdefault(re.sub(r" \(see [^()]*\)$", "", str(status)), []).append(name)
-    told = []
-    for names in of.values():
+        reason = re.sub(r" \(see [^()]*\)$", "", str(status))
+        jobs_of.setdefault(reason, []).append(name)
+    parts = []
+    for names in jobs_of.values():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        told.append(f"{', '.join(names[:3])}{more}: {trouble[names[0]]}")
-    return "; ".join(told)
+        parts.append(f"{', '.join(names[:3])}{more}: {trouble[names[0]]}")
+    return "; ".join(parts)
 
 
 def _at(jobs: Sequence[Job], index: int) -> Job:

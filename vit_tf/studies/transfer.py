@@ -2,8 +2,8 @@
 
 The protocol of Table 4 and section B.1.1: every candidate is trained on a part of the
 training split and compared on the rest, the best is trained on the whole of it with
-several seeds and reported on the test split. Each run is a job of study.py, so the
-whole is resumed by the same call, and may be shared by several processes.
+several seeds and reported on the test split. Each run is a job of `runner`, so the same
+call resumes the whole, and several processes may share it.
 """
 
 import dataclasses
@@ -12,27 +12,27 @@ import os
 import statistics
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from vit_tf import config, errors
 from vit_tf.data import data_source, images, record_store
 from vit_tf.evaluation import evaluators
-from vit_tf.objectives import classification
 from vit_tf.recipes import fine_tuning
 from vit_tf.runs import loading, run_directory, stored_weights
 from vit_tf.runtime import devices, filesystem
 from vit_tf.studies import runner
 from vit_tf.training import failures
 
-_SMALL = 96 * 96  # pixels; BiT-HyperRule's border
-_LOOKED_AT = 64  # images, to see how large they are
-_HELD_OUT = "90%"  # of the training images stay, where nothing is held out
+_SMALL = 96 * 96  # pixels; below it BiT-HyperRule calls images small
+_MEASURED = 64  # images whose size is measured
+_TRAINED_ON = "90%"  # of the training images, where no split to choose on is given
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a finished transfer found.
+    """The result of a finished transfer.
 
     Attributes:
         tried: candidate -> accuracy on the held-out split; None where it diverged.
@@ -40,7 +40,7 @@ class Outcome:
         chosen: the best candidate; of equals the first.
         folders: the final runs, a seed each.
         accuracies: theirs on the test split, in [0, 1].
-        count: examples of that split.
+        count: number of examples of that split.
     """
 
     tried: dict[str, float | None]
@@ -51,31 +51,29 @@ class Outcome:
 
     @property
     def mean(self) -> float:
+        """Returns the mean accuracy over seeds."""
         return statistics.mean(self.accuracies)
 
     @property
     def std(self) -> float | None:
-        """Over seeds, with n - 1; None of a single one."""
+        """Returns the sample standard deviation over seeds; None of a single one."""
         if len(self.accuracies) < 2:
             return None
         return statistics.stdev(self.accuracies)
 
 
 def describe(source: data_source.Source) -> fine_tuning.Target:
-    """What the recipes have to know of a prepared data set.
+    """Returns what the recipes have to know of a prepared data set.
 
-    Splits are those of its row (B.1.1), or follow from what there is: `test`
-    is reported, or else `validation`, or else a tenth of `train`; one chooses on
-    `validation`, or else on a tenth of `train`.
+    Splits are those of its catalogue entry (section B.1.1), or follow from those that
+    exist: `test` is reported, or else `validation`, or else a tenth of `train`; one
+    chooses on `validation`, or else on a tenth of `train`.
 
     Raises:
         errors.UserError: it has no training split.
     """
-    row = source.row
-    development, final = row.development, row.final
-    if development is None or final is None:
-        development, final = _splits(source)
-    protocol = row.protocol
+    development, final = splits(source)
+    protocol = source.row.protocol
     return fine_tuning.Target(
         name=source.name,
         examples=source.num_examples(final[0]),
@@ -93,10 +91,10 @@ def check(
     target: fine_tuning.Target,
     candidates: Mapping[str, config.Config],
 ) -> None:
-    """Refuses splits that are not there before anything is trained.
+    """Refuses missing or empty splits before anything is trained.
 
     Raises:
-        errors.UserError: nothing to report on, or nothing to choose by.
+        errors.UserError: no images to report on, or none to choose by.
     """
     for split in target.final:
         source.num_examples(split)
@@ -120,35 +118,35 @@ def run(
     seeds: int = 3,
     data_dir: str | None = None,
     wait: bool = False,
-    **machine,
+    **machine: Any,
 ) -> Outcome | None:
     """Tries the candidates, chooses, and trains the best with every seed.
 
     Args:
         target: the data set.
-        candidates: from `transfer_recipes.candidates`.
+        candidates: from `fine_tuning.candidates`.
         workdir: holds `sweep/NAME`, `final/seedN` and `transfer.json`.
         seeds: how many final runs there are; 3 in the paper.
         data_dir: where prepared data sets lie; None: the TFDS default.
-        wait: stay until runs that other processes do are finished.
-        **machine: strategy, num_devices and tpu of `runtime.start`.
+        wait: stay until the runs of other processes are finished.
+        **machine: strategy, num_devices and tpu of `devices.start`.
 
     Returns:
         None where a signal stopped it, or other processes are still busy: the same
-        call goes on.
+        call resumes it.
 
     Raises:
-        errors.UserError: see `study.run_all`; all candidates diverged.
+        errors.UserError: see `runner.run_all`; all candidates diverged.
     """
     how = {"data_dir": data_dir, "wait": wait, **machine}
     tried: dict[str, float | None] = {}
     chosen = next(iter(candidates))
     if len(candidates) > 1:
-        found = _sweep(target, candidates, workdir, how)
-        if found is None:
+        finished = _sweep(candidates, workdir, how | {"followed_by": seeds})
+        if finished is None:
             return None
-        tried = found
-        chosen = _best(tried, workdir)
+        tried = finished
+        chosen = best(tried, workdir)
         _say(f"{chosen} is best on {target.development[1]!r}: {tried[chosen]:.4f}")
     jobs = [
         runner.Job(
@@ -158,8 +156,8 @@ def run(
         )
         for seed in range(seeds)
     ]
-    results = runner.run_all(jobs, **how)
-    if any(result is None for result in results):
+    results = [r for r in runner.run_all(jobs, **how) if r is not None]
+    if len(results) < len(jobs):
         return None
     metrics = [run_directory.metric(result, "accuracy") for result in results]
     outcome = Outcome(
@@ -176,61 +174,72 @@ def run(
 def predictions(
     folder: str, source: data_source.Source, machine: devices.Runtime
 ) -> evaluators.Predictions:
-    """What the model of a finished run says of each example of its test split."""
+    """Returns a finished run's predictions for each example of its test split."""
     cfg, _ = stored_weights.read_run(folder)
     with machine.strategy.scope():
-        opened = loading.open_model(folder, dtype=str(cfg.train.precision))
-    objective = classification.Classification(
-        cfg.objective, num_classes=source.num_classes
-    )
-    evaluator = evaluators.Classification(
-        model=opened.network,
-        objective=objective,
-        strategy=machine.strategy,
-        processes=machine.processes,
-    )
+        loaded = loading.open_model(folder, dtype=str(cfg.train.precision))
+    evaluator = evaluators.of(loaded, machine)
     return evaluator.predict(
         source, cfg.data.view, cfg.evals.splits[0], batch_size=cfg.evals.batch_size
     )
 
 
-def worst_mistakes(found: evaluators.Predictions, number: int) -> np.ndarray:
-    """Places in the split of the examples whose labels were held for least likely.
+def worst_mistakes(predictions: evaluators.Predictions, number: int) -> np.ndarray:
+    """Returns the rows of wrong predictions, the least likely true label first.
 
     Returns:
-        int (at most `number`,), the worst first.
+        int (at most `number`,), rows of the split.
     """
-    wrong = np.flatnonzero(~found.hit & found.labelled)
-    return wrong[np.argsort(-found.nll[wrong], kind="stable")][:number]
+    wrong = np.flatnonzero(~predictions.hit & predictions.labelled)
+    return wrong[np.argsort(-predictions.nll[wrong], kind="stable")][:number]
 
 
-def confusion(found: evaluators.Predictions, num_classes: int) -> np.ndarray:
-    """int (num_classes, num_classes): examples of a class (row) told as (column)."""
+def confusion(predictions: evaluators.Predictions, num_classes: int) -> np.ndarray:
+    """Counts examples by true class (row) and predicted class (column).
+
+    Returns:
+        int (num_classes, num_classes).
+    """
     matrix = np.zeros((num_classes, num_classes), int)
-    np.add.at(matrix, (found.label, found.predicted), 1)
+    np.add.at(matrix, (predictions.label, predictions.predicted), 1)
     return matrix
 
 
 def pictures(
     source: data_source.Source, view: config.View, split: str, places: np.ndarray
 ) -> np.ndarray:
-    """Some examples of a split as evaluation shows them, in the order of `places`.
+    """Reads examples of a split as evaluation shows them, in the order of `places`.
+
+    Args:
+        source: an opened data set.
+        view: size and crop.
+        split: a TFDS split expression.
+        places: rows of the split.
 
     Returns:
         float32 (places, image_size, image_size, 3) in [0, 1].
     """
     rows = record_store.in_order(source, split, keep=np.sort(places))
-    shown = {
+    views = {
         int(row["index"]): images.evaluation_view(
             source.parse(row["record"])["image"], view
         ).numpy()
         for row in rows
     }
-    return np.stack([shown[place] for place in places.tolist()]) / 2 + 0.5
+    return np.stack([views[place] for place in places.tolist()]) / 2 + 0.5
 
 
-def _splits(source: data_source.Source):
-    """Development and final splits of a set that has none in its row."""
+def splits(source: data_source.Source) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Returns the splits to train and choose on, and those to train and report on.
+
+    Raises:
+        errors.UserError: there is no training split.
+    """
+    development, final = source.row.development, source.row.final
+    if development is not None and final is not None:
+        (train, choose), (whole, report) = development, final
+        if train is not None and whole is not None:
+            return (train, choose), (whole, report)
     there = source.builder.info.splits
     if "train" not in there:
         raise errors.UserError(
@@ -239,21 +248,26 @@ def _splits(source: data_source.Source):
         )
     if "test" in there and "validation" in there:
         return ("train", "validation"), ("train+validation", "test")
-    most, rest = f"train[:{_HELD_OUT}]", f"train[{_HELD_OUT}:]"
+    most, rest = f"train[:{_TRAINED_ON}]", f"train[{_TRAINED_ON}:]"
     for name in ("test", "validation"):
         if name in there:
             return (most, rest), ("train", name)
-    return ("train[:80%]", f"train[80%:{_HELD_OUT}]"), (most, rest)
+    return ("train[:80%]", f"train[80%:{_TRAINED_ON}]"), (most, rest)
 
 
 def _median_pixels(source: data_source.Source, split: str) -> float:
-    rows = record_store.in_order(source, split).take(_LOOKED_AT)
-    shapes = [images.decode(source.parse(row["record"])["image"]).shape for row in rows]
-    return float(np.median([shape[0] * shape[1] for shape in shapes]))
+    rows = record_store.in_order(source, split).take(_MEASURED)
+    decoded = [images.decode(source.parse(row["record"])["image"]) for row in rows]
+    return float(np.median([np.prod(image.numpy().shape[:2]) for image in decoded]))
 
 
-def _sweep(target, candidates, workdir, how) -> dict[str, float | None] | None:
-    """Accuracy of each candidate on the held-out split; None where not all ended."""
+def _sweep(
+    candidates: Mapping[str, config.Config], workdir: str, how: dict[str, Any]
+) -> dict[str, float | None] | None:
+    """Trains every candidate; returns its accuracy on the held-out split.
+
+    None where not all have ended.
+    """
     jobs = {
         name: runner.Job(
             name=f"sweep {name}",
@@ -262,7 +276,7 @@ def _sweep(target, candidates, workdir, how) -> dict[str, float | None] | None:
         )
         for name, cfg in candidates.items()
     }
-    # One that diverged would do so again.
+    # One that diverged is not tried again: the same steps give the same numbers.
     left = [job for job in jobs.values() if not _diverged(job)]
     try:
         runner.run_all(left, **how)
@@ -277,8 +291,8 @@ def _sweep(target, candidates, workdir, how) -> dict[str, float | None] | None:
     if any(r is None and not _diverged(jobs[n]) for n, r in results.items()):
         return None
     return {
-        n: r and run_directory.metric(r, "accuracy")["value"]
-        for n, r in results.items()
+        name: None if r is None else run_directory.metric(r, "accuracy")["value"]
+        for name, r in results.items()
     }
 
 
@@ -288,7 +302,12 @@ def _diverged(job: runner.Job) -> bool:
     return failed and failures.Diverged.__name__ in status.why
 
 
-def _best(tried: Mapping[str, float | None], workdir: str) -> str:
+def best(tried: Mapping[str, float | None], workdir: str) -> str:
+    """Returns the candidate of the highest accuracy, of equals the first.
+
+    Raises:
+        errors.UserError: all of them diverged.
+    """
     ended = {name: value for name, value in tried.items() if value is not None}
     if not ended:
         raise errors.UserError(
@@ -298,8 +317,13 @@ def _best(tried: Mapping[str, float | None], workdir: str) -> str:
     return max(ended, key=ended.__getitem__)  # of equals the first
 
 
-def _write(target, outcome: Outcome, results, workdir: str) -> None:
-    """transfer.json: what was chosen, and what it gave."""
+def _write(
+    target: fine_tuning.Target,
+    outcome: Outcome,
+    results: list[dict[str, Any]],
+    workdir: str,
+) -> None:
+    """Writes transfer.json: the choice and the result."""
     summary = {
         "dataset": results[0]["dataset"],
         "start_from": results[0]["config"]["start_from"],

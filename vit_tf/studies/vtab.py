@@ -1,7 +1,7 @@
-"""VTAB-1k of one model: its tasks as runs that go on where they were, and the table.
+"""VTAB-1k of one model: a resumable run for each task, and the table of results.
 
 Fine-tuning is the paper's (Table 4, section B.1.1). `Linear` is a quick look that
-trains nothing: a ridge regression on the features of the same 1,000 examples.
+trains nothing: ridge regression on the features of the same 1,000 examples.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ from vit_tf.runs import loading, run_directory, stored_weights
 from vit_tf.runtime import devices, filesystem
 from vit_tf.studies import runner
 
-# Weights that the ridge of a quick look chooses among, on the 200 examples.
+# Penalties that the ridge of a quick look chooses among, on the 200 examples.
 _L2S = tuple(10.0**power for power in range(-2, 7))
 
 
@@ -32,9 +33,9 @@ class Score:
     """A task's result.
 
     Attributes:
-        task: a key of `vtab_protocol.TASKS`.
+        task: a key of `vtab_splits.TASKS`.
         accuracies: top-1 on the test split, of each seed, in [0, 1].
-        count: images of that split.
+        count: number of images of that split.
     """
 
     task: str
@@ -43,11 +44,12 @@ class Score:
 
     @property
     def mean(self) -> float:
+        """Returns the mean over seeds."""
         return statistics.mean(self.accuracies)
 
 
 def choose_tasks(names: Iterable[str]) -> list[str]:
-    """Tasks by their names or their groups', in the order of Table 9.
+    """Returns tasks by their names or their groups', in the order of Table 9.
 
     Raises:
         errors.UserError: no such task or group.
@@ -67,10 +69,10 @@ def choose_tasks(names: Iterable[str]) -> list[str]:
 def prepared_tasks(
     tasks: Sequence[str], data_dir: str | None, *, skip_missing: bool
 ) -> list[str]:
-    """Those of the tasks whose data set is prepared.
+    """Returns the tasks whose data set is prepared.
 
     Raises:
-        errors.UserError: one is not, and none shall be skipped; or none is there.
+        errors.UserError: one is missing and skipping is not asked for; or all are.
     """
     there, missing = [], []
     for task in tasks:
@@ -94,30 +96,32 @@ def jobs(
     *,
     start_from: str | None,
     seeds: int,
-    change: Callable[[config.Config], object] = lambda cfg: None,
+    change: Callable[[config.Config], object] = lambda cfg: None,  # edits it in place
 ) -> list[runner.Job]:
-    """A job for each task and seed, `workdir`/TASK/seedN; all of a task together.
+    """Makes a job for each task and seed, in `workdir`/TASK/seedN, task after task.
 
     Raises:
         errors.UserError: the model cannot be built at that size.
     """
-    found = []
+    made = []
     for task in tasks:
         for seed in range(seeds):
             cfg = fine_tuning.vtab_task(model, task, start_from=start_from, seed=seed)
             change(cfg)
             build.outline(cfg.model, num_classes=2, image_size=cfg.data.image_size)
             folder = os.path.join(workdir, task, f"seed{seed}")
-            found.append(runner.Job(f"{task} seed={seed}", cfg, folder))
-    return found
+            made.append(runner.Job(f"{task} seed={seed}", cfg, folder))
+    return made
 
 
-def scores(found: Iterable[runner.Job]) -> list[Score]:
-    """Of the tasks of which some seed is finished, those seeds."""
-    by_task: dict[str, list[dict]] = {}
-    for job in found:
-        if runner.look(job).state.finished:  # not what another job left there
-            metric = run_directory.metric(runner.result(job.folder), "accuracy")
+def scores(of_jobs: Iterable[runner.Job]) -> list[Score]:
+    """Reads the scores of tasks with at least one finished seed, of those seeds."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for job in of_jobs:
+        finished = runner.result(job.folder)
+        # A result of another config, which `look` calls stale, is none of this job.
+        if finished is not None and runner.look(job).state.finished:
+            metric = run_directory.metric(finished, "accuracy")
             by_task.setdefault(job.name.split()[0], []).append(metric)
     return [
         Score(task, tuple(m["value"] for m in metrics), metrics[0]["count"])
@@ -128,14 +132,14 @@ def scores(found: Iterable[runner.Job]) -> list[Score]:
 class Linear:
     """A quick look: ridge regression on frozen features, task by task.
 
-    Trained on the 800 examples, l2 chosen on the 200, then trained on all 1,000.
-    Images are resized to a square, the model's own size or another.
+    Fitted to the 800 examples, l2 chosen on the 200, then fitted to all 1,000. Images
+    are resized to a square, of the model's own size or another.
 
     Args:
         path: a finished run's folder or an .npz.
         machine: devices that share the passes.
         image_size: pixels; None: as the model was trained.
-        variant: for an .npz whose arrays do not tell it.
+        variant: for an .npz whose arrays fit several models.
     """
 
     def __init__(
@@ -158,35 +162,35 @@ class Linear:
         )
 
     def score(self, task: str, *, data_dir: str | None, batch_size: int) -> Score:
-        """The accuracy of a task on its whole test split."""
+        """Computes the accuracy of a task on its whole test split."""
         source = catalog.open_source(f"vtab/{task}", data_dir)
         protocol = vtab_splits.TASKS[task]
         view = config.View(self.size)
-        known, held, asked = (
+        fitted, held_out, tested = (
             self._pass.over(source, view, split, batch_size=batch_size)
             for split in (protocol.train800, protocol.val200, protocol.test)
         )
         classes = source.num_classes
         few = ridge_regression.Ridge(
-            known["features"], known["label"], num_classes=classes
+            fitted["features"], fitted["label"], num_classes=classes
         )
-        told = few.predict(held["features"], _L2S) == held["label"]
-        # Of equals the strongest.
-        best = max(range(len(_L2S)), key=lambda i: (told[i].mean(), _L2S[i]))
-        both = {k: np.concatenate([known[k], held[k]]) for k in known}
+        right = few.predict(held_out["features"], _L2S) == held_out["label"]
+        # Of equals the strongest penalty: the simplest classifier that is as good.
+        best = max(range(len(_L2S)), key=lambda i: (right[i].mean(), _L2S[i]))
+        both = {k: np.concatenate([fitted[k], held_out[k]]) for k in fitted}
         whole = ridge_regression.Ridge(
             both["features"], both["label"], num_classes=classes
         )
-        (right,) = whole.predict(asked["features"], [_L2S[best]]) == asked["label"]
-        return Score(task, (float(right.mean()),), len(right))
+        (hits,) = whole.predict(tested["features"], [_L2S[best]]) == tested["label"]
+        return Score(task, (float(hits.mean()),), len(hits))
 
     def score_once(
         self, task: str, workdir: str, *, data_dir: str | None, batch_size: int
     ) -> Score:
-        """`score`, or what it gave before, kept in `workdir`/linear.
+        """Returns the kept score of `workdir`/linear, or computes and keeps it.
 
         Raises:
-            errors.UserError: the folder has the number of another model or size.
+            errors.UserError: the kept score is of other weights, size or data.
         """
         path = os.path.join(workdir, "linear", f"{task}.json")
         ours = {"model": self.path, "size": self.size, "weights": self._weights}
@@ -207,21 +211,21 @@ class Linear:
 
 
 def _digest(path: str) -> str:
-    """Twelve hex digits of what a file holds."""
-    found = hashlib.sha256()
+    """Returns twelve hex digits of a file's SHA-256."""
+    digest = hashlib.sha256()
     with tf.io.gfile.GFile(path, "rb") as file:
         while part := file.read(2**24):
-            found.update(part)
-    return found.hexdigest()[:12]
+            digest.update(part)
+    return digest.hexdigest()[:12]
 
 
-def table(found: Sequence[Score]) -> str:
-    """Markdown: a row for each task, then the means of whole groups and of all 19."""
+def table(of_scores: Sequence[Score]) -> str:
+    """Returns Markdown: a row for each task, then means of whole groups and of all."""
     lines = [
         "| group | task | accuracy [%] | seeds | test images |",
         "|---|---|---|---|---|",
     ]
-    by_task = {score.task: score for score in found}
+    by_task = {score.task: score for score in of_scores}
     by_name = tuple(vtab_splits.TASKS)
     for group, tasks in vtab_splits.GROUPS.items():
         for task in tasks:

@@ -5,8 +5,10 @@ looks prepared.
 """
 
 import re
+import urllib.parse
 from collections.abc import Iterable
 
+import requests
 import tensorflow_datasets as tfds
 from rich import console, progress
 
@@ -14,6 +16,8 @@ from vit_tf import errors
 from vit_tf.data import catalog, data_source, dataset_spec
 from vit_tf.data.builders import digits, image_folder, objectnet, shapes
 from vit_tf.data.preparation import image_folders, verification
+
+_PATIENCE = 20  # seconds until a server that does not answer is given up
 
 # Everything else comes with TFDS.
 _OWN = {
@@ -94,6 +98,7 @@ def prepare_dataset(name: str, root: catalog.Path) -> None:
         _build(f"--dataset={name}", _OWN[name](data_dir=root))
         return
     builder = tfds.builder(f"{row.tfds_name}:{row.version}", data_dir=root)
+    _check_network(name, builder, root)
     # Its downloaders and parsers fail in many ways, nearly all of them the
     # network's or the files'.
     _build(f"--dataset={name}", builder, failures=Exception)
@@ -143,6 +148,29 @@ def prepare_folder(
 def _find_manual(root: catalog.Path) -> catalog.Path:
     """Where TFDS looks for what was fetched by hand."""
     return root / "downloads" / "manual"
+
+
+def _check_network(
+    name: str, builder: tfds.core.DatasetBuilder, root: catalog.Path
+) -> None:
+    """Refuses at once what TFDS would try for minutes, with a warning for each try.
+
+    Where something was downloaded before it may be all that is needed.
+    """
+    downloads = root / "downloads"
+    if downloads.exists() and any(
+        path.name not in ("manual", "extracted") for path in downloads.iterdir()
+    ):
+        return
+    for url in list(builder.url_infos)[:1]:
+        try:
+            requests.head(url, timeout=_PATIENCE, allow_redirects=True)
+        except requests.RequestException as error:
+            host = urllib.parse.urlsplit(url).netloc
+            raise errors.TryAgain(
+                f"dataset={name}: {host} cannot be reached ({type(error).__name__}); "
+                "check the network and the proxy, then run the same command again"
+            ) from error
 
 
 def _check_manual(
