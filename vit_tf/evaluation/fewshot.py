@@ -17,7 +17,7 @@ import tensorflow as tf
 from vit_tf import config, errors
 from vit_tf.data import catalog, data_source, subsets
 from vit_tf.evaluation import evaluators, inference, ridge_regression
-from vit_tf.models import build, npz_weights
+from vit_tf.models import build, network, npz_weights
 from vit_tf.runtime import devices
 
 # (name of a pass, its number of images) -> a context that gives a function to call
