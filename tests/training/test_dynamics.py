@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import reference_vit
+from tests.support import reference_vit, tiny
 from vit_tf import config
 from vit_tf.models import build, npz_weights
 from vit_tf.objectives import classification
 from vit_tf.recipes import paper
 from vit_tf.runtime import timing
-from vit_tf.training import optimizers, step
+from vit_tf.training import optimizers, train_state
 
 STEPS, WARMUP, BATCH, SIZE, CLASSES = 20, 5, 8, 16, 10
 BASE = {"finetune": 0.03, "pretrain": 8e-4}  # Tables 3 and 4
@@ -175,14 +175,9 @@ def _run(cfg, network, batches):
         total_steps=timing.num_steps(cfg.train, batch_size=BATCH, num_examples=0),
         variables=network.trainable_variables,
     )
-    steps = step.build(
-        cfg,
-        model=network,
-        objective=classification.Classification(cfg.objective, num_classes=CLASSES),
-        optimizer=optimizer,
-        strategy=tf.distribute.get_strategy(),
-        jit_compile=False,
-    )
+    objective = classification.Classification(cfg.objective, num_classes=CLASSES)
+    state = train_state.TrainState(network, objective, optimizer)
+    steps = tiny.steps(state, cfg, tiny.one_device())
     stream = iter(tf.data.Dataset.from_tensor_slices(batches))
     return {n: v.numpy() for n, v in steps(stream, tf.constant(STEPS)).items()}
 
