@@ -8,10 +8,11 @@ import pathlib
 from absl import flags
 
 from tools import command
+from tools.flags import data_flags, path_flags
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where runs and page go.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where data sets are prepared; by default WORKDIR/data."
+_WORKDIR = path_flags.define_path("workdir", "runs/demo", "Where runs and page go.")
+_DATA_DIR = data_flags.define_data_dir(
+    "Where data sets are prepared; by default WORKDIR/data."
 )
 _SCALE = flags.DEFINE_enum(
     "scale", "small", ["smoke", "small"], "smoke: a few steps, to see that it runs."
@@ -19,6 +20,7 @@ _SCALE = flags.DEFINE_enum(
 
 
 def main() -> None:
+    path_flags.check_folder(_WORKDIR, _DATA_DIR)
     command.load_tensorflow()
     from experiments import quickstart
     from tools.reporting import demo_page
@@ -40,7 +42,7 @@ def main() -> None:
             cfg, str(workdir / name), machine=machine, data_dir=data_dir
         )
         if result is None:  # stopped by a signal, which has been said
-            return
+            command.stop()
     page = demo_page.write(workdir, data_dir=data_dir)
     print(f"\nopen {page}")
 

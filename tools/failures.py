@@ -76,6 +76,9 @@ def explain(error: BaseException, *, overridable: bool) -> tuple[str, Exit] | No
         return _memory_line(overridable), Exit.MISTAKE
     if isinstance(error, OSError):
         return _system_line(error)
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        # TFDS wraps what fails while it writes.
+        return explain(error.__cause__, overridable=overridable)
     return _tensorflow_line(error, overridable)
 
 

@@ -73,6 +73,8 @@ _ALL = flags.DEFINE_bool("all", False, "With --verify: every record, not a sampl
 
 def main() -> None:
     _check_flags()
+    if not (_LIST.value or _VERIFY.value):
+        path_flags.check_folder(_DATA_DIR)
     command.load_tensorflow()
     from vit_tf.data import catalog
     from vit_tf.data.builders import imagenet21k

@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments import figure12_speed
 from tools import command
+from tools.flags import number_flags, path_flags
 from tools.reporting import plot_svg, speed_tables
 from vit_tf import errors
 from vit_tf.runtime import timing
@@ -20,10 +21,13 @@ from vit_tf.runtime import timing
 _MODELS = flags.DEFINE_list(
     "models", list(figure12_speed.MODELS), "Of figure12: which models."
 )
-_SIZES = flags.DEFINE_list(
-    "sizes", [str(s) for s in figure12_speed.SIZES], "Of figure12: pixels of a side."
+_SIZES = number_flags.define_integers(
+    "sizes",
+    list(figure12_speed.SIZES),
+    "Of figure12: pixels of a side.",
+    upper=number_flags.MAX_PIXELS,
 )
-_JSON = flags.DEFINE_string(
+_JSON = path_flags.define_path(
     "json",
     None,
     "Of figure12: the file that it writes and goes on from; by default "
@@ -35,26 +39,32 @@ _DTYPE = flags.DEFINE_enum(
     ["float32", "bfloat16"],
     "Of figure12: of weights and images; by default bfloat16 but on CPUs.",
 )
-_SECONDS = flags.DEFINE_float(
-    "seconds", 1.0, "Of figure12: for each batch size, at least.", lower_bound=0.0
+_SECONDS = number_flags.define_float(
+    "seconds", 1.0, "Of figure12: for each batch size, at least.", lower=0.0
 )
-_GROWTH = flags.DEFINE_integer(
-    "growth", 2, "Of figure12: from one batch size to the next.", lower_bound=2
+_GROWTH = number_flags.define_integer(
+    "growth", 2, "Of figure12: from one batch size to the next.", lower=2, upper=1_024
 )
-_MAX_BATCH = flags.DEFINE_integer(
-    "max_batch", 65_536, "Of figure12: no batch is larger.", lower_bound=1
+_MAX_BATCH = number_flags.define_integer(
+    "max_batch",
+    65_536,
+    "Of figure12: no batch is larger.",
+    upper=number_flags.MAX_BATCH,
 )
-_POINT_SECONDS = flags.DEFINE_float(
+_POINT_SECONDS = number_flags.define_float(
     "point_seconds",
     300.0,
     "Of figure12: after which no further batch of a model and size is begun.",
-    lower_bound=0.0,
+    lower=0.0,
 )
 
 
 def run() -> None:
     """Measures what is missing in the file, a line for each point."""
-    sizes = _checked_sizes()
+    if not _MODELS.value:
+        raise errors.UserError("--models=: need models, such as ViT-B/16,R50x1")
+    path_flags.check_file(_JSON)
+    sizes = _SIZES.value
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend not in ("tensorflow", "jax"):
         raise errors.UserError(
@@ -87,16 +97,6 @@ def run() -> None:
         drawn = path.with_suffix(f".{measure}.svg")
         drawn.write_text(plot_svg.draw(panel), "utf-8")
         print(drawn)
-
-
-def _checked_sizes() -> list[int]:
-    given = ",".join(_SIZES.value)
-    wrong = [text for text in _SIZES.value if not re.fullmatch(r"[1-9]\d*", text)]
-    if wrong or not _SIZES.value:
-        raise errors.UserError(f"--sizes={given}: need pixels, such as 64,224")
-    if not _MODELS.value:
-        raise errors.UserError("--models=: need models, such as ViT-B/16,R50x1")
-    return [int(text) for text in _SIZES.value]
 
 
 def _measure_missing(found, path, settings, sizes) -> None:

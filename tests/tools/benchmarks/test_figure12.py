@@ -81,7 +81,7 @@ def test_what_did_not_run_is_tried_again(tmp_path):
     [
         (["--models=ViT-B32"], "did you mean ViT-B/32?"),
         (["--models=ViT-B/32", "--sizes=16"], "needs 32 pixels at least"),
-        (["--sizes=64,big"], "--sizes=64,big: need pixels"),
+        (["--sizes=64,big"], "--sizes=64,big: need whole numbers above 0"),
         (["--dtype=int8"], "dtype"),
         (["--what=figure13"], "what"),
     ],
