@@ -1,4 +1,5 @@
 # make demo | make test | make lint: each sets up .venv by itself.
+# PYTHON is one program, whose path may have blanks.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -14,7 +15,19 @@ ADDONS_READY := $(ADDONS)/.ready
 TPU_CHECK := .venv-tpu
 TPU_CHECK_READY := $(TPU_CHECK)/.ready
 
-.PHONY: env demo test test-all lint libtpu serving addons-reference tpu-check
+# The oldest packages that requirements.txt allows, in an environment of their own.
+LOWEST := .venv-lowest
+LOWEST_READY := $(LOWEST)/.ready
+
+PYTEST := -m pytest -n 2 --dist worksteal -q
+
+# Refuses, in one line, a Python that the requirements have no packages for.
+CHECKED = @command -v "$(PYTHON)" >/dev/null || \
+	{ echo 'PYTHON=$(PYTHON): no such program; name one of Python 3.11 to 3.13' >&2; exit 1; }; \
+	"$(PYTHON)" tools/check_python.py
+
+.PHONY: env demo test test-extras test-all test-lowest lint libtpu serving
+.PHONY: addons-reference tpu-check
 
 env: $(READY)
 
@@ -22,18 +35,35 @@ env: $(READY)
 demo: $(READY)
 	$(RUN) -m tools.demo --workdir=runs/demo
 
-# What CI runs, after `make libtpu serving`: everything but the tests marked slow.
+# Everything but the tests marked slow. Needs requirements.txt only; a test that needs
+# more is skipped without it, and says what brings it.
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist worksteal -q -m "not slow" tests
+	$(RUN) $(PYTEST) -m "not slow" tests
+
+# Those that `make test` skips for want of the packages of `make libtpu serving`.
+test-extras: libtpu serving
+	$(RUN) $(PYTEST) -m "not slow" --extras tests
 
 test-all: $(READY)
-	$(RUN) -m pytest -n 2 --dist worksteal -q tests
+	$(RUN) $(PYTEST) tests
+
+# `make test` with the oldest packages that requirements.txt allows.
+test-lowest: $(LOWEST_READY)
+	TF_CPP_MIN_LOG_LEVEL=2 $(LOWEST)/bin/python $(PYTEST) -m "not slow" tests
+
+$(LOWEST_READY): requirements.txt
+	$(CHECKED)
+	"$(PYTHON)" -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/python -m uv pip install --quiet --python $(LOWEST)/bin/python \
+		--resolution lowest-direct -r requirements.txt
+	touch $@
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
-# Adds libtpu to .venv, so that `make test` compiles the training step for a TPU too.
+# Adds libtpu and JAX to .venv: `make test-extras` compiles the training step for a TPU.
 libtpu: $(VENV)/.libtpu
 
 # Adds what asking a server and exporting to other formats need to .venv.
@@ -44,7 +74,7 @@ addons-reference: $(ADDONS_READY)
 	TF_CPP_MIN_LOG_LEVEL=2 $(ADDONS)/bin/python -W ignore tools/addons_reference/write.py tests/golden
 
 $(ADDONS_READY): tools/addons_reference/requirements.txt
-	$(ADDONS_PYTHON) -m venv $(ADDONS)
+	"$(ADDONS_PYTHON)" -m venv $(ADDONS)
 	$(ADDONS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
@@ -56,13 +86,14 @@ tpu-check: $(TPU_CHECK_READY)
 		--config.data.batch_size=1024 --topology=v3:2x2 --replicas=8
 
 $(TPU_CHECK_READY): requirements.txt requirements-tpu-check.txt
-	$(PYTHON) -m venv $(TPU_CHECK)
+	$(CHECKED)
+	"$(PYTHON)" -m venv $(TPU_CHECK)
 	$(TPU_CHECK)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-tpu-check.txt
 	touch $@
 
 $(READY): requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vit_tf needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV)
+	$(CHECKED)
+	"$(PYTHON)" -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $(READY)
 

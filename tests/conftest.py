@@ -2,11 +2,14 @@
 
 import fcntl
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 import tensorflow as tf
+
+from tests.support import extras
 
 # As runtime.start does for every run.
 tf.config.experimental.enable_op_determinism()
@@ -14,6 +17,50 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 8,
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--extras",
+        action="store_true",
+        help="only the tests that need a package of `make libtpu serving`, and no "
+        "skip where one is missing: `make test-extras`",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keeps, with --extras, the tests that need an optional package."""
+    if config.getoption("--extras"):
+        chosen = [i for i in items if any(map(extras.is_package, _needs(i)))]
+        config.hook.pytest_deselected(items=[i for i in items if i not in chosen])
+        items[:] = chosen
+
+
+@pytest.hookimpl(tryfirst=True)  # before a fixture imports it
+def pytest_runtest_setup(item):
+    """Skips a test that needs what is missing, and says what brings it."""
+    missing = [name for name in _needs(item) if not extras.is_there(name)]
+    packages = [name for name in missing if extras.is_package(name)]
+    if packages and item.config.getoption("--extras"):
+        pytest.fail(extras.reason(packages), pytrace=False)
+    if missing:
+        pytest.skip(extras.reason(missing))
+
+
+def _needs(item) -> list[str]:
+    """Returns the names of the test's marks `needs`."""
+    return [name for mark in item.iter_markers("needs") for name in mark.args]
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """without(name, ...): packages that cannot be imported during the test."""
+
+    def hide(*names):
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
 
 
 @pytest.fixture(scope="session")

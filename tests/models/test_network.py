@@ -1,7 +1,6 @@
 """What must hold for every architecture alike, on its tiny twin."""
 
 import functools
-import importlib.util
 import os
 import subprocess
 import sys
@@ -281,12 +280,11 @@ _KINDS = ("token",)
 _OTHERS = tuple(kind for kind in twins.TWINS if kind not in _KINDS)
 
 
+@pytest.mark.needs("jax")
 @pytest.mark.parametrize(
     "kinds", [_KINDS, pytest.param(_OTHERS, marks=pytest.mark.slow)]
 )
 def test_the_jax_backend_computes_the_same(tmp_path, kinds):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
     for kind in kinds:
         npz_weights.save_released(_twin(kind), tmp_path / f"{kind}.npz")
     done = subprocess.run(

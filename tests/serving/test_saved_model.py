@@ -162,11 +162,10 @@ def test_a_folder_has_what_a_server_and_a_reader_need(exported, evaluated):
     assert sorted(os.listdir(exported)) == ["1"]
 
 
+@pytest.mark.needs("tensorflow_serving")
 def test_warm_up_requests_replay(exported, loaded):
-    logs = pytest.importorskip(
-        "tensorflow_serving.apis.prediction_log_pb2",
-        reason="no tensorflow-serving-api: make serving",
-    )
+    from tensorflow_serving.apis import prediction_log_pb2 as logs
+
     path = exported / "1" / "assets.extra" / "tf_serving_warmup_requests"
     sizes = []
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -177,6 +176,14 @@ def test_warm_up_requests_replay(exported, loaded):
         assert not any(found["error"])
         sizes.append(len(files))
     assert sizes == [1, 2, 4, 8, 16]
+
+
+def test_without_the_api_there_are_no_warm_up_requests(evaluated, tmp_path, without):
+    without("tensorflow_serving", "tensorflow_serving.apis")
+    done = saved_model.saved_model(saved_model.Request(str(evaluated), str(tmp_path)))
+    (line,) = [line for line in done.lines if "warm-up" in line]
+    assert "tensorflow-serving-api is not installed (pip install" in line
+    assert not (pathlib.Path(done.path) / "assets.extra").exists()
 
 
 def _stored_bytes(folder) -> dict[str, int]:
@@ -370,10 +377,14 @@ def test_samples_that_cannot_be_read_are_named(evaluated, tmp_path):
         saved_model.saved_model(request)
 
 
-@pytest.mark.parametrize("kind", list(onnx_tflite.Format))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.needs(*onnx_tflite.NEEDED[kind]))
+        for kind in onnx_tflite.Format
+    ],
+)
 def test_other_formats_agree_with_the_checkpoint(evaluated, tmp_path, kind):
-    for name in onnx_tflite.NEEDED[kind]:
-        pytest.importorskip(name, reason=f"no {name}: make serving")
     request = saved_model.Request(str(evaluated), str(tmp_path), name="tiny")
     done = onnx_tflite.write(request, kind)
     assert {d.name for d in done.differences} == {"logits", "probabilities"}
@@ -393,8 +404,19 @@ def test_other_formats_refuse_what_they_lack(evaluated, tmp_path):
             onnx_tflite.write(request, kind)
 
 
+@pytest.mark.parametrize("kind", list(onnx_tflite.Format))
+def test_other_formats_name_the_package_that_is_missing(
+    evaluated, tmp_path, without, kind
+):
+    needed = onnx_tflite.NEEDED[kind][0]
+    without(needed)
+    request = saved_model.Request(str(evaluated), str(tmp_path))
+    with pytest.raises(errors.UserError, match=f"needs {needed}; pip install -r requ"):
+        onnx_tflite.write(request, kind)
+    assert os.listdir(tmp_path) == []
+
+
 def test_other_formats_say_what_they_take(evaluated, tmp_path):
-    pytest.importorskip("tf2onnx", reason="no tf2onnx: make serving")
     options = serving_signatures.Options(top_k=3)
     request = saved_model.Request(str(evaluated), str(tmp_path), options=options)
     with pytest.raises(errors.UserError, match="format=onnx: has no top_k"):

@@ -35,9 +35,11 @@ def start(*arguments: str, env=(), prepare=None) -> "Process":
     return Process(arguments, os.environ | dict(env), prepare)
 
 
-def run(*arguments: str, env=(), timeout=300) -> subprocess.CompletedProcess:
-    """As `subprocess.run` with captured text."""
-    process = start(*arguments, env=env)
+def run(
+    *arguments: str, env=(), prepare=None, timeout=300
+) -> subprocess.CompletedProcess:
+    """As `subprocess.run` with captured text; `env` and `prepare` as in `start`."""
+    process = start(*arguments, env=env, prepare=prepare)
     said, errors = process.communicate(timeout)
     return subprocess.CompletedProcess(arguments, process.returncode, said, errors)
 

@@ -162,6 +162,8 @@ def test_answers_that_are_not_finite_are_refused(tmp_path):
     assert not (tmp_path / "index.html").exists()
 
 
+BROWSER = pytest.mark.needs("chromium")
+
 # In a browser --------------------------------------------------------------------
 
 
@@ -175,10 +177,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    program = browser.find()
-    if program is None:
-        pytest.skip("no Chromium on this machine: the page was not tried in a browser")
-    with browser.Browser(program) as opened:
+    with browser.Browser(browser.find()) as opened:
         yield opened
 
 
@@ -203,6 +202,7 @@ def _clean(chromium):
 
 
 @pytest.mark.slow
+@BROWSER
 def test_hovering_shows_the_patch(chromium, page):
     stage = _open(chromium, page)
     seen = set()
@@ -224,6 +224,7 @@ def _names_the_largest(words, patches, *, largest):
     assert told == pytest.approx(100 * named, rel=0.1)
 
 
+@BROWSER
 def test_what_is_read_out_is_the_models_attention(chromium, page):
     seen = _subject("token")
     stage = _open(chromium, page)
@@ -247,6 +248,7 @@ def test_what_is_read_out_is_the_models_attention(chromium, page):
     _clean(chromium)
 
 
+@BROWSER
 def test_the_keyboard_reaches_everything(chromium, page):
     stage = _open(chromium, page)
     chromium.value("document.getElementById('stage').focus()")
@@ -284,6 +286,7 @@ def test_the_keyboard_reaches_everything(chromium, page):
 
 
 @pytest.mark.slow
+@BROWSER
 def test_keys_meant_for_others_are_left_alone(chromium, page):
     _open(chromium, page)
     before = chromium.value(READOUT)
@@ -304,6 +307,7 @@ def test_keys_meant_for_others_are_left_alone(chromium, page):
 
 
 @pytest.mark.slow
+@BROWSER
 def test_an_image_that_cannot_be_unpacked_is_said(chromium, page):
     _open(chromium, page)
     chromium.value("document.getElementById('stage').focus()")
@@ -323,6 +327,7 @@ def test_an_image_that_cannot_be_unpacked_is_said(chromium, page):
 
 
 @pytest.mark.slow
+@BROWSER
 def test_a_click_holds_the_patch(chromium, page):
     stage = _open(chromium, page)
     there, elsewhere = _over(stage, 0, 3), _over(stage, 3, 0)
@@ -337,6 +342,7 @@ def test_a_click_holds_the_patch(chromium, page):
 
 
 @pytest.mark.slow
+@BROWSER
 def test_a_phone_shows_all_of_it_and_takes_taps(chromium, page, tmp_path):
     stage = _open(chromium, page, width=390, height=844, phone=True)
     assert chromium.value("document.documentElement.scrollWidth") <= 390
@@ -352,6 +358,7 @@ def test_a_phone_shows_all_of_it_and_takes_taps(chromium, page, tmp_path):
 
 
 @pytest.mark.slow
+@BROWSER
 def test_dark_is_dark_and_light_is_light(chromium, page):
     ink = {}
     for dark in (False, True):

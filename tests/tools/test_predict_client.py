@@ -11,18 +11,15 @@ import socket
 import urllib.error
 import urllib.request
 
+import grpc
 import pytest
 
 from tests.support import stand_in, warm
-
-pytest.importorskip(
-    "tensorflow_serving", reason="pip install -r requirements-serving.txt"
-)
-from tests.support import protocol_server
 from vit_tf import errors
 from vit_tf.serving.client import retrying, serving_channel
 
-CODE = protocol_server.CODE
+SERVER = pytest.mark.needs("tensorflow_serving")
+CODE = grpc.StatusCode
 COLORS = [(250, 20 + 9 * i, 9 * i) for i in range(20)]
 BAD = {3: b"", 7: b"no image at all"}
 
@@ -40,6 +37,8 @@ def exported(once):
 
 @pytest.fixture(scope="module")
 def started(exported):
+    from tests.support import protocol_server
+
     with protocol_server.serving(exported) as server:
         yield server
 
@@ -97,6 +96,7 @@ def _check(rows, photos):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@SERVER
 def test_a_folder_becomes_a_table(server, photos, tmp_path, protocol, kind):
     to = tmp_path / f"found.{kind}"
     server.delay_seconds = 0.05
@@ -111,6 +111,7 @@ def test_a_folder_becomes_a_table(server, photos, tmp_path, protocol, kind):
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@SERVER
 def test_newest_version_number_and_label(server, photos, tmp_path, protocol):
     for flags, name in (
         ([], "rot"),
@@ -126,6 +127,7 @@ def test_newest_version_number_and_label(server, photos, tmp_path, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@SERVER
 def test_what_passes_is_tried_again(server, photos, tmp_path, protocol):
     server.failing = [CODE.UNAVAILABLE, CODE.RESOURCE_EXHAUSTED, CODE.UNAVAILABLE]
     to = tmp_path / "found.csv"
@@ -136,6 +138,7 @@ def test_what_passes_is_tried_again(server, photos, tmp_path, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@SERVER
 def test_what_does_not_pass_is_said_and_gone_on_with(
     server, photos, tmp_path, protocol
 ):
@@ -160,6 +163,7 @@ def test_what_does_not_pass_is_said_and_gone_on_with(
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@SERVER
 def test_a_slow_server_does_not_outlast_the_deadline(
     server, photos, tmp_path, protocol
 ):
@@ -189,6 +193,7 @@ def _unused_port():
         (["--batch_size=17"], "larger than maximum input batch size 16"),
     ],
 )
+@SERVER
 def test_mistakes_are_one_line(server, photos, tmp_path, protocol, flags, said):
     done = _client(server, protocol, photos, tmp_path / "found.csv", *flags)
     assert done.returncode == 2
@@ -196,7 +201,7 @@ def test_mistakes_are_one_line(server, photos, tmp_path, protocol, flags, said):
     assert line.startswith("error: ") and re.search(said, line), line
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+@pytest.mark.parametrize("protocol", [pytest.param("grpc", marks=SERVER), "rest"])
 def test_nobody_there_is_one_line(photos, tmp_path, protocol):
     server = f"127.0.0.1:{_unused_port()}"
     done = _client(server, protocol, photos, tmp_path / "f.csv", "--deadline=1")
@@ -207,6 +212,7 @@ def test_nobody_there_is_one_line(photos, tmp_path, protocol):
     assert not (tmp_path / "f.csv").exists()
 
 
+@SERVER
 def test_the_port_of_the_other_protocol_is_one_line(server, photos, tmp_path):
     for protocol, address in (("grpc", server.rest), ("rest", server.grpc)):
         done = _client(address, protocol, photos, tmp_path / "f.csv", "--deadline=1")
@@ -240,6 +246,7 @@ def test_wrong_flags_are_one_line_before_anybody_is_asked(tmp_path, flag, said):
     assert line.startswith("error: ") and said in line
 
 
+@SERVER
 def test_many_images_in_few_requests(server, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
@@ -257,6 +264,7 @@ def test_many_images_in_few_requests(server, tmp_path):
     assert sorted(server.sizes) == [8] + [16] * 37
 
 
+@SERVER
 def test_a_file_that_vanishes_is_a_row(server, photos, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(stand_in.png(COLORS[0]))
@@ -278,6 +286,7 @@ def _ask(server, body, what=":predict"):
         return json.load(error)
 
 
+@SERVER
 def test_request_bodies_by_hand(server):
     image = {"b64": base64.b64encode(stand_in.png(COLORS[0])).decode()}
     by_row = _ask(server, {"instances": [image, {"b64": ""}]})["predictions"]
@@ -305,6 +314,7 @@ def channels(server):
         channel.close()
 
 
+@SERVER
 def test_both_protocols_say_the_same(channels):
     encoded = [BAD.get(i, stand_in.png(c)) for i, c in enumerate(COLORS[:9])]
     by_grpc, by_rest = (channel.predict(encoded, 30) for channel in channels)
@@ -313,6 +323,7 @@ def test_both_protocols_say_the_same(channels):
     assert one == other and one["serving_tensor"].outputs["probabilities"] == 3
 
 
+@SERVER
 def test_answers_of_another_form_are_said(channels, server, monkeypatch):
     for found in (
         {},
@@ -327,9 +338,18 @@ def test_answers_of_another_form_are_said(channels, server, monkeypatch):
             channels[1].predict([b"x"], 1)
 
 
+@SERVER
 def test_the_servers_wish_to_wait_is_heard(channels, server, monkeypatch):
     server.failing = [CODE.UNAVAILABLE]
-    monkeypatch.setattr(protocol_server, "RETRY_AFTER", "7")
+    monkeypatch.setattr("tests.support.protocol_server.RETRY_AFTER", "7")
     with pytest.raises(retrying.Passing) as caught:
         channels[1].predict([b"x"], 9)
     assert caught.value.after_seconds == 7
+
+
+def test_grpc_without_its_messages_is_refused_and_rest_is_not(without):
+    without("tensorflow_serving", "tensorflow_serving.apis")
+    address = serving_channel.Address(server="127.0.0.1:9", model="vit")
+    with pytest.raises(errors.UserError, match="grpc needs tensorflow_serving.*=rest"):
+        serving_channel.Grpc(address)
+    serving_channel.Rest(address).close()

@@ -532,7 +532,7 @@ def test_every_link_of_the_markdown_leads_to_a_file():
         assert (folder / urllib.parse.unquote(link)).is_file(), link
 
 
-@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+@pytest.mark.needs("chromium")
 @pytest.mark.parametrize("width", [390, 1200])
 def test_nothing_of_the_page_is_wider_than_the_window(page, width):
     with browser.Browser(browser.find()) as window:

@@ -68,15 +68,13 @@ def _parsed(file, message):
 
 
 def _models():
-    pytest.importorskip(
-        "tensorflow_serving", reason="pip install -r requirements-serving.txt"
-    )
     from tensorflow_serving.config import model_server_config_pb2
 
     found = _parsed("models.config", model_server_config_pb2.ModelServerConfig())
     return found.model_config_list.config
 
 
+@pytest.mark.needs("tensorflow_serving")
 def test_models_config_serves_the_newest_version():
     (model,) = _models()
     assert (model.name, model.base_path) == ("vit", "/models/vit")
@@ -107,7 +105,8 @@ def test_a_mistyped_field_would_be_seen():
 
 
 def _yaml(name):
-    yaml = pytest.importorskip("yaml", reason="pyyaml is not installed")
+    import yaml
+
     return [part for part in yaml.safe_load_all((FOLDER / name).read_text()) if part]
 
 
@@ -130,6 +129,7 @@ _KNOWN = {
 }
 
 
+@pytest.mark.needs("yaml")
 def test_compose_mounts_what_its_flags_name():
     (found,) = _yaml("compose.yaml")
     service = found["services"]["vit"]
@@ -143,6 +143,7 @@ def test_compose_mounts_what_its_flags_name():
     assert service["ports"] == ["8500:8500", "8501:8501"]
 
 
+@pytest.mark.needs("yaml")
 def test_kubernetes_says_the_same_as_compose():
     (compose,) = _yaml("compose.yaml")
     deployment, service = _yaml("kubernetes.yaml")
@@ -205,10 +206,10 @@ def test_without_a_server_the_check_says_so_in_a_line(folders, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("tensorflow_serving")
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_check_itself_with_the_protocol_test_server(folders, tmp_path, broken):
     """The script's steps, with a program of the server's name that is not the server."""
-    pytest.importorskip("tensorflow_serving")
     program = tmp_path / "bin" / "tensorflow_model_server"
     program.parent.mkdir()
     served = tmp_path / "other"

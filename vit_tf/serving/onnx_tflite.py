@@ -83,14 +83,10 @@ def write(request: saved_model.Request, kind: Format) -> saved_model.Exported:
 
 
 def _check(request: saved_model.Request, kind: Format) -> None:
-    """Says what is missing before a model is opened."""
-    for name in NEEDED[kind]:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            raise errors.UserError(
-                f"format={kind}: needs {name}; pip install -r requirements-serving.txt"
-            ) from None
+    """Refuses, before a model is opened, what the format or this machine lacks.
+
+    The request first: what is wrong with it does not depend on what is installed.
+    """
     precision = request.options.precision
     allowed = {config.Precision.FLOAT32}
     if kind is Format.TFLITE:
@@ -107,6 +103,13 @@ def _check(request: saved_model.Request, kind: Format) -> None:
                 f"format={kind}: has no {field.name}; leave it out, or use "
                 "format=saved_model"
             )
+    for name in NEEDED[kind]:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise errors.UserError(
+                f"format={kind}: needs {name}; pip install -r requirements-serving.txt"
+            ) from None
 
 
 def _graph(this: saved_model.Prepared, kind: Format, scratch: str):

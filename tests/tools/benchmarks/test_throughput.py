@@ -1,6 +1,5 @@
 """Rates and the largest batch, on devices that are invented and on this one."""
 
-import importlib.util
 import itertools
 import json
 import os
@@ -219,7 +218,7 @@ command.run(benchmark.main)
 """
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+@pytest.mark.needs("jax")
 def test_jax_measures_without_tensorflow(tmp_path):
     path = tmp_path / "found.json"
     for dtype in ("float32", "float32"):  # the second finds all done
