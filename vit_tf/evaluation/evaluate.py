@@ -160,8 +160,8 @@ def _check_request(request: Request) -> None:
 def _split(source: data_source.Source, request: Request) -> str:
     """The split of a set that is measured."""
     stored, split = source.builder.info.splits, request.split
-    if split is None and source.row.final:
-        split = source.row.final[1]
+    if split is None and source.spec.final:
+        split = source.spec.final[1]
     if split is None:
         split = next((s for s in ("test", "validation") if s in stored), None)
     if split is None:

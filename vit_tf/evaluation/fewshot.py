@@ -132,11 +132,11 @@ def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Tas
 
 def _splits(source: data_source.Source) -> tuple[str, str]:
     """Where shots are drawn and where they are tested."""
-    row = source.row
-    if row.few_shot is not None:
-        return row.few_shot
-    if row.final is not None and row.final[0] is not None:
-        return row.final
+    spec = source.spec
+    if spec.few_shot is not None:
+        return spec.few_shot
+    if spec.final is not None and spec.final[0] is not None:
+        return spec.final
     stored = source.builder.info.splits
     tests = [name for name in ("test", "validation") if name in stored]
     if "train" not in stored or not tests:

@@ -153,7 +153,7 @@ def _probe(
 ):
     """Linear probes that learn from a set's training split."""
     stored = source.builder.info.splits
-    train, test = source.row.final or ("train", image_sets.usual_split(source))
+    train, test = source.spec.final or ("train", image_sets.usual_split(source))
     if train not in stored or test == train:
         raise errors.UserError(
             f"{source.name}: linear probes need a split train and another one; there "

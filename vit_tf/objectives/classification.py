@@ -108,7 +108,7 @@ def check_data(cfg: config.Config, source: data_source.Source) -> None:
             f"data.name={cfg.data.name}: has several labels for an image, softmax "
             "takes one; use objective.loss=sigmoid"
         )
-    protocol = source.row.protocol
+    protocol = source.spec.protocol
     if protocol is not None and cfg.data.flip and not protocol.flip:
         raise errors.UserError(
             f"data.flip=True: mirroring changes the labels of {source.name}; use "

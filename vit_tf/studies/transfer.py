@@ -64,18 +64,18 @@ class Outcome:
 def describe(source: data_source.Source) -> fine_tuning.Target:
     """What the recipes have to know of a prepared data set.
 
-    Splits are those of its row (B.1.1), or follow from what there is: `test`
+    Splits are those of its spec (B.1.1), or follow from what there is: `test`
     is reported, or else `validation`, or else a tenth of `train`; one chooses on
     `validation`, or else on a tenth of `train`.
 
     Raises:
         errors.UserError: it has no training split.
     """
-    row = source.row
-    development, final = row.development, row.final
+    spec = source.spec
+    development, final = spec.development, spec.final
     if development is None or final is None:
         development, final = _splits(source)
-    protocol = row.protocol
+    protocol = spec.protocol
     return fine_tuning.Target(
         name=source.name,
         examples=source.num_examples(final[0]),
