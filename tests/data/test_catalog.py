@@ -181,7 +181,10 @@ def test_any_prepared_directory_opens_by_path_or_name(scans_dir):
     for name in (f"{scans_dir}/scans/2.1.0", f"{scans_dir}/scans", "scans"):
         source = catalog.open_source(name, str(scans_dir))
         assert (source.name, source.version) == (name, "2.1.0")
-        assert (source.row.image_key, source.row.label.names_key) == ("picture", "kind")
+        assert (source.spec.image_key, source.spec.label.names_key) == (
+            "picture",
+            "kind",
+        )
         assert source.class_names == ("a", "b")
         assert source.num_examples("all_of_it") == 6
 

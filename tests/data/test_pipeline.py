@@ -193,7 +193,9 @@ def test_no_python_runs_in_the_graph(source, path):
         pipeline.train_stream(source, _data(), seed=0),
         pipeline.eval_stream(source, _data(), "test", batch_size=8),
     ):
-        graph = tf.raw_ops.DatasetToGraphV2(input_dataset=stream._variant_tensor)
+        graph = tf.raw_ops.DatasetToGraphV2(
+            input_dataset=tf.data.experimental.to_variant(stream)
+        )
         text = graph.numpy()
         assert b"DecodeAndCropJpeg" in text or b"DecodeImage" in text
         assert b"PyFunc" not in text and b"GeneratorDataset" not in text

@@ -213,8 +213,9 @@ def test_records_in_memory_are_no_constants_of_a_graph(source):
     # A GraphDef ends at 2 GB; TensorFlow makes constants of short vectors.
     def graph_bytes(split: str) -> int:
         rows = record_store.shuffled(source, split, seed=0, start=0, share=_share())
-        graphs = [f.function.graph.as_graph_def() for f in rows._functions()]
-        return sum(graph.ByteSize() for graph in graphs)
+        variant = tf.data.experimental.to_variant(rows)
+        graph = tf.raw_ops.DatasetToGraphV2(input_dataset=variant).numpy()
+        return tf.compat.v1.GraphDef.FromString(graph).library.ByteSize()
 
     more_bytes = source.num_bytes("test[:110]") - source.num_bytes("test[:10]")
     assert graph_bytes("test[:110]") - graph_bytes("test[:10]") < more_bytes / 10

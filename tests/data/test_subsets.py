@@ -178,14 +178,14 @@ def test_a_run_on_a_subset_resumes_at_any_step(source, path):
 
 def test_memory_holds_the_subset_only(source, monkeypatch):
     sizes = []
-    load = record_store._load
+    load = record_store.load_rows
 
     def watched(*arguments):
         loaded = load(*arguments)
         sizes.append(len(loaded["record"]))
         return loaded
 
-    monkeypatch.setattr(record_store, "_load", watched)
+    monkeypatch.setattr(record_store, "load_rows", watched)
     _take(source, _data(30, "examples"), 1)
     # Small enough for memory although the split is not.
     monkeypatch.setattr(record_store, "IN_MEMORY_BYTES", 40 * 200)
@@ -198,7 +198,7 @@ def test_memory_holds_the_subset_only(source, monkeypatch):
 def test_files_without_chosen_rows_are_not_opened(source, path):
     first = source.shards("train")[0].take
     keep = np.arange(5, first, 7)
-    shards = record_store._Shards(source, "train", keep)
+    shards = record_store.Shards(source, "train", keep)
     assert len(shards.paths) == 1 and shards.counts.tolist() == [len(keep)]
     rows = [int(row["index"]) for row in record_store.in_order(source, "train", keep)]
     assert rows == keep.tolist()

@@ -122,7 +122,7 @@ def test_tasks_load_offline(name, tmp_path):
     assert label.dtype == np.int32
     assert (label >= 0).all() and (label < source.num_classes).all()
     assert len(source.class_names) == source.num_classes
-    if stored := source.row.label.names_key:
+    if stored := source.spec.label.names_key:
         assert label.tolist() == [example[stored] for example in examples]
     if "clevr_count" in name:
         assert label.tolist() == [0, 1, 2, 3]

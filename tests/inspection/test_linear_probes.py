@@ -59,8 +59,8 @@ def test_a_probe_is_ridge_regression_on_a_layer(data_dir):
 
 def test_several_labels_are_refused(data_dir):
     source = catalog.open_source("digits", data_dir)
-    row = dataclasses.replace(source.row, label=labels.multi_hot("label", 10))
-    source = dataclasses.replace(source, row=row)
+    spec = dataclasses.replace(source.spec, label=labels.multi_hot("label", 10))
+    source = dataclasses.replace(source, spec=spec)
     with pytest.raises(errors.UserError, match="several labels"):
         _probe(twins.transformer(classes=10), source)
     with pytest.raises(errors.UserError, match="a ResNet has no tokens"):

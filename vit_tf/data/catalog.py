@@ -1,6 +1,6 @@
-"""DATASETS: which data sets there are, with pinned versions; opens prepared ones.
+"""DATASETS: the known data sets, with pinned versions; opens prepared ones.
 
-To add a data set, add a row. Opening never downloads: `tools.prepare_data` does.
+To add a data set, add a spec. Opening never downloads: `tools.prepare_data` does.
 """
 
 import os
@@ -177,7 +177,7 @@ DATASETS: dict[str, dataset_spec.DatasetSpec] = {
 
 
 def find_data_dir(data_dir: str | None = None) -> Path:
-    """`data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Returns `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(chosen).expanduser()
 
@@ -186,7 +186,7 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
     """Opens a prepared data set without reading its images.
 
     Args:
-        name: a row of DATASETS, the name given to a folder of images by
+        name: a key of DATASETS, the name given to a folder of images by
             `tools.prepare_data`, or a path to any directory that TFDS prepared.
         data_dir: where prepared data sets lie; see `find_data_dir`.
 
@@ -196,7 +196,7 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
     """
     root = find_data_dir(data_dir)
     if name in DATASETS:
-        return _open_row(name, root)
+        return _open_known(name, root)
     imported = root / image_folder.ImageFolder.name / name
     if not name.startswith((".", "/", "~")) and data_source.list_versions(imported):
         return _open_folder(name, imported)
@@ -205,14 +205,14 @@ def open_source(name: str, data_dir: str | None = None) -> Source:
             return data_source.open_directory(name, newest)
     raise errors.UserError(
         f"data set {name!r}: unknown{errors.nearest(name, list_names(root))}; need a "
-        f"row of vit_tf/data/catalog.py, class folders of images prepared in {root} by "
+        f"data set of vit_tf/data/catalog.py, class folders of images prepared in {root} by "
         f"`python -m tools.prepare_data --folder=PATH --name={name}`, or a path that "
         f"holds dataset_info.json"
     )
 
 
 def list_names(root: Path) -> list[str]:
-    """Every name that `open_source` knows: rows and prepared folders."""
+    """Returns every name that `open_source` knows: of DATASETS and prepared folders."""
     imported = root / image_folder.ImageFolder.name
     folders = (
         sorted(path.name for path in imported.iterdir()) if imported.exists() else []
@@ -222,23 +222,23 @@ def list_names(root: Path) -> list[str]:
 
 
 def find_home(name: str, root: Path) -> Path:
-    """The directory in which a row's pinned version is, or will be, prepared."""
-    row = DATASETS[name]
-    return root / row.tfds_name / row.version
+    """Returns where the pinned version of a data set is, or will be, prepared."""
+    spec = DATASETS[name]
+    return root / spec.tfds_name / spec.version
 
 
-def _open_row(name: str, root: Path) -> Source:
-    row, directory = DATASETS[name], find_home(name, root)
+def _open_known(name: str, root: Path) -> Source:
+    spec, directory = DATASETS[name], find_home(name, root)
     if data_source.is_prepared(directory):
-        return data_source.open_directory(name, directory, row)
+        return data_source.open_directory(name, directory, spec)
     others = data_source.list_versions(directory.parent)
-    found = (
+    state = (
         f"{directory.parent} holds version {', '.join(others)}, need"
         if others
         else f"not prepared in {root}: need"
     )
     raise errors.UserError(
-        f"{name}: {found} {row.version}; run "
+        f"{name}: {state} {spec.version}; run "
         f"`python -m tools.prepare_data --dataset={name} --data_dir={root}`"
     )
 

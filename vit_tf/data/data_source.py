@@ -2,15 +2,18 @@
 
 import dataclasses
 import re
+import typing
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import shard_utils
 
 from vit_tf import errors
 from vit_tf.data import dataset_spec, labels
 
 Path = tfds.core.Path
-Shard = tfds.core.utils.shard_utils.FileInstruction
+Shard: TypeAlias = shard_utils.FileInstruction
 
 # Where the data sets of TFDS keep the name of an example.
 _NAME_KEYS = ("file_name", "filename", "image/file_name", "image/filename", "name")
@@ -23,7 +26,12 @@ class Source:
 
     name: str
     builder: tfds.core.DatasetBuilder
-    row: dataset_spec.DatasetSpec
+    spec: dataset_spec.DatasetSpec
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict:
+        """Returns what is stored of each example."""
+        return _features(self.builder)
 
     @property
     def version(self) -> str:
@@ -32,34 +40,34 @@ class Source:
     @property
     def num_classes(self) -> int:
         # Of a set whose classes are chosen when it is prepared: those it has.
-        return self.row.num_classes or len(self.class_names)
+        return self.spec.num_classes or len(self.class_names)
 
     @property
     def multi_label(self) -> bool:
-        """Whether a label is float32 (num_classes,) of zeros and ones.
+        """Returns whether a label is float32 (num_classes,) of zeros and ones.
 
         Otherwise it is an int32 scalar.
         """
-        return self.row.label.multi
+        return self.spec.label.multi
 
     @property
     def label_spec(self) -> tf.TensorSpec:
-        """Shape and type of the label of one example."""
+        """Returns shape and type of the label of one example."""
         if self.multi_label:
             return tf.TensorSpec((self.num_classes,), tf.float32)
         return tf.TensorSpec((), tf.int32)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in label order; the numbers where the data set has no names."""
-        features, key = self.builder.info.features, self.row.label.names_key
+        """Returns names in label order; numbers where the data set has no names."""
+        features, key = self.features, self.spec.label.names_key
         label = features[key] if key else None
         label = getattr(label, "feature", label)  # of a list: of what it lists
-        names = getattr(label, "names", None) or range(self.row.num_classes)
+        names = getattr(label, "names", None) or range(self.spec.num_classes)
         return tuple(str(name) for name in names)
 
     def num_examples(self, split: str) -> int:
-        """Examples of a split expression such as 'train[:98%]'.
+        """Counts the examples of a split expression such as 'train[:98%]'.
 
         Raises:
             errors.UserError: no such split, nothing in it, or an example twice.
@@ -67,7 +75,7 @@ class Source:
         return sum(shard.take for shard in self.shards(split))
 
     def shards(self, split: str) -> list[Shard]:
-        """The files of a split: filename, and how many records to skip and take.
+        """Lists the files of a split: filename, and how many records to skip and take.
 
         The parts of a sum such as 'train[:800]+test[:200]' follow one another.
 
@@ -97,33 +105,33 @@ class Source:
         return shards
 
     def num_bytes(self, split: str) -> int:
-        """Bytes of the split's records, from the mean over the whole data set."""
+        """Estimates the bytes of a split's records from the mean over the data set."""
         splits = self.builder.info.splits
         total = sum(info.num_bytes for info in splits.values())
         examples = sum(info.num_examples for info in splits.values())
         return round(total / examples * self.num_examples(split))
 
     def parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """A serialized record to {image: encoded bytes, label: see `label_spec`}.
+        """Parses a serialized record to {image: encoded bytes, label: see `label_spec`}.
 
         Raises:
             tf.errors.InvalidArgumentError: the record is no such example, or its
                 label is out of range.
         """
-        row, key = self.row, self.row.image_key
-        example = self._parse(record, {key: True, **row.label.features})
-        image = row.redraw(example[key]) if row.redraw else example[key]
+        spec, key = self.spec, self.spec.image_key
+        example = self._parse(record, {key: True, **spec.label.features})
+        image = spec.redraw(example[key]) if spec.redraw else example[key]
         return {"image": image, "label": self._derive_label(example)}
 
     def parse_label(self, record: tf.Tensor) -> tf.Tensor:
-        """The label alone; the image is not touched."""
-        return self._derive_label(self._parse(record, self.row.label.features))
+        """Parses the label alone; the image is not touched."""
+        return self._derive_label(self._parse(record, self.spec.label.features))
 
     def describe(self, record: tf.Tensor, split: str, index: int) -> str:
         """Names a record to a person: its file, if known, and where it stands."""
         where = f"record {index} of {self.name} {self.version} {split}"
         for key in _NAME_KEYS:
-            if key in self.builder.info.features:
+            if key in self.features:
                 try:
                     name = self._parse(record, {key: True})[key].numpy().decode()
                 except tf.errors.OpError:  # the record itself is no example
@@ -132,39 +140,41 @@ class Source:
         return where
 
     def _derive_label(self, features: labels.Features) -> tf.Tensor:
-        label = self.row.label.derive(features)
+        label = self.spec.label.derive(features)
         if not self.multi_label:
             label = labels.check_range(label, self.num_classes)
         return tf.ensure_shape(label, self.label_spec.shape)
 
-    def _parse(self, record: tf.Tensor, spec: dict) -> dict:
-        """The features of `spec`; an image stays encoded."""
-        wanted = _select(self.builder.info.features, spec)
-        key = self.row.image_key
+    def _parse(self, record: tf.Tensor, spec: labels.Features) -> labels.Features:
+        """Parses the features of `spec`; an image stays encoded."""
+        wanted = _select(self.features, spec)
+        key = self.spec.image_key
         decoders = {key: tfds.decode.SkipDecoding()} if key in spec else None
-        return wanted.deserialize_example(record, decoders=decoders)
+        features = wanted.deserialize_example(record, decoders=decoders)
+        return typing.cast(labels.Features, features)
 
 
 def _select(
     features: tfds.features.FeaturesDict, spec: labels.Features
 ) -> tfds.features.FeaturesDict:
-    """The features that `labels.Label.features` names."""
+    """Selects the features that `labels.Label.features` names."""
     # tfds.decode.PartialDecoding does it too, with warnings that users would see.
     chosen = {}
     for key, part in spec.items():
-        chosen[key] = features[key]
+        feature: Any = features[key]
         if part is not True:  # of a list of dicts
-            chosen[key] = tfds.features.Sequence(_select(features[key].feature, part))
+            feature = tfds.features.Sequence(_select(feature.feature, part))
+        chosen[key] = feature
     return tfds.features.FeaturesDict(chosen)
 
 
 def is_prepared(directory: Path) -> bool:
-    """Whether TFDS finished writing a data set here."""
+    """Returns whether TFDS finished writing a data set here."""
     return (directory / "dataset_info.json").exists()
 
 
 def list_versions(home: Path) -> list[str]:
-    """Prepared versions below `home`, oldest first."""
+    """Lists prepared versions below `home`, oldest first."""
     if not home.is_dir():
         return []
     names = [path.name for path in home.iterdir() if is_prepared(path)]
@@ -173,7 +183,7 @@ def list_versions(home: Path) -> list[str]:
 
 
 def find_newest(directory: Path) -> Path | None:
-    """The directory itself, or its newest version, if prepared."""
+    """Returns the directory itself, or its newest version, if prepared."""
     if is_prepared(directory):
         return directory
     versions = list_versions(directory)
@@ -181,39 +191,44 @@ def find_newest(directory: Path) -> Path | None:
 
 
 def open_directory(
-    name: str, directory: Path, row: dataset_spec.DatasetSpec | None = None
+    name: str, directory: Path, spec: dataset_spec.DatasetSpec | None = None
 ) -> Source:
     """Opens a directory that TFDS wrote.
 
     Args:
         name: what to call it.
         directory: holds dataset_info.json.
-        row: what is known of it. None: it has one image and one class label.
+        spec: what is known of it. None: it has one image and one class label.
 
     Raises:
-        errors.UserError: stored in another format, or without `row` not clear what is
+        errors.UserError: stored in another format, or without `spec` not clear what is
             the image and what the label.
     """
     builder = tfds.builder_from_directory(directory)
     file_format = builder.info.file_format
     if file_format != tfds.core.FileFormat.TFRECORD:
+        stored = file_format.value if file_format else "an unknown format"
         raise errors.UserError(
-            f"{directory}: stored as {file_format.value}, need tfrecord; prepare it "
+            f"{directory}: stored as {stored}, need tfrecord; prepare it "
             f"again with file_format='tfrecord'"
         )
-    return Source(name, builder, row or _guess_row(name, builder))
+    return Source(name, builder, spec or _guess_spec(name, builder))
 
 
 def count_splits(builder: tfds.core.DatasetBuilder) -> str:
-    """'train (1,197), test (400)'."""
+    """Returns the splits as text: 'train (1,197), test (400)'."""
     splits = builder.info.splits.items()
     return ", ".join(f"{key} ({info.num_examples:,})" for key, info in splits)
 
 
-def _guess_row(
+def _features(builder: tfds.core.DatasetBuilder) -> tfds.features.FeaturesDict:
+    return typing.cast(tfds.features.FeaturesDict, builder.info.features)
+
+
+def _guess_spec(
     name: str, builder: tfds.core.DatasetBuilder
 ) -> dataset_spec.DatasetSpec:
-    features = builder.info.features
+    features: Any = _features(builder)
     keys = {
         kind: sorted(key for key in features if isinstance(features[key], kind))
         for kind in (tfds.features.Image, tfds.features.ClassLabel)
@@ -222,7 +237,7 @@ def _guess_row(
     if len(image_keys) != 1 or len(label_keys) != 1:
         raise errors.UserError(
             f"{name}: need one image and one class label among the features, got "
-            f"images {image_keys} and labels {label_keys}; add a row to "
+            f"images {image_keys} and labels {label_keys}; add a spec to "
             f"vit_tf/data/catalog.py"
         )
     return dataset_spec.DatasetSpec(
@@ -235,7 +250,7 @@ def _guess_row(
 
 
 def _find_overlap(shards: list[Shard]) -> int:
-    """How many records are taken again after they were taken once."""
+    """Counts the records that are taken again after they were taken once."""
     ends: dict[str, int] = {}
     twice = 0
     for shard in sorted(shards, key=lambda s: (str(s.filename), s.skip)):

@@ -1,4 +1,4 @@
-"""Row: what is known of a data set before it is prepared."""
+"""DatasetSpec: what is known of a data set before it is prepared."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

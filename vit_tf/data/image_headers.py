@@ -87,13 +87,15 @@ def _little(head: tf.Tensor, at: int, count: int) -> tf.Tensor:
 
 def _lossy_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """RFC 6386, section 9.1: 14 bits each, then 2 of scaling."""
-    return _little(head, 28, 2) % 2**14, _little(head, 26, 2) % 2**14
+    height, width = _little(head, 28, 2), _little(head, 26, 2)
+    return tf.math.floormod(height, 2**14), tf.math.floormod(width, 2**14)
 
 
 def _plain_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """RFC 9649, section 3.4: one less than each, 14 bits, after a signature byte."""
     bits = _little(head, 21, 4)
-    return bits // 2**14 % 2**14 + 1, bits % 2**14 + 1
+    height, width = bits // 2**14, bits
+    return tf.math.floormod(height, 2**14) + 1, tf.math.floormod(width, 2**14) + 1
 
 
 def _large_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -128,7 +130,13 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
     def two(at: tf.Tensor) -> tf.Tensor:
         return byte(at) + 256 * byte(at + 1)
 
-    def step(at, height, width, total, blocks):
+    def step(
+        at: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        total: tf.Tensor,
+        blocks: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
         is_frame = byte(at) == _FRAME
         rows, columns = two(at + 7), two(at + 5)
         pixels = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
@@ -177,5 +185,6 @@ def _data_end(byte, size, at, blocks) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _table(flags: tf.Tensor) -> tf.Tensor:
-    """Bytes of a table of colours that such flags announce."""
-    return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), tf.zeros_like(flags))
+    """Returns the bytes of the table of colours that such flags announce."""
+    colours = tf.bitwise.left_shift(2, tf.math.floormod(flags, 8))
+    return tf.where(flags >= 128, 3 * colours, tf.zeros_like(flags))

@@ -27,19 +27,17 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.Tensor:
-    """One augmented training image (section 4.1; BiT, arXiv 1912.11370, 3.3).
+    """Makes an augmented training image (section 4.1; BiT, arXiv 1912.11370, 3.3).
 
     Args:
         encoded: the image file's bytes, a scalar string.
-        data: says which crop, at which size, flipped or not, and which RandAugment.
+        data: crop, image size, flip, and RandAugment.
         seed: (2,) integers; the view is a function of these and the bytes.
 
     Returns:
         uint8 (image_size, image_size, 3), rounded to the nearest value.
     """
-    crop_seed, flip_seed, augment_seed = tf.unstack(
-        tf.random.experimental.stateless_split(seed, 3)
-    )
+    crop_seed, flip_seed, augment_seed = tf.unstack(tf.random.split(seed, 3))
     size = data.image_size
     image = {
         config.Crop.INCEPTION: lambda: resize(
@@ -70,7 +68,7 @@ def training_view(encoded: tf.Tensor, data: config.Data, seed: tf.Tensor) -> tf.
 
 
 def evaluation_view(encoded: tf.Tensor, view: config.View) -> tf.Tensor:
-    """One evaluation image, float32 (image_size, image_size, 3) in [-1, 1]."""
+    """Makes an evaluation image, float32 (image_size, image_size, 3) in [-1, 1]."""
     image, size = decode(encoded), view.image_size
     margin = central_margin(view)
     if margin is not None:
@@ -83,9 +81,9 @@ def evaluation_view(encoded: tf.Tensor, view: config.View) -> tf.Tensor:
 
 
 def central_margin(view: config.View) -> int | None:
-    """What the shorter side is resized to in evaluation; None: the whole is squeezed.
+    """Returns the pixels to which the shorter side is resized for a central crop.
 
-    The longer side follows, so that a narrow image becomes a large one.
+    None where a view has no such crop and squeezes the whole image. The longer side follows, so that a narrow image becomes a large one.
     """
     size = view.image_size
     return {
@@ -96,12 +94,12 @@ def central_margin(view: config.View) -> int | None:
 
 
 def to_model_range(images: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """[0, 255] to [-1, 1] in float32, then cast to `dtype`."""
+    """Scales [0, 255] to [-1, 1] in float32, then casts to `dtype`."""
     return tf.cast((tf.cast(images, tf.float32) - 127.5) / 127.5, dtype)
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Bilinear without antialiasing to a square: float32 (size, size, 3).
+    """Resizes to a square, bilinear without antialiasing: float32 (size, size, 3).
 
     The aspect ratio is not kept; this is the paper's resize (section 4.1, after BiT).
     """
@@ -132,7 +130,7 @@ def inception_crop(
 def decode_jpeg_box(
     encoded: tf.Tensor, shape: tf.Tensor, begin: tf.Tensor, size: tf.Tensor
 ) -> tf.Tensor:
-    """`tf.slice(decode(encoded), begin, size)` without decoding the rest.
+    """Computes `tf.slice(decode(encoded), begin, size)` without decoding the rest.
 
     The same pixels bit for bit: libjpeg smooths colour across neighbouring
     columns, so two more are decoded on each side and cut off again.
@@ -172,7 +170,7 @@ def sample_box(
 
 
 def enlarged(size: int) -> int:
-    """What BiT resizes to before it cuts out `size`: 448 for 384 (its section 3.3)."""
+    """Returns BiT's size before a crop of `size`: 448 for 384 (its section 3.3)."""
     return round(size * 448 / 384)
 
 

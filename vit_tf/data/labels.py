@@ -40,12 +40,12 @@ class Label:
 
 
 def stored(key: str) -> Label:
-    """The class that is stored under `key`."""
+    """Reads the class that is stored under `key`."""
     return Label({key: True}, lambda features: _class(features[key]), key)
 
 
 def multi_hot(key: str, num_classes: int) -> Label:
-    """Ones at the classes that are listed under `key`: float32 (num_classes,).
+    """Puts ones at the classes listed under `key`: float32 (num_classes,).
 
     No class at all is possible: ImageNet-ReaL has such images.
     """
@@ -59,7 +59,7 @@ def multi_hot(key: str, num_classes: int) -> Label:
 
 
 def clevr_count() -> Label:
-    """Objects in the scene less 3, as there are 3 to 10: 8 classes."""
+    """Counts the objects in the scene, less 3, as there are 3 to 10: 8 classes."""
 
     def derive(features: Features) -> tf.Tensor:
         return tf.size(features["objects"]["size"], tf.int32) - 3
@@ -68,7 +68,7 @@ def clevr_count() -> Label:
 
 
 def clevr_distance() -> Label:
-    """Bin of the distance to the closest object: 6 classes."""
+    """Bins the distance to the closest object: 6 classes."""
 
     def derive(features: Features) -> tf.Tensor:
         depths = features["objects"]["pixel_coords"][:, 2]
@@ -78,7 +78,7 @@ def clevr_distance() -> Label:
 
 
 def kitti_distance() -> Label:
-    """Bin of the metres to the closest car, van or truck; 3 if there is none."""
+    """Bins the metres to the closest car, van or truck; 3 if there is none."""
 
     def derive(features: Features) -> tf.Tensor:
         kinds = features["objects"]["type"]
@@ -100,7 +100,7 @@ def grouped(key: str, size: float) -> Label:
 
 
 def check_range(label: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """The int32 labels, if all are in 0..num_classes-1.
+    """Returns the int32 labels if all are in 0..num_classes-1.
 
     Raises:
         tf.errors.InvalidArgumentError: its message holds `OUT_OF_RANGE`.
@@ -120,6 +120,6 @@ def _class(value: tf.Tensor) -> tf.Tensor:
 
 
 def _bin(value: tf.Tensor, thresholds: tuple[float, ...]) -> tf.Tensor:
-    """The greatest i with thresholds[i] < value; -1 if there is none."""
+    """Returns the greatest i with thresholds[i] < value; -1 if there is none."""
     below = tf.constant(thresholds) < tf.cast(value, tf.float32)
     return tf.reduce_sum(_class(below)) - 1

@@ -31,7 +31,7 @@ class Mixture:
 
     @property
     def pattern(self) -> list[int]:
-        """Which set each row of a period is of, spread evenly."""
+        """Returns the set of each row of a period, spread evenly."""
         places = [
             ((i + 0.5) / weight, part)
             for part, weight in enumerate(self.weights)
@@ -40,7 +40,7 @@ class Mixture:
         return [part for _, part in sorted(places)]
 
     def rows_of(self, part: int, rows: int) -> int:
-        """How many of `rows`, a multiple of the period, a set gives."""
+        """Returns how many of `rows`, a multiple of the period, one set gives."""
         return rows // sum(self.weights) * self.weights[part]
 
     def check(self, rows: int, what: str) -> None:
@@ -58,27 +58,28 @@ class Mixture:
 
 
 def of(source: data_source.Source | Mixture) -> Mixture:
-    """A single set as a mixture of itself."""
+    """Wraps a single set as a mixture of itself."""
     return source if isinstance(source, Mixture) else Mixture((source,), (1,))
 
 
 def weights_of(name: str) -> dict[str, int]:
-    """The sets that `NAME*WEIGHT+NAME...` names, none of them opened.
+    """Parses `NAME*WEIGHT+NAME...` to {name: weight}; opens nothing.
 
     Raises:
         errors.UserError: not of that form, or a set twice.
     """
-    parts = [_PART.match(part.strip()) for part in name.split("+")]
-    if None in parts or any("*" in part[1] for part in parts):
+    matches = [_PART.match(part.strip()) for part in name.split("+")]
+    parts = [match for match in matches if match and "*" not in match[1]]
+    if len(parts) < len(matches):
         raise errors.UserError(
             f"data.name={name}: need NAME, or NAME*WEIGHT+NAME with whole weights"
         )
-    found = {part[1]: int(part[2] or 1) for part in parts}
-    if len(found) < len(parts):
+    weights = {part[1]: int(part[2] or 1) for part in parts}
+    if len(weights) < len(parts):
         raise errors.UserError(
             f"data.name={name}: names a set twice; give it a larger weight"
         )
-    return found
+    return weights
 
 
 def open_all(name: str, data_dir: str | None = None) -> Mixture:
@@ -101,7 +102,7 @@ def open_all(name: str, data_dir: str | None = None) -> Mixture:
 
 
 def seed_of(seed: int, part: int) -> int:
-    """The seed of one set's order, so that equally long sets have orders apart."""
+    """Returns the seed of one set's order; equally long sets have different orders."""
     if part == 0:
         return seed
     return int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 1)

@@ -26,7 +26,7 @@ BOX = "mix_box"  # int32 (b, 4), top, left, bottom, right; without it, everythin
 
 
 def is_on(data: config.Data) -> bool:
-    """Whether training batches are mixed."""
+    """Returns whether training batches are mixed."""
     return bool(data.mixup or data.cutmix)
 
 
@@ -41,12 +41,12 @@ def drawer(data: config.Data) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     size = data.image_size
     everything = tf.constant([0, 0, size, size], tf.int32)
 
-    def mixup(seed):
+    def mixup(seed: tf.Tensor) -> dict[str, tf.Tensor]:
         a = beta(data.mixup, seed)
         return {WEIGHT: tf.maximum(a, 1.0 - a), BOX: everything}
 
-    def cutmix(seed):
-        area, place = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    def cutmix(seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        area, place = tf.unstack(tf.random.split(seed, 2))
         return {
             WEIGHT: tf.constant(0.0),
             BOX: _box(size, 1.0 - beta(data.cutmix, area), place),
@@ -57,7 +57,7 @@ def drawer(data: config.Data) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
             return {WEIGHT: mixup(seed)[WEIGHT]}
         if not data.mixup:
             return cutmix(seed)
-        coin, inside = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        coin, inside = tf.unstack(tf.random.split(seed, 2))
         heads = tf.random.stateless_uniform((), coin) < 0.5
         return tf.cond(heads, lambda: mixup(inside), lambda: cutmix(inside))
 
@@ -79,16 +79,17 @@ def mix(
         images and labels of the same shapes and types; the labels are mixed by the
         share of the pixels that each image has.
     """
+    height, width = (int(side or 0) for side in images.shape[1:3])  # both static
     own = weight[:, None, None, None]
     kept = weight
     if box is not None:
         top, left, bottom, right = tf.unstack(box[:, :, None], axis=1)  # (b, 1) each
-        y, x = tf.range(images.shape[1]), tf.range(images.shape[2])
+        y, x = tf.range(height), tf.range(width)
         rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
         inside = rows[:, :, None, None] & columns[:, None, :, None]
         own = tf.where(inside, own, 1.0)
         area = (bottom - top) * (right - left)
-        share = tf.cast(area[:, 0], tf.float32) / (images.shape[1] * images.shape[2])
+        share = tf.cast(area[:, 0], tf.float32) / (height * width)
         kept = 1.0 - share * (1.0 - weight)
     own = tf.cast(own, images.dtype)
     kept = tf.cast(kept, labels.dtype)[:, None]
@@ -105,20 +106,22 @@ def partners(rows: tf.Tensor) -> tf.Tensor:
 
 
 def beta(p: float, seed: tf.Tensor) -> tf.Tensor:
-    """A draw from Beta(p, p), float32 ().
+    """Draws from Beta(p, p), float32 ().
 
     As a ratio of two Gamma(p) draws. These underflow for small p, so their
     logarithms are made from Gamma(p + 1) * uniform ** (1 / p).
     """
-    gammas, uniforms = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    gamma = tf.random.stateless_gamma((2,), gammas, alpha=p + 1.0, dtype=tf.float64)
+    gammas, uniforms = tf.unstack(tf.random.split(seed, 2))
+    gamma = tf.random.stateless_gamma(
+        (2,), gammas, tf.constant(p + 1.0, tf.float64), dtype=tf.float64
+    )
     uniform = tf.random.stateless_uniform((2,), uniforms, dtype=tf.float64)
     logs = tf.math.log(gamma) + tf.math.log1p(-uniform) / p  # 1 - uniform is not 0
     return tf.cast(tf.sigmoid(logs[0] - logs[1]), tf.float32)
 
 
 def _box(size: int, share: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A square of `share` of the image around a uniform centre, int32 (4,)."""
+    """Draws a square of `share` of the image around a uniform centre, int32 (4,)."""
     side = tf.cast(size * tf.sqrt(share), tf.int32)
     centre = tf.random.stateless_uniform((2,), seed, 0, size, tf.int32)
     begin = tf.maximum(centre - side // 2, 0)

@@ -7,6 +7,8 @@ an evaluation split is given once; what fills up the last batch is masked.
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +20,7 @@ from vit_tf.data import (
     labels,
     mixture,
     mixup_cutmix,
+    random_keys,
     record_store,
     subsets,
 )
@@ -35,7 +38,7 @@ def train_stream(
     host_index: int = 0,
     num_replicas: int = 1,
 ) -> tf.data.Dataset:
-    """The endless stream of per-replica training batches from a step on.
+    """Makes the endless stream of per-replica training batches from a step on.
 
     A step takes `num_replicas / num_hosts` elements of each host: replica r, which
     lives on host r * num_hosts // num_replicas, gets rows r * b to (r + 1) * b of
@@ -45,7 +48,7 @@ def train_stream(
 
     Args:
         source: an opened data set, or several.
-        data: what to read and how to show it.
+        data: split, subset, batch size, and augmentation.
         seed: chooses order, crops and flips.
         start_step: number of the first step.
         num_hosts: processes that call this, each for its own replicas.
@@ -53,10 +56,9 @@ def train_stream(
         num_replicas: over all hosts.
 
     Returns:
-        dicts of image uint8 (b, image_size, image_size, 3), label int32 (b,), or
-        float32 (b, num_classes) if multi-hot, and index int64 (b,), the row in the
-        split; b = batch_size / num_replicas. With mixup or CutMix also what
-        `mixing.drawer` gives, once per row.
+        `batches.TrainBatch` after `batches.TrainBatch`, of b = batch_size /
+        num_replicas rows; with mixup or CutMix also what `mixup_cutmix.drawer`
+        draws, repeated for every row.
 
     Raises:
         errors.UserError: the batch does not divide, the split does not exist, the
@@ -97,7 +99,7 @@ def eval_stream(
     host_index: int = 0,
     num_replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Every example of a split once, in file order, in per-replica batches.
+    """Gives every example of a split once, in file order, in per-replica batches.
 
     Rows go to hosts and replicas as in `train_stream`.
 
@@ -112,10 +114,8 @@ def eval_stream(
         num_replicas: over all hosts; every host gives equally many elements.
 
     Returns:
-        dicts of image float32 (b, image_size, image_size, 3) in [-1, 1], label
-        int32 (b,), or float32 (b, num_classes) if multi-hot, mask bool (b,), false
-        for padding, and index int64 (b,), -1 for padding; b = batch_size /
-        num_replicas.
+        `batches.EvalBatch` after `batches.EvalBatch`, of b = batch_size /
+        num_replicas rows.
     """
     b = _per_replica(batch_size, num_replicas, "evals.batch_size")
     num_examples = source.num_examples(split) if keep is None else len(keep)
@@ -125,7 +125,7 @@ def eval_stream(
     num_padding = math.ceil(num_examples / batch_size) * own - ours
     rows = record_store.in_order(source, split, keep)
     if num_hosts > 1:
-        rows = rows.enumerate().filter(lambda i, _: i % batch_size // own == host_index)
+        rows = rows.enumerate().filter(_of_host(host_index, own, batch_size))
         rows = rows.map(lambda _, row: row)
     examples = _eval_examples(source, view, rows)
     padding = {
@@ -155,9 +155,9 @@ def find_corrupt(
     for part in _parts(mixture.of(source), data, seed=seed, step=step, share=share):
         rows = part.rows.take(part.count)
         examples = _train_examples(part.source, data, rows, seed=part.seed)
-        found = _find_failure(part.source, data.split, rows, examples)
-        if found is not None:
-            return found
+        culprit = _find_failure(part.source, data.split, rows, examples)
+        if culprit is not None:
+            return culprit
     return None
 
 
@@ -212,7 +212,7 @@ def _parts(
     step: int,
     share: record_store.Share,
 ) -> list[_Part]:
-    """The shuffled rows of one host from a step on, set by set."""
+    """Returns the shuffled rows of one host from a step on, set by set."""
     mix.check(share.batch_size, "data.batch_size")
     parts = []
     for number, source in enumerate(mix.sources):
@@ -234,7 +234,7 @@ def _parts(
 
 
 def _mixed(mix: mixture.Mixture, examples: list[tf.data.Dataset]) -> tf.data.Dataset:
-    """The examples of all sets in the order of the mixture's pattern."""
+    """Interleaves the examples of all sets in the order of the mixture's pattern."""
     if len(examples) == 1:
         return examples[0]
     choice = tf.data.Dataset.from_tensor_slices(np.array(mix.pattern, np.int64))
@@ -244,14 +244,13 @@ def _mixed(mix: mixture.Mixture, examples: list[tf.data.Dataset]) -> tf.data.Dat
 def _train_examples(
     source: data_source.Source, data: config.Data, rows: tf.data.Dataset, *, seed: int
 ) -> tf.data.Dataset:
-    """Rows of `storage.shuffled` to augmented examples, one by one."""
+    """Maps rows of `record_store.shuffled` to augmented examples, one by one."""
 
     def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         example = source.parse(row["record"])
         # Orders are drawn from [seed, 0]; views have a key of their own.
         key = tf.constant([seed, 1], tf.int64)
-        for part in (row["epoch"], row["index"]):
-            key = tf.random.experimental.stateless_fold_in(key, part)
+        key = random_keys.fold_in(key, row["epoch"], row["index"])
         image = images.training_view(example["image"], data, key)
         return {"image": image, "label": example["label"], "index": row["index"]}
 
@@ -276,7 +275,7 @@ def _with_draws(
         # Next to the keys of orders, [seed, 0], and of views, [seed, 1].
         key = tf.constant([seed, 2], tf.int64)
         step = start_step + number // local
-        drawn = draw(tf.random.experimental.stateless_fold_in(key, step))
+        drawn = draw(random_keys.fold_in(key, step))
         b = batch["label"].shape[0]
         rows = {k: tf.repeat(v[None], b, axis=0) for k, v in drawn.items()}
         return batch | rows
@@ -287,9 +286,9 @@ def _with_draws(
 def _eval_examples(
     source: data_source.Source, view: config.View, rows: tf.data.Dataset
 ) -> tf.data.Dataset:
-    """Rows of `storage.in_order` to evaluation examples, one by one."""
+    """Maps rows of `record_store.in_order` to evaluation examples, one by one."""
 
-    def show(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def show(row: dict[str, tf.Tensor]) -> dict[str, Any]:
         example = source.parse(row["record"])
         image = images.evaluation_view(example["image"], view)
         label, index = example["label"], row["index"]
@@ -318,6 +317,11 @@ def _find_failure(
     except tf.errors.OpError:
         return record_store.find_broken_file(source, split)
     return None
+
+
+def _of_host(host_index: int, own: int, batch_size: int) -> Callable[..., tf.Tensor]:
+    """Returns a filter of numbered rows: those of a host that has `own` per batch."""
+    return lambda number, _: number % batch_size // own == host_index
 
 
 def _per_replica(batch_size: int, num_replicas: int, name: str) -> int:

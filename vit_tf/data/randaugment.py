@@ -29,8 +29,8 @@ def rand_augment(
         uint8 (height, width, 3).
     """
     names = list(OPERATIONS)
-    for key in tf.unstack(tf.random.experimental.stateless_split(seed, layers)):
-        which, inside = tf.unstack(tf.random.experimental.stateless_split(key, 2))
+    for key in tf.unstack(tf.random.split(seed, layers)):
+        which, inside = tf.unstack(tf.random.split(key, 2))
         branches = [
             lambda n=name, i=image, k=inside: distort(i, n, k, magnitude=magnitude)
             for name in names
@@ -86,7 +86,7 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
 
 
 def invert(image: tf.Tensor) -> tf.Tensor:
-    """255 - value."""
+    """Returns 255 - value."""
     return 255 - image
 
 
@@ -118,13 +118,13 @@ def solarize_add(image: tf.Tensor, addition: int) -> tf.Tensor:
 
 
 def color(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Away from grey (factor above 1) or towards it (below)."""
+    """Moves colours away from grey (factor above 1) or towards it (below)."""
     grey = tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
     return blend(grey, image, factor)
 
 
 def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Away from a grey level or towards it: pixels / 256, not their mean.
+    """Moves away from a grey level or towards it: pixels / 256, not their mean.
 
     The reference divides the sum of a histogram, which is the number of pixels,
     by 256: the level is 196 at 224 x 224 pixels, and white from 256 x 256 on.
@@ -135,19 +135,19 @@ def contrast(image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def brightness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Away from black or towards it."""
+    """Moves away from black or towards it."""
     return blend(tf.zeros_like(image), image, factor)
 
 
 def sharpness(image: tf.Tensor, factor: float) -> tf.Tensor:
-    """Away from Pillow's smoothed image or towards it; the edge stays as it is.
+    """Moves away from Pillow's smoothed image or towards it; the edge stays as is.
 
     Smoothed by the reference's float convolution. Where 13 divides the weighted
     sum exactly, rounding decides whether the fraction that is cut off is 0 or
     0.999..., so another machine may give one level more or less there.
     """
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13.0
-    kernel = tf.tile(kernel[..., None, None], (1, 1, 3, 1))
+    kernel = tf.tile(tf.reshape(kernel, (3, 3, 1, 1)), (1, 1, 3, 1))
     smooth = tf.nn.depthwise_conv2d(
         tf.cast(image, tf.float32)[None], kernel, (1, 1, 1, 1), "VALID"
     )
@@ -216,7 +216,7 @@ def cutout(image: tf.Tensor, seed: tf.Tensor, *, half: int) -> tf.Tensor:
         tf.random.stateless_uniform((), key, 0, length, tf.int32)
         for length, key in zip(
             tf.unstack(tf.shape(image)[:2]),
-            tf.unstack(tf.random.experimental.stateless_split(seed, 2)),
+            tf.unstack(tf.random.split(seed, 2)),
         )
     ]
     return punch(image, tf.stack(centre), half=half)
@@ -234,7 +234,7 @@ def punch(image: tf.Tensor, centre: tf.Tensor, *, half: int) -> tf.Tensor:
 
 
 def blend(degenerate: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
-    """degenerate + factor * (image - degenerate), fractions cut off, within a byte."""
+    """Computes degenerate + factor * (image - degenerate), cut to whole bytes."""
     if factor == 1.0:
         return image
     start = tf.cast(degenerate, tf.float32)
@@ -243,7 +243,7 @@ def blend(degenerate: tf.Tensor, image: tf.Tensor, factor: float) -> tf.Tensor:
 
 
 def _signed(amount: float, seed: tf.Tensor) -> tf.Tensor:
-    """`amount` or its opposite, each with probability one half."""
+    """Returns `amount` or its opposite, each with probability one half."""
     return tf.where(tf.random.stateless_uniform((), seed) < 0.5, amount, -amount)
 
 

@@ -7,12 +7,13 @@ ones, and every host can pick its own part of each batch.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from vit_tf import errors
-from vit_tf.data import data_source, sharded_shuffle
+from vit_tf.data import data_source, random_keys, sharded_shuffle
 
 # A split, or what is kept of it, of at most this many bytes is held in memory, still
 # encoded. The data sets that the paper transfers to fit (Pets, the largest, has
@@ -50,14 +51,14 @@ class Share:
 def in_order(
     source: data_source.Source, split: str, keep: np.ndarray | None = None
 ) -> tf.data.Dataset:
-    """Rows once each, in file order: {index: int64, record: string} scalars.
+    """Yields rows once each, in file order: {index: int64, record: string} scalars.
 
     Args:
         source: the prepared data set.
         split: a split expression.
         keep: the rows to give, as a sorted vector of `index`; None: all.
     """
-    shards = _Shards(source, split, keep)
+    shards = Shards(source, split, keep)
     return tf.data.Dataset.range(len(shards.counts)).flat_map(shards.read)
 
 
@@ -70,7 +71,7 @@ def shuffled(
     share: Share,
     keep: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """The endless stream of shuffled rows from position `start` on.
+    """Makes the endless stream of shuffled rows from position `start` on.
 
     Args:
         source: the prepared data set.
@@ -84,7 +85,7 @@ def shuffled(
         {epoch: int64, index: int64, record: string} scalars; `index` counts the
         rows of the split in file order.
     """
-    shards = _Shards(source, split, keep)
+    shards = Shards(source, split, keep)
     num_examples = int(shards.counts.sum())
     order = _Order(num_examples, seed=seed, start=start, share=share)
     mean_bytes = source.num_bytes(split) / source.num_examples(split)
@@ -104,9 +105,9 @@ def shuffled(
 
 def find_broken_file(source: data_source.Source, split: str) -> str | None:
     """Reads the split's files one by one; names the first that fails, and why."""
-    shards = _Shards(source, split)
-    found = (_find_damage(shards, number) for number in range(len(shards.paths)))
-    return next((damage for damage in found if damage), None)
+    shards = Shards(source, split)
+    damages = (_find_damage(shards, number) for number in range(len(shards.paths)))
+    return next((damage for damage in damages if damage), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,24 +126,19 @@ class _Order:
 
     def permute(
         self, size: int | tf.Tensor, epoch: tf.Tensor, purpose: int | tf.Tensor
-    ):
-        """0..size-1 in an order that (seed, epoch, purpose) decide: (size,) int64.
+    ) -> tf.Tensor:
+        """Orders 0..size-1 by (seed, epoch, purpose): (size,) int64.
 
         tf.random.experimental.index_shuffle would need no memory, but it knows
         256 orders only for sets below 65,536 rows (epoch 256 would repeat epoch
         0), and at its four rounds batches are not random samples.
         """
-        fold_in = tf.random.experimental.stateless_fold_in
         key = tf.constant([self.seed, 0], tf.int64)
-        key = fold_in(
-            fold_in(key, tf.cast(epoch, tf.int64)), tf.cast(purpose, tf.int64)
-        )
-        return tf.random.experimental.stateless_shuffle(
-            tf.range(size, dtype=tf.int64), key
-        )
+        key = random_keys.fold_in(key, epoch, purpose)
+        return random_keys.shuffle(tf.range(size, dtype=tf.int64), key)
 
     def choose(self, epoch: tf.Tensor) -> tf.Tensor:
-        """An epoch in order, without the rows before the start and other hosts'."""
+        """Orders an epoch, without the rows before the start and other hosts'."""
         rows = self.permute(self.num_examples, epoch, 0)
         position = epoch * self.num_examples + tf.range(
             self.num_examples, dtype=tf.int64
@@ -155,8 +151,8 @@ class _Order:
 def _from_memory(
     source: data_source.Source, split: str, order: _Order, keep: np.ndarray | None
 ) -> tf.data.Dataset:
-    """Random access to encoded rows in memory, of which only the kept ones are."""
-    loaded = _load(source, split, keep)
+    """Streams encoded rows from memory, which holds only the kept ones."""
+    loaded = load_rows(source, split, keep)
 
     def permute(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
         place = order.choose(epoch)
@@ -178,7 +174,7 @@ def _from_memory(
     return tf.data.Dataset.from_tensors(loaded).flat_map(stream)
 
 
-class _Shards:
+class Shards:
     """The files of a split that hold rows to keep, readable by number in a graph.
 
     Attributes:
@@ -218,10 +214,14 @@ class _Shards:
         rows = tf.data.Dataset.zip({"index": indices, "record": records})
         if self._kept is None:
             return rows
-        return rows.filter(lambda row: tf.gather(self._kept, row["index"]))
+
+        def is_kept(row: Any) -> tf.Tensor:
+            return tf.gather(self._kept, row["index"])
+
+        return rows.filter(is_kept)
 
 
-def _find_damage(shards: _Shards, number: int) -> str | None:
+def _find_damage(shards: Shards, number: int) -> str | None:
     """Reads one file to its end; names it and says what is wrong, if anything is."""
     path = shards.paths[number]
     try:
@@ -233,10 +233,10 @@ def _find_damage(shards: _Shards, number: int) -> str | None:
     return None
 
 
-def _load(
+def load_rows(
     source: data_source.Source, split: str, keep: np.ndarray | None
 ) -> dict[str, tf.Tensor]:
-    """The kept rows in file order: vectors of index and serialized record."""
+    """Loads the kept rows in file order: vectors of index and serialized record."""
     count = source.num_examples(split) if keep is None else len(keep)
     try:
         (loaded,) = in_order(source, split, keep).batch(count)

@@ -11,6 +11,7 @@ file per lane lies before it.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +34,7 @@ def stream(
     count: int,
     window: int,
 ) -> tf.data.Dataset:
-    """The endless stream of one host's rows.
+    """Makes the endless stream of one host's rows.
 
     Args:
         counts: (files,) int64, rows in each file.
@@ -73,8 +74,11 @@ def stream(
     ours = (places >= first) & (places < first + count)
     if not ours.all():
         kept = tf.constant(ours)
-        rows = rows.enumerate().filter(lambda i, _: kept[i % len(ours)])
-        rows = rows.map(lambda _, row: row)
+
+        def is_ours(number: Any, *_: Any) -> tf.Tensor:
+            return kept[number % len(ours)]
+
+        rows = rows.enumerate().filter(is_ours).map(lambda _, row: row)
     return rows.skip(int((ours & (places < start % batch_size)).sum()))
 
 
@@ -86,30 +90,41 @@ class _Lane:
     together (Hermite's identity).
     """
 
-    def __init__(self, counts, read, permute, *, lanes, start, window):
+    def __init__(
+        self,
+        counts: np.ndarray,
+        read: Callable[[tf.Tensor], tf.data.Dataset],
+        permute: Callable[..., tf.Tensor],
+        *,
+        lanes: int,
+        start: int,
+        window: int,
+    ) -> None:
         self.counts, self.read, self.permute = counts, read, permute
         self.lanes, self.start, self.window = lanes, start, window
         self.total = int(counts.sum())
 
     def rows(self, number: tf.Tensor) -> tf.data.Dataset:
-        """The lane's endless rows from its `start` on."""
+        """Yields the lane's endless rows from its `start` on."""
         # The last epoch that has at most `start` rows before it.
         first = ((self.start + 1) * self.lanes - 1 - number) // self.total
         passed = self.start - self._before(first, number)
 
-        def read_epoch(epoch):
+        def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             skipped = tf.where(epoch == first, passed, tf.zeros_like(passed))
             return self._read_epoch(epoch, number, skipped)
 
         epochs = tf.data.Dataset.range(tf.int64.max).map(lambda i: first + i)
         return epochs.flat_map(read_epoch).prefetch(1).unbatch()
 
-    def _before(self, epoch, number):
-        """Rows of a lane before an epoch."""
+    def _before(self, epoch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        """Counts the rows of a lane before an epoch."""
         return (epoch * self.total + number) // self.lanes
 
-    def _read_epoch(self, epoch, number, skipped) -> tf.data.Dataset:
-        """Shuffled windows of the lane's rows in one epoch, without the first rows."""
+    def _read_epoch(
+        self, epoch: tf.Tensor, number: tf.Tensor, skipped: tf.Tensor
+    ) -> tf.data.Dataset:
+        """Yields shuffled windows of the lane's rows in one epoch, less `skipped` rows."""
         others = tf.range(self.lanes, dtype=tf.int64)
         sizes = self._before(epoch + 1, others) - self._before(epoch, others)
         begin = tf.reduce_sum(sizes[:number])
@@ -120,7 +135,7 @@ class _Lane:
             lambda piece: self.read(piece[0]).skip(piece[1]).take(piece[2])
         )
 
-        def shuffle(i, rows):
+        def shuffle(i: tf.Tensor, rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             size = tf.size(tf.nest.flatten(rows)[0], tf.int64)
             order = self.permute(size, epoch, i * self.lanes + number)
             order = order[tf.maximum(skipped - i * self.window, 0) :]
@@ -129,8 +144,10 @@ class _Lane:
 
         return rows.batch(self.window).enumerate(first_window).map(shuffle)
 
-    def _pieces(self, epoch, begin, end) -> tf.data.Dataset:
-        """(file, rows to skip, rows to take) of rows begin to end of an epoch."""
+    def _pieces(
+        self, epoch: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
+    ) -> tf.data.Dataset:
+        """Yields (file, rows to skip, rows to take) of rows begin to end of an epoch."""
         chosen = self.permute(len(self.counts), epoch, _SHARDS)
         sizes = tf.gather(self.counts, chosen)
         ends = tf.cumsum(sizes)

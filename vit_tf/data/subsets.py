@@ -14,11 +14,11 @@ from vit_tf.data import data_source, labels, mixture, record_store
 
 
 def choose(source: data_source.Source, data: config.Data) -> np.ndarray | None:
-    """The rows that `data.subset` leaves of `data.split`.
+    """Chooses the rows that `data.subset` leaves of `data.split`.
 
     Args:
         source: the prepared data set.
-        data: says split and subset.
+        data: split and subset.
 
     Returns:
         Sorted int64 places in the split; None: all of them. For shots the labels of
@@ -36,7 +36,7 @@ def choose(source: data_source.Source, data: config.Data) -> np.ndarray | None:
 
 
 def count(source: data_source.Source, data: config.Data) -> int:
-    """How many examples an epoch has."""
+    """Counts the examples of an epoch."""
     chosen = choose(source, data)
     return source.num_examples(data.split) if chosen is None else len(chosen)
 
@@ -49,7 +49,7 @@ def count_all(sources: mixture.Mixture, data: config.Data) -> int:
 def choose_shots(
     classes: np.ndarray, shots: int, *, num_classes: int, seed: int
 ) -> np.ndarray:
-    """The first `shots` of every class in a random order, as in fewshot_lsr.py.
+    """Chooses the first `shots` of every class in a random order (fewshot_lsr.py).
 
     Args:
         classes: int (examples,), the class of every example.
@@ -68,7 +68,7 @@ def choose_shots(
 
 @functools.lru_cache(maxsize=8)
 def read_labels(source: data_source.Source, split: str) -> np.ndarray:
-    """The labels of a split in file order; reads its records, decodes no image.
+    """Reads the labels of a split in file order; decodes no image.
 
     Returns:
         int32 (examples,), or float32 (examples, num_classes) if multi-hot.
@@ -95,7 +95,7 @@ def read_labels(source: data_source.Source, split: str) -> np.ndarray:
 def size(
     subset: config.Subset, *, total: int, num_classes: int, split: str = "train"
 ) -> int:
-    """Examples of a subset of `total`, whichever they are.
+    """Returns the number of examples of a subset of `total`.
 
     Raises:
         errors.UserError: more than there is, less than one, a part of one.
@@ -122,7 +122,7 @@ def size(
 
 
 def _first(source: data_source.Source, split: str, subset: config.Subset) -> np.ndarray:
-    """The first of all rows in a random order."""
+    """Chooses the first of all rows in a random order."""
     total = source.num_examples(split)
     wanted = size(subset, total=total, num_classes=source.num_classes, split=split)
     return np.random.default_rng(subset.seed).permutation(total)[:wanted]

@@ -12,7 +12,7 @@ from vit_tf.data import dataset_spec, labels, vtab_splits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(dataset_spec.DatasetSpec):
-    """A row with what VTAB and the paper add to it.
+    """A DatasetSpec with what VTAB and the paper add to it.
 
     Attributes:
         column: the task's name in the paper's Table 9.

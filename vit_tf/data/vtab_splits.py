@@ -9,6 +9,7 @@ report `test` (VTAB's task_adaptation; the paper's B.1.1).
 import dataclasses
 import statistics
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,13 @@ class Protocol:
         return f"{self.train800}+{self.val200}"
 
 
-_CLEVR = {"val200": "train[63000:63200]", "test": "validation", "crop": False}
-_DSPRITES = {"val200": "train[589824:590024]", "test": "train[663552:]"}
-_SMALLNORB = {"val200": "test[:200]", "test": "test[50%:]"}
+_CLEVR: dict[str, Any] = {
+    "val200": "train[63000:63200]",
+    "test": "validation",
+    "crop": False,
+}
+_DSPRITES: dict[str, Any] = {"val200": "train[589824:590024]", "test": "train[663552:]"}
+_SMALLNORB: dict[str, Any] = {"val200": "test[:200]", "test": "test[50%:]"}
 
 # In the order of Table 9.
 TASKS = {

@@ -168,8 +168,8 @@ def _check_request(request: Request) -> None:
 def _split(source: data_source.Source, request: Request) -> str:
     """Returns the split of a set to measure."""
     stored, split = source.builder.info.splits, request.split
-    if split is None and source.row.final:
-        split = source.row.final[1]
+    if split is None and source.spec.final:
+        split = source.spec.final[1]
     if split is None:
         split = next((s for s in ("test", "validation") if s in stored), None)
     if split is None:

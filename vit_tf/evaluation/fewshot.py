@@ -136,8 +136,8 @@ def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Tas
 
 def _splits(source: data_source.Source) -> tuple[str, str]:
     """Returns the split to draw shots from and the one to test on."""
-    row = source.row
-    for train, test in filter(None, (row.few_shot, row.final)):
+    spec = source.spec
+    for train, test in filter(None, (spec.few_shot, spec.final)):
         if train is not None:
             return train, test
     stored = source.builder.info.splits

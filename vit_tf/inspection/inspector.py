@@ -171,7 +171,7 @@ def _probe(
 ) -> linear_probes.Probes:
     """Fits linear probes to a set's training split."""
     stored = source.builder.info.splits
-    train, test = source.row.final or ("train", image_sets.usual_split(source))
+    train, test = source.spec.final or ("train", image_sets.usual_split(source))
     if train is None or train not in stored or test == train:
         raise errors.UserError(
             f"{source.name}: linear probes need a split train and another one; there "

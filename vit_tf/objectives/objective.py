@@ -115,7 +115,7 @@ def check_data(
             f"data.name={data.name}: has several labels for an image, softmax "
             "takes one; use objective.loss=sigmoid"
         )
-    protocol = source.row.protocol
+    protocol = source.spec.protocol
     if protocol is not None and data.flip and not protocol.flip:
         raise errors.UserError(
             f"data.flip=True: mirroring changes the labels of {source.name}; use "

@@ -73,7 +73,7 @@ def describe(source: data_source.Source) -> fine_tuning.Target:
         errors.UserError: it has no training split.
     """
     development, final = splits(source)
-    protocol = source.row.protocol
+    protocol = source.spec.protocol
     return fine_tuning.Target(
         name=source.name,
         examples=source.num_examples(final[0]),

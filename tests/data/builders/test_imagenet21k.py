@@ -463,13 +463,13 @@ def test_a_full_disk_is_one_line_and_leaves_what_is_finished(
 def test_a_tar_file_cut_off_while_it_is_read_is_named(images, tmp_path, monkeypatch):
     source = _write_tars(tmp_path / "source", images)
     path = source / f"{SYNSETS[2]}.tar"
-    check = imagenet21k._check_space
+    check = imagenet21k.check_space
 
     def cut(*arguments):
         path.write_bytes(path.read_bytes()[:2000])
         check(*arguments)
 
-    monkeypatch.setattr(imagenet21k, "_check_space", cut)
+    monkeypatch.setattr(imagenet21k, "check_space", cut)
     with pytest.raises(errors.UserError, match=f"{path} has changed"):
         _prepare(source, tmp_path)
 

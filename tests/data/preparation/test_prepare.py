@@ -196,7 +196,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(digits, "_png", fail)
+    monkeypatch.setattr(digits.Image, "fromarray", fail)
     with pytest.raises(
         errors.UserError, match="not prepared: .*No space left on device"
     ):

@@ -4,6 +4,7 @@ Image files are stored as they are, byte for byte, under their file names.
 """
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
@@ -27,8 +28,18 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
+    @property
+    def _config(self) -> FolderConfig:
+        return typing.cast(FolderConfig, self.builder_config)
+
+    @property
+    def _listing(self) -> image_folders.Listing:
+        if self._config.listing is None:
+            raise ValueError("ImageFolder: needs a config with a listing")
+        return self._config.listing
+
     def _info(self) -> tfds.core.DatasetInfo:
-        listing = self.builder_config.listing
+        listing = self._listing
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"Images of {listing.folder}",
@@ -42,25 +53,22 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
             supervised_keys=("image", "label"),
             metadata=tfds.core.MetadataDict(
                 folder=str(listing.folder),
-                num_files=len(listing.paths) + len(self.builder_config.skipped),
+                num_files=len(listing.paths) + len(self._config.skipped),
             ),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # nothing is downloaded
-        skipped = self.builder_config.skipped
+        skipped = self._config.skipped
         if skipped:
             # Written where TFDS assembles the data set: they appear together.
             lines = [f"{path}\t{reason}\n" for path, reason in skipped.items()]
             text = "".join(lines).encode("utf-8", "backslashreplace")
             (self.data_path / SKIPPED_FILE).write_bytes(text)
-        return {
-            split: self._generate_examples(split)
-            for split in self.builder_config.listing.files
-        }
+        return {split: self._generate_examples(split) for split in self._listing.files}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-        listing = self.builder_config.listing
+        listing = self._listing
         for path, class_name in listing.files[split]:
             encoded = (listing.folder / path).read_bytes()
             yield path, {"image": encoded, "label": class_name, "file_name": path}

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import shard_utils
 
 from vit_tf import errors
 from vit_tf.data import images
@@ -155,7 +156,7 @@ def choose_classes(request: Request, found: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def features(names: tuple[str, ...]) -> tfds.features.FeaturesDict:
-    """What a record holds."""
+    """Returns the features of a record: image, label and file name."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(),
@@ -182,7 +183,7 @@ class Records:
             return shard_writer.Bad(place.name, place.trouble)
         encoded = self.index.read(place)
         try:
-            images.decode(encoded)
+            images.decode(tf.constant(encoded))
         except tf.errors.OpError:
             return shard_writer.Bad(place.name, image_folders.explain(encoded[:8]))
         example = tf.train.Example()
@@ -212,7 +213,7 @@ def _write(
     print(f"{request.source}: {len(index.homes):,} synsets, {num_images:,} images")
     num_bytes += num_images * _OVERHEAD_BYTES
     # TFDS chooses 2,048 files for the whole data set.
-    config_of_tfds = tfds.core.utils.shard_utils.ShardConfig
+    config_of_tfds = shard_utils.ShardConfig
     count = request.num_shards or config_of_tfds.calculate_number_shards(
         total_size=num_bytes, num_examples=num_images
     )
@@ -230,7 +231,7 @@ def _write(
     there = sum(note.num_examples + len(note.bad) for note in notes.values())
     if notes:
         print(f"Going on: {len(notes):,} of {count:,} files are finished")
-    _check_space(target.parent, num_bytes * (num_images - there) // num_images)
+    check_space(target.parent, num_bytes * (num_images - there) // num_images)
     with progress.Progress("Writing images", total=num_images, done=there) as display:
         for note in shard_writer.write(plan, request.num_processes):
             notes[note.shard] = note
@@ -280,7 +281,7 @@ def _finish(
     if not num_examples:
         raise errors.UserError(f"--source={request.source}: no image can be decoded")
     template = tfds.core.ShardedFileTemplate(
-        data_dir=plan.directory,
+        data_dir=tfds.core.Path(plan.directory),
         dataset_name=NAME,
         split=SPLIT,
         filetype_suffix="tfrecord",
@@ -343,7 +344,8 @@ def _keep_classes(work: pathlib.Path, names: tuple[str, ...]) -> None:
         )
 
 
-def _check_space(directory: pathlib.Path, needed: int) -> None:
+def check_space(directory: pathlib.Path, needed: int) -> None:
+    """Refuses to begin where the disk has less than `needed` bytes."""
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise errors.UserError(

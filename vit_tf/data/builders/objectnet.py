@@ -5,6 +5,7 @@ stand for several of ImageNet's, so that an example has a list of labels.
 """
 
 import json
+import os
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -38,7 +39,7 @@ class Objectnet(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         return {"test": self._generate_examples(dl_manager.manual_dir)}
 
-    def _generate_examples(self, manual_dir) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, manual_dir: os.PathLike) -> Iterator[tuple[str, dict]]:
         home = tfds.core.Path(manual_dir) / "objectnet-1.0"
         for folder, labels in sorted(map_folders(home / "mappings").items()):
             paths = sorted((home / "images" / folder).glob("*.png"))
@@ -51,7 +52,7 @@ class Objectnet(tfds.core.GeneratorBasedBuilder):
 
 
 def map_folders(mappings: tfds.core.Path) -> dict[str, list[int]]:
-    """Which of ImageNet's labels, in TFDS' order, are right for each image folder.
+    """Returns which of ImageNet's labels (TFDS's order) are right for each folder.
 
     The files say: folder -> ObjectNet's class -> ImageNet's names, joined by '; ' ->
     the line of each name -> the label whose number leads to that line.
@@ -75,7 +76,7 @@ def map_folders(mappings: tfds.core.Path) -> dict[str, list[int]]:
         )
     label_of = {names[number - first]: label for label, number in numbers.items()}
     folder_of = {v: k for k, v in read("folder_to_objectnet_label").items()}
-    found = {}
+    labels = {}
     for kind, joined in read("objectnet_to_imagenet_1k").items():
         wanted = [name.strip() for name in joined.split("; ")]
         unclear = [name for name in wanted if names.count(name) != 1]
@@ -84,8 +85,8 @@ def map_folders(mappings: tfds.core.Path) -> dict[str, list[int]]:
                 f"{mappings}: {kind!r} of objectnet_to_imagenet_1k.json has no folder, "
                 f"or not one line each for {', '.join(wanted)}"
             )
-        found[folder_of[kind]] = sorted(label_of[name] for name in wanted)
-    return found
+        labels[folder_of[kind]] = sorted(label_of[name] for name in wanted)
+    return labels
 
 
 def cut_border(encoded: tf.Tensor) -> tf.Tensor:

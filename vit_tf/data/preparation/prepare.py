@@ -7,6 +7,7 @@ looks prepared.
 import re
 import urllib.parse
 from collections.abc import Iterable
+from typing import Any
 
 import requests
 import tensorflow_datasets as tfds
@@ -32,7 +33,7 @@ def list_datasets(root: catalog.Path) -> None:
     print(f"Data sets in {root}:")
     by_hand = []
     for name in catalog.list_names(root):
-        row = catalog.DATASETS.get(name)
+        spec = catalog.DATASETS.get(name)
         try:
             source = catalog.open_source(name, str(root))
             counts = data_source.count_splits(source.builder)
@@ -40,14 +41,14 @@ def list_datasets(root: catalog.Path) -> None:
         except errors.UserError as refusal:
             others = " holds version " in str(refusal)
             state = "prepared by another version" if others else "not prepared"
-            if row and row.manual_files:
-                state += f", needs {', '.join(row.manual_files)}"
-        if row and row.manual_files:
-            by_hand.append((name, row))
+            if spec and spec.manual_files:
+                state += f", needs {', '.join(spec.manual_files)}"
+        if spec and spec.manual_files:
+            by_hand.append((name, spec))
         print(f"  {name:26} {state}")
     print(f"To put into {_find_manual(root)} before these are prepared:")
-    for name, row in by_hand:
-        print(f"  {name:26} {', '.join(row.manual_files)} from {row.manual_page}")
+    for name, spec in by_hand:
+        print(f"  {name:26} {', '.join(spec.manual_files)} from {spec.manual_page}")
 
 
 def verify(name: str, root: catalog.Path, *, every: bool = False) -> None:
@@ -79,7 +80,7 @@ def verify(name: str, root: catalog.Path, *, every: bool = False) -> None:
 
 
 def prepare_dataset(name: str, root: catalog.Path) -> None:
-    """Prepares a row of DATASETS, downloading what TFDS can download.
+    """Prepares a data set of DATASETS, downloading what TFDS can download.
 
     Raises:
         errors.UserError: unknown name, files missing that must be fetched by hand,
@@ -88,16 +89,16 @@ def prepare_dataset(name: str, root: catalog.Path) -> None:
     if name not in catalog.DATASETS:
         hint = errors.nearest(name, catalog.DATASETS)
         raise errors.UserError(f"--dataset={name}: unknown{hint}")
-    row = catalog.DATASETS[name]
+    spec = catalog.DATASETS[name]
     home = catalog.find_home(name, root)
     if data_source.is_prepared(home):
         print(f"{name}: already prepared in {home}")
         return
-    _check_manual(name, row, _find_manual(root))
+    _check_manual(name, spec, _find_manual(root))
     if name in _OWN:
         _build(f"--dataset={name}", _OWN[name](data_dir=root))
         return
-    builder = tfds.builder(f"{row.tfds_name}:{row.version}", data_dir=root)
+    builder = tfds.builder(f"{spec.tfds_name}:{spec.version}", data_dir=root)
     _check_network(name, builder, root)
     # Its downloaders and parsers fail in many ways, nearly all of them the
     # network's or the files'.
@@ -118,7 +119,7 @@ def prepare_folder(
         errors.UserError: see `folders.list_folder`; also a bad or taken name, and
             damaged files unless `skip_corrupt`.
     """
-    _check_name(name)
+    name = _check_name(name)
     listing = image_folders.list_folder(folder, validation_share)
     home = root / image_folder.ImageFolder.name / name
     target = home / str(image_folder.ImageFolder.VERSION)
@@ -174,19 +175,19 @@ def _check_network(
 
 
 def _check_manual(
-    name: str, row: dataset_spec.DatasetSpec, manual: catalog.Path
+    name: str, spec: dataset_spec.DatasetSpec, manual: catalog.Path
 ) -> None:
-    missing = [file for file in row.manual_files if not (manual / file).exists()]
+    missing = [file for file in spec.manual_files if not (manual / file).exists()]
     if missing:
         raise errors.UserError(
             f"--dataset={name}: its owner lets nobody pass it on; download "
-            f"{' and '.join(missing)} from {row.manual_page} and put them into {manual}"
+            f"{' and '.join(missing)} from {spec.manual_page} and put them into {manual}"
         )
-    empty = [file for file in row.manual_files if _is_empty(manual / file)]
+    empty = [file for file in spec.manual_files if _is_empty(manual / file)]
     if empty:
         raise errors.UserError(
             f"--dataset={name}: {' and '.join(empty)} in {manual} is empty; download "
-            f"it again from {row.manual_page}"
+            f"it again from {spec.manual_page}"
         )
 
 
@@ -194,7 +195,7 @@ def _is_empty(path: catalog.Path) -> bool:
     return not any(path.iterdir()) if path.is_dir() else not path.stat().length
 
 
-def _check_name(name: str | None) -> None:
+def _check_name(name: str | None) -> str:
     if not name:
         raise errors.UserError("--folder needs --name=NAME, the name of the data set")
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
@@ -205,13 +206,14 @@ def _check_name(name: str | None) -> None:
         raise errors.UserError(
             f"--name={name}: is a data set of its own; choose another"
         )
+    return name
 
 
 def _say_prepared(
     name: str, target: catalog.Path, listing: image_folders.Listing
 ) -> None:
     """Says that there is nothing to do, or refuses if it is not the same folder."""
-    known = catalog.open_source(str(target)).builder.info.metadata
+    known: Any = catalog.open_source(str(target)).builder.info.metadata
     if known["folder"] != str(listing.folder):
         raise errors.UserError(
             f"--name={name}: already prepared from {known['folder']}; choose another "

@@ -26,7 +26,7 @@ class Stopped(Exception):
 def each(
     task: Callable[[Any], Any], items: Iterable, num_processes: int
 ) -> Iterator[Any]:
-    """Results of `task(item)`, as they come: in no particular order.
+    """Yields results of `task(item)` as they come: in no particular order.
 
     Args:
         task: picklable if there are several processes; a long one should call
@@ -79,6 +79,7 @@ _task: Callable[[Any], Any] | None = None
 
 
 def _run(item: Any) -> Any:
+    assert _task is not None  # `_begin` has run
     return _task(item)
 
 
@@ -129,6 +130,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A parent killed at once cannot stop its workers, which would go on writing."""
-    multiprocessing.parent_process().join()
+    """Ends this process with its parent: one that is killed cannot stop its workers."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)

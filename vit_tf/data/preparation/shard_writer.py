@@ -76,13 +76,13 @@ class Plan:
 
 
 def finished(plan: Plan) -> dict[int, Note]:
-    """Notes of the shards that need not be written again, by number."""
-    found = {}
+    """Reads the notes of the shards that need not be written again, by number."""
+    notes = {}
     for shard in range(plan.num_shards):
         note = _read_note(plan, shard)
         if note is not None and (plan.keep_bad or not note.bad):
-            found[shard] = note
-    return found
+            notes[shard] = note
+    return notes
 
 
 def write(plan: Plan, num_processes: int) -> Iterator[Note]:
@@ -147,7 +147,7 @@ class _Writer:
 
 
 def _read_note(plan: Plan, shard: int) -> Note | None:
-    """The note, if the shard it tells of is there in full length."""
+    """Reads a shard's note; None unless the shard is there in full length."""
     note_path, path = plan.note_path(shard), plan.path(shard)
     if not note_path.exists() or not path.exists():
         return None
@@ -158,6 +158,6 @@ def _read_note(plan: Plan, shard: int) -> Note | None:
 
 
 def _to_disk(path: pathlib.Path) -> None:
-    """A note must not outlive its shard when the power fails."""
+    """Flushes a file to the disk: a note must not outlive its shard without power."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

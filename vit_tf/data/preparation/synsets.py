@@ -52,7 +52,7 @@ class Place:
 
 
 def find(source: str) -> tuple[dict[str, pathlib.Path], list[str]]:
-    """Synsets of a folder, sorted, with their tar file or folder; and what is neither.
+    """Lists a folder's synsets, sorted, with tar file or folder; and what is neither.
 
     Raises:
         errors.UserError: no such folder, no synset in it, or a synset twice.
@@ -81,7 +81,7 @@ def find(source: str) -> tuple[dict[str, pathlib.Path], list[str]]:
 
 
 def read_class_list(file: str) -> tuple[str, ...]:
-    """Synsets of a text file in its order: the first word of each line.
+    """Reads synsets of a text file in its order: the first word of each line.
 
     Raises:
         errors.UserError: no such file, a line that names no synset, or one twice.
@@ -161,7 +161,7 @@ class Index:
             database.executescript(_SORT)
 
     def count(self) -> tuple[int, int, dict[str, int]]:
-        """Images, their bytes, and images of each synset that has any."""
+        """Counts images, their bytes, and the images of each synset that has any."""
         with _open(self.path) as database:
             homes = database.execute("SELECT synset, images, bytes FROM homes")
             per_synset = {name: counts for name, *counts in homes}
@@ -171,7 +171,7 @@ class Index:
         return images, size, {name: n for name, (n, _) in per_synset.items() if n}
 
     def places(self, first: int, last: int) -> Iterator[Place]:
-        """Images number `first` to `last - 1`."""
+        """Yields the places of images number `first` to `last - 1`."""
         with _open(self.path) as database:
             query = (
                 "SELECT synset, path, offset, size, trouble FROM images "
@@ -182,7 +182,7 @@ class Index:
                 yield Place(synset, path.decode("utf-8", "backslashreplace"), *rest)
 
     def read(self, place: Place) -> bytes:
-        """The bytes of an image file; a file in a folder may have been mended.
+        """Reads the bytes of an image file; one in a folder may have been mended since.
 
         Raises:
             errors.UserError: cannot be read, or the tar file has become shorter.
@@ -232,7 +232,7 @@ class Index:
 
 
 def list_synset(home: tuple[str, pathlib.Path]) -> tuple[str, list[Place]]:
-    """Name of a synset, and the places of all its files.
+    """Lists a synset: its name, and the places of all its files.
 
     Raises:
         errors.UserError: the tar file is damaged, or something cannot be read.
@@ -271,7 +271,7 @@ def _forget(database: sqlite3.Connection, name: str) -> None:
 
 @contextlib.contextmanager
 def _open(path: pathlib.Path, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection that is closed at the end, with errors in one line."""
+    """Opens a connection that is closed at the end, with errors in one line."""
     # Readers take no locks, which not every network file system knows.
     mode = "rwc" if write else "ro&immutable=1"
     address = f"{path.absolute().as_uri()}?mode={mode}"
@@ -292,7 +292,7 @@ def _state(home: pathlib.Path) -> str:
 
 
 def _walk(name: str, folder: pathlib.Path) -> Iterator[Place]:
-    """Every file below a synset's folder, in the order of their paths."""
+    """Yields every file below a synset's folder, in the order of their paths."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -310,7 +310,7 @@ def _walk(name: str, folder: pathlib.Path) -> Iterator[Place]:
 
 
 def _list_tar(name: str, path: pathlib.Path) -> Iterator[Place]:
-    """Every file in a synset's tar file, in the order they lie there."""
+    """Yields every file in a synset's tar file, in the order they lie there."""
     seen, end = set(), 0
     # "r:" because a place in a compressed file could not be jumped to.
     with tarfile.open(path, "r:") as tar:

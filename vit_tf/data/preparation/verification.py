@@ -113,7 +113,7 @@ def _compare_counts(source: data_source.Source) -> list[str]:
     """Stored splits against the table, or a folder's against its files."""
     stored = source.builder.info.splits
     problems = []
-    for split, count in source.row.counts.items():
+    for split, count in source.spec.counts.items():
         found = stored[split].num_examples if split in stored else 0
         if found != count:
             problems.append(f"split {split}: {found:,} examples, need {count:,}")
