@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 ORDER = [
     {"errors"},
     {"config"},
+    {"config_values"},
     {"runtime", "models"},
     {"data"},
     {"recipes", "objectives"},

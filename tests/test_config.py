@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools import overrides
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.runtime import timing
 
 
@@ -27,18 +27,18 @@ def test_json_round_trip(lr, clip, splits, schedule, start):
         evals=config.Evals(splits=splits),
         start_from=start,
     )
-    again = config.from_json(config.to_json(cfg))
+    again = config_values.from_json(config_values.to_json(cfg))
     assert again == cfg
-    assert config.fingerprint(again) == config.fingerprint(cfg)
+    assert config_values.fingerprint(again) == config_values.fingerprint(cfg)
 
 
 def test_fingerprint_depends_on_every_field():
-    prints = {config.fingerprint(config.Config())}
-    fields = config.fields(config.Config())
+    prints = {config_values.fingerprint(config.Config())}
+    fields = config_values.fields(config.Config())
     for path, value in fields.items():
         cfg = config.Config()
         overrides.override(cfg, path, _another(path, value))
-        prints.add(config.fingerprint(cfg))
+        prints.add(config_values.fingerprint(cfg))
     assert len(prints) == len(fields) + 1
 
 
@@ -112,7 +112,7 @@ def test_override_sets_optionals_tuples_and_enums():
         ("data.flip", "false", False),
     ]:
         overrides.override(cfg, path, text)
-        assert config.fields(cfg)[path] == value
+        assert config_values.fields(cfg)[path] == value
 
 
 def test_a_refused_override_changes_nothing():
@@ -123,9 +123,9 @@ def test_a_refused_override_changes_nothing():
 
 
 def test_unknown_fields_in_json_are_refused_with_the_nearest_name():
-    text = config.to_json(config.Config()).replace('"lr"', '"lrr"')
+    text = config_values.to_json(config.Config()).replace('"lr"', '"lrr"')
     with pytest.raises(errors.UserError, match=r"lrr.*did you mean lr\?"):
-        config.from_json(text)
+        config_values.from_json(text)
 
 
 def test_unknown_fields_in_python_are_refused():
@@ -158,7 +158,7 @@ def test_imagenet_300_epochs_are_the_papers_steps():
 def test_differences_name_both_values():
     ours, theirs = config.Config(), config.Config()
     theirs.optim.lr = 0.5
-    assert config.differences(ours, theirs) == ["optim.lr: 0.001 against 0.5"]
+    assert config_values.differences(ours, theirs) == ["optim.lr: 0.001 against 0.5"]
 
 
 def test_config_and_recipes_do_not_load_tensorflow():
@@ -171,7 +171,7 @@ def test_config_and_recipes_do_not_load_tensorflow():
 
 
 def test_every_knob_has_a_simple_type():
-    for value in config.fields(config.Config()).values():
+    for value in config_values.fields(config.Config()).values():
         assert not dataclasses.is_dataclass(value)
         assert isinstance(value, (int, float, str, tuple, bool, type(None)))
 
@@ -182,7 +182,7 @@ def test_a_subset_is_an_amount_and_a_unit():
     overrides.override(cfg, "data.subset.amount", "5")
     overrides.override(cfg, "data.subset.unit", "shots")
     assert cfg.data.subset == config.Subset(amount=5, unit=config.Keep.SHOTS)
-    assert config.from_json(config.to_json(cfg)) == cfg
+    assert config_values.from_json(config_values.to_json(cfg)) == cfg
     for path, text in (("amount", "0"), ("unit", "shot"), ("seed", "-1")):
         with pytest.raises(errors.UserError, match=f"data.subset.{path}={text}"):
             overrides.override(cfg, f"data.subset.{path}", text)

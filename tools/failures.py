@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from tools.flags import path_flags
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 
 
 class Exit(enum.IntEnum):
@@ -88,7 +88,7 @@ def with_flags(error: errors.UserError, *, overridable: bool) -> str:
     The library says `image_size=0: ...` or `data.image_size=30: ...`; whoever gave
     --image_size or --config.data.image_size is answered in these words.
     """
-    fields = set(config.fields(config.Config())) if overridable else set()
+    fields = set(config_values.fields(config.Config())) if overridable else set()
 
     def flag_of(name: str) -> str | None:
         if name in flags.FLAGS and name in own_flags():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 
 
 def override(cfg: config.Config, path: str, text: str) -> None:
@@ -18,7 +18,7 @@ def override(cfg: config.Config, path: str, text: str) -> None:
     Raises:
         errors.UserError: unknown knob, wrong type or value out of range, in one line.
     """
-    known = config.fields(cfg)
+    known = config_values.fields(cfg)
     if path not in known:
         # A right name in the wrong place is the commonest slip.
         last = path.rsplit(".", 1)[-1]

@@ -7,17 +7,11 @@ experiment on any machine. Values are refused when they are set, in one line.
 
 import dataclasses
 import enum
-import hashlib
-import json
-import os
-from collections.abc import Container
 from typing import Any, dataclass_transform
 
 import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-
-from vit_tf import errors
 
 _CHECKED = pydantic.ConfigDict(
     extra="forbid", validate_assignment=True, validate_default=True, allow_inf_nan=False
@@ -364,84 +358,3 @@ class Config:
     train: Train = Field(default_factory=Train)
     evals: Evals = Field(default_factory=Evals)
     start_from: str | None = None  # a finished run's folder or a released .npz
-
-
-def to_json(config: Config) -> str:
-    """Canonical JSON: sorted keys, two spaces, a newline at the end."""
-    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
-
-
-def from_json(text: str) -> Config:
-    """Reads `to_json` back. Unknown fields and bad values raise `UserError`."""
-    try:
-        return pydantic.TypeAdapter(Config).validate_json(text)
-    except pydantic.ValidationError as error:
-        raise errors.UserError(f"config: {first_problem(error)}") from None
-
-
-def fingerprint(config: Config) -> str:
-    """Twelve hex digits that change when any field of `config` changes."""
-    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
-
-
-def fields(holder: Any, prefix: str = "") -> dict[str, Any]:
-    """Every knob as {'optim.lr': 0.001, ...}, in declaration order."""
-    flat = {}
-    for field in dataclasses.fields(holder):
-        value = getattr(holder, field.name)
-        name = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value):
-            flat |= fields(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
-
-
-# Settings that change no number of a run: how often it writes and draws, what it
-# keeps, how many steps a call takes. A run goes on with other values of them.
-NEUTRAL = frozenset(
-    {
-        "train.steps_per_loop",
-        "train.log_every_steps",
-        "train.checkpoint_every_steps",
-        "train.keep_checkpoints",
-        "train.keep_every_steps",
-        "train.keep_best",
-        "train.skip_bad_steps",
-        "evals.every_steps",
-        "evals.draw_every_steps",
-        "evals.batch_size",
-    }
-)
-
-
-def differences(
-    ours: Config, theirs: Config, *, ignore: Container[str] = ()
-) -> list[str]:
-    """Returns lines 'optim.lr: 0.001 against 0.003' for the settings that differ.
-
-    Args:
-        ours: the values that come first in a line.
-        theirs: the values that come second.
-        ignore: names of settings that may differ, such as `NEUTRAL`.
-    """
-    left, right = fields(ours), fields(theirs)
-    for values in (left, right):
-        if values["start_from"] is not None:  # ./a.npz and a.npz are one file
-            values["start_from"] = os.path.normpath(values["start_from"])
-    return [
-        f"{name}: {left[name]} against {right[name]}"
-        for name in left
-        if left[name] != right[name] and name not in ignore
-    ]
-
-
-def first_problem(error: pydantic.ValidationError) -> str:
-    """The first of pydantic's complaints as 'optim.lr: message'."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    name = str(first["loc"][-1]) if first["loc"] else ""
-    if first["type"] != "unexpected_keyword_argument":
-        return f"{where}: {first['msg']}"
-    known = [path.rsplit(".", 1)[-1] for path in fields(Config())]
-    return f"{where}: {first['msg']}{errors.nearest(name, known)}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.costs.test_flops import TABLE_6
 from tests.support import tiny, tiny_config
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.costs import accelerators, budget
 from vit_tf.recipes import paper
 
@@ -68,7 +68,7 @@ def test_finetuning_counts_its_own_images_and_size():
 @pytest.mark.parametrize("fixture", ["evaluated", "masked"])
 def test_checkpoints_weigh_what_a_real_run_leaves(fixture, request, data_dir):
     folder = pathlib.Path(request.getfixturevalue(fixture))
-    cfg = config.from_json((folder / "config.json").read_text())
+    cfg = config_values.from_json((folder / "config.json").read_text())
     found = budget.estimate(cfg, data_dir=data_dir)
     stored = sorted((folder / "checkpoints").glob("step_*"))
     arrays = tiny.newest_state(folder)

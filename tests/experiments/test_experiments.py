@@ -7,7 +7,7 @@ import pytest
 
 from experiments import cifar10_small, finetune, pretrain, quickstart, vtab
 from tests.support import found_experiments
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.data import vtab_splits
 from vit_tf.models import build
 from vit_tf.recipes import paper
@@ -30,7 +30,7 @@ def test_cells_build_and_fit_their_schedule(name, scale):
     assert runs
     for run in runs:
         cfg = run.config
-        assert config.from_json(config.to_json(cfg)) == cfg
+        assert config_values.from_json(config_values.to_json(cfg)) == cfg
         if run.seed > 0:
             continue
         assert module.get_config(f"{run.cell.name},{scale}") == cfg

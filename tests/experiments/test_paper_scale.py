@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 from tests.support import found_experiments
-from vit_tf import config
+from vit_tf import config, config_values
 from vit_tf.costs import budget
 from vit_tf.data import catalog, vtab_splits
 from vit_tf.models import build
@@ -77,7 +77,7 @@ def test_every_run_has_a_config_a_model_data_and_a_budget(name, budgets):
         if run.seed > 0:
             continue
         cfg = run.config
-        assert config.from_json(config.to_json(cfg)) == cfg
+        assert config_values.from_json(config_values.to_json(cfg)) == cfg
         assert module.get_config(f"{run.cell.name},paper") == cfg
         assert cfg.data.name in {*catalog.DATASETS, *BROUGHT}, cfg.data.name
         for few in cfg.evals.few_shot.datasets:
@@ -167,7 +167,7 @@ def test_nothing_is_trained_twice():
         for run in _runs(name):
             if run.shared or run.starts_from or run.cell.start_given:
                 continue
-            key = config.fingerprint(run.config)
+            key = config_values.fingerprint(run.config)
             assert key not in seen, f"{name}:{run.name} is {seen[key]}"
             seen[key] = f"{name}:{run.name}"
 

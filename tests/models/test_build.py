@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.models import build
 
 # At 224 pixels, 1000 classes, no pre_logits: released models as in vit_jax's
@@ -228,8 +228,8 @@ def test_every_field_of_the_config_reaches_the_network():
     )
     network = build.build(model, num_classes=5, image_size=8, dtype="mixed_bfloat16")
     got = network.get_config()
-    plain = config.fields(config.Model())
-    for name, value in config.fields(model).items():
+    plain = config_values.fields(config.Model())
+    for name, value in config_values.fields(model).items():
         if name != "variant":
             assert got[name] == value != plain[name], name
     assert (got["num_classes"], got["image_size"], got["patch_size"]) == (5, 8, 4)

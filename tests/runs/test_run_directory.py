@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.runs import run_directory
 
 
@@ -74,7 +74,7 @@ def test_a_folder_is_claimed_when_the_run_begins(tmp_path):
         run_directory.RunDirectory(str(tmp_path), early).close()
     with run_directory.RunDirectory(str(tmp_path), cfg) as run:
         run.begin(0, data=DATA)
-        assert config.from_json((tmp_path / "config.json").read_text()) == cfg
+        assert config_values.from_json((tmp_path / "config.json").read_text()) == cfg
         assert run.result() is None
         run.finish({"steps": 3})
         assert run.result() == {"steps": 3}

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.support import tiny, warm
-from vit_tf import config, errors
+from vit_tf import config_values, errors
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices, signals
 from vit_tf.studies import runner
@@ -290,7 +290,7 @@ def test_a_folder_may_move(tmp_path, trained):
     assert _states([_job(new, "a"), _job(new, "b", needs="a")]) == ["done", "done"]
     started = json.loads((new / "b" / "start.json").read_text())
     assert started["name"] == "a"
-    assert config.from_json(json.dumps(started["config"])) == tiny.make()
+    assert config_values.from_json(json.dumps(started["config"])) == tiny.make()
 
 
 def test_a_run_of_another_commit_counts_as_done(tmp_path, trained, monkeypatch, capsys):

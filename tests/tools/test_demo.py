@@ -17,7 +17,7 @@ from sklearn import linear_model
 from experiments import quickstart
 from tests.support import browser, tiny, warm
 from tools.reporting import demo_findings, demo_page, results
-from vit_tf import config
+from vit_tf import config_values
 from vit_tf.data import catalog
 from vit_tf.data.builders import digits
 from vit_tf.inspection import plots, run_plots
@@ -134,7 +134,7 @@ def test_recorded_means_are_of_all_seeds_or_not_shown(tmp_path):
 def _result_of(run, accuracy):
     metric = {"split": "test", "name": "accuracy", "value": accuracy, "count": 400}
     return {
-        "config": json.loads(config.to_json(run.config)),
+        "config": json.loads(config_values.to_json(run.config)),
         "metrics": [metric],
         "steps": 500,
         "commit": "0" * 40,

@@ -22,7 +22,7 @@ from tools.reporting import (
     results,
     speed_tables,
 )
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.recipes import paper
 from vit_tf.studies import experiment_spec
 
@@ -34,7 +34,7 @@ def _result(run, accuracy, **changes):
         return {"split": "test", "name": name, "value": value, "count": 400}
 
     return {
-        "config": json.loads(config.to_json(run.config)),
+        "config": json.loads(config_values.to_json(run.config)),
         "commit": COMMIT,
         "dataset": "digits 1.0.0",
         "device": "1 CPU",
@@ -153,10 +153,10 @@ def test_configs_in_short_say_all_that_is_not_at_its_default():
     cells = list(tiny_experiment.CELLS.values())
     shared, own = result_configs.short(cells, experiment_spec.Scale.SMALL)
     cfg = cells[0].make(experiment_spec.Scale.SMALL)
-    defaults = config.fields(config.Config())
+    defaults = config_values.fields(config.Config())
     assert shared == [
         f"{knob} = {value}"
-        for knob, value in config.fields(cfg).items()
+        for knob, value in config_values.fields(cfg).items()
         if value != defaults[knob]
     ]
     assert own == {"start": "", "goes-on": ""}

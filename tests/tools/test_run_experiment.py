@@ -13,7 +13,7 @@ import pytest
 
 from experiments import table6_scaling, table7_adam_or_sgd, vtab
 from tests.support import tiny, tiny_experiment, warm
-from vit_tf import config
+from vit_tf import config_values
 from vit_tf.studies import experiment_spec
 
 TINY = "--experiment=tests/support/tiny_experiment.py"
@@ -95,7 +95,7 @@ def test_records_hold_the_place_and_no_path(study):
 def _finished(folder, cfg):
     """A run's folder as one that has trained leaves it."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(config.to_json(cfg))
+    (folder / "config.json").write_text(config_values.to_json(cfg))
     found = {
         "config": dataclasses.asdict(cfg),
         "commit": "0" * 40,

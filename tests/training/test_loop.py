@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import closeness, fakes, tiny, warm
-from vit_tf import config, errors
+from vit_tf import config_values, errors
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import inference
@@ -609,8 +609,8 @@ def test_result_says_what_ran(whole):
     assert found["device"] == "1 CPU"
     assert found["dataset"].startswith("digits ")
     assert {m["name"] for m in found["metrics"]} == {"accuracy", "loss"}
-    cfg = config.from_json((whole / "config.json").read_text())
-    assert found["fingerprint"] == config.fingerprint(cfg)
+    cfg = config_values.from_json((whole / "config.json").read_text())
+    assert found["fingerprint"] == config_values.fingerprint(cfg)
     assert list(pathlib.Path(whole, "tensorboard").iterdir())
     row = run_directory.read_rows(str(whole))[0]
     assert {"loss", "learning_rate", "gradient_norm", "images_per_second"} <= row.keys()

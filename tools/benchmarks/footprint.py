@@ -15,7 +15,7 @@ from unittest import mock
 import tensorflow as tf
 
 from tools.benchmarks import programs
-from vit_tf import config
+from vit_tf import config, config_values
 from vit_tf.runtime import devices
 from vit_tf.training import step, train_state
 
@@ -66,19 +66,21 @@ def measure(
     found = {}
     for name, cfg in configs.items():
         with fresh.Pool(1) as pool:
-            found[name] = pool.apply(_measure, (config.to_json(cfg), num_classes))
+            found[name] = pool.apply(
+                _measure, (config_values.to_json(cfg), num_classes)
+            )
     return found
 
 
 def _changed(cfg: config.Config, *, accumulation=None, remat=None) -> config.Config:
-    copy = config.from_json(config.to_json(cfg))
+    copy = config_values.from_json(config_values.to_json(cfg))
     copy.train.accumulation = accumulation or copy.train.accumulation
     copy.model.remat = copy.model.remat if remat is None else remat
     return copy
 
 
 def _measure(text: str, num_classes: int) -> Footprint:
-    cfg = config.from_json(text)
+    cfg = config_values.from_json(text)
     machine = devices.start(cfg.train, strategy=devices.Strategy.ONE)
     # Allocators and thread pools of the runtime are there before the count begins.
     tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.data import images, mixture, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
@@ -69,7 +69,7 @@ def model_works(
 ) -> dict[str, Callable[[], int]]:
     """Inference and training step of one model, at one precision."""
     chosen = f"{precision}, XLA {'on' if jit_compile else 'off'}"
-    cfg = config.from_json(config.to_json(cfg))
+    cfg = config_values.from_json(config_values.to_json(cfg))
     cfg.train.precision = precision
     state = _state(cfg, num_classes=num_classes)
     return {
@@ -275,7 +275,7 @@ def loop_overhead(
         turns: how often bare step and loop follow each other.
         steps: timed steps of each per turn.
     """
-    cfg = config.from_json(config.to_json(cfg))
+    cfg = config_values.from_json(config_values.to_json(cfg))
     cfg.train.unit, cfg.train.length = config.Unit.STEPS, 2 * steps
     cfg.train.log_every_steps = steps
     cfg.train.checkpoint_every_steps = 2 * steps

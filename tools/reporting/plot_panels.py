@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tools import command
 from tools.reporting import plot_svg, result_tables, results
-from vit_tf import config
+from vit_tf import config, config_values
 from vit_tf.studies import experiment_spec
 
 # A curve is drawn with as many points at most, means of neighbours.
@@ -169,7 +169,7 @@ def _exaflops_of(model: str, image_size: int, images: int) -> float:
     command.load_tensorflow()  # builds a model: seconds, and notices
     from vit_tf.costs import flops
 
-    cfg = config.from_json(json.dumps({"model": json.loads(model)}))
+    cfg = config_values.from_json(json.dumps({"model": json.loads(model)}))
     return flops.exaflops(
         flops.count(cfg.model, image_size=image_size).macs, images=images
     )

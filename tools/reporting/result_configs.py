@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from vit_tf import config
+from vit_tf import config, config_values
 from vit_tf.studies import experiment_spec
 
 
@@ -14,8 +14,8 @@ def short(
     Returns:
         Those that all cells share, and name of cell -> its own, in one line.
     """
-    defaults = config.fields(config.Config())
-    of_cell = {cell.name: config.fields(cell.make(scale)) for cell in cells}
+    defaults = config_values.fields(config.Config())
+    of_cell = {cell.name: config_values.fields(cell.make(scale)) for cell in cells}
     shared = {
         knob: value
         for knob, value in next(iter(of_cell.values()), {}).items()

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.studies import experiment_spec
 
 ROOT = "experiments/results"
@@ -93,7 +93,7 @@ def entry(
         "scale": str(scale),
         "seed": run.seed,
         "start": begun,
-        "fingerprint": config.fingerprint(cfg),
+        "fingerprint": config_values.fingerprint(cfg),
         **{name: result[name] for name in _KEPT},
         "config": dataclasses.asdict(cfg),
         "curves": _curves(rows),
@@ -138,9 +138,7 @@ def start_label(found: Mapping[str, Any]) -> str:
     if start is None:
         return ""
     if "config" in start:
-        return (
-            f"{start['name']} (config {config.fingerprint(_parsed(start['config']))})"
-        )
+        return f"{start['name']} (config {config_values.fingerprint(_parsed(start['config']))})"
     more = f" (sha256 {start['sha256'][:8]})" if "sha256" in start else ""
     return f"{start['name']}{more}"
 
@@ -193,7 +191,7 @@ def _name(experiment: str, cell: str, scale: str, seed: int) -> str:
 
 
 def _parsed(cfg: Mapping[str, Any]) -> config.Config:
-    return config.from_json(json.dumps(cfg))
+    return config_values.from_json(json.dumps(cfg))
 
 
 def _apart(cfg: config.Config) -> config.Config:
@@ -210,7 +208,7 @@ def _check_start(path: pathlib.Path, found: Mapping[str, Any]) -> None:
         theirs = _parsed(recorded["config"])
     except errors.UserError:  # of another form, so stale
         return
-    if config.differences(theirs, _parsed(found["config"])):
+    if config_values.differences(theirs, _parsed(found["config"])):
         return  # stale
     if not _other_start(recorded["start"], found["start"]):
         return
@@ -229,7 +227,7 @@ def _other_start(
         return ours is not theirs
     if "config" in ours and "config" in theirs:
         pair = _parsed(ours["config"]), _parsed(theirs["config"])
-        if config.differences(*pair):
+        if config_values.differences(*pair):
             return True
     names = ("name", "size", "sha256")
     return any(n in ours and n in theirs and ours[n] != theirs[n] for n in names)
@@ -245,7 +243,7 @@ def _staleness(
         theirs = _parsed(recorded["config"])
     except errors.UserError as error:
         return f"recorded under another form of {error}"
-    differing = config.differences(_apart(theirs), _apart(run.config))
+    differing = config_values.differences(_apart(theirs), _apart(run.config))
     if differing:
         return "; ".join(differing[:3])
     if start is None:
@@ -253,7 +251,7 @@ def _staleness(
     began = (recorded["start"] or {}).get("config")
     if began is None:
         return f"it does not say which {start.name} it started from"
-    differing = config.differences(_parsed(began), _apart(start.config))
+    differing = config_values.differences(_parsed(began), _apart(start.config))
     if differing:
         return f"its start {start.name} had {'; '.join(differing[:3])}"
     return ""

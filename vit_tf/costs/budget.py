@@ -11,7 +11,7 @@ import math
 
 import tensorflow_datasets as tfds
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.costs import accelerators, flops
 from vit_tf.data import catalog, mixture, record_store, subsets
 from vit_tf.data.builders import shapes
@@ -156,7 +156,7 @@ def estimate(
     first, examples = found[0][0], sum(count for _, count in found)
     labelled = cfg.objective.task is config.Task.CLASSIFICATION
     network = _outline(
-        tuple(config.fields(cfg.model).items()),
+        tuple(config_values.fields(cfg.model).items()),
         first.num_classes if labelled else 0,
         cfg.data.image_size,
     )

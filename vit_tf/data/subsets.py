@@ -148,9 +148,10 @@ def _shots(source: data_source.Source, split: str, subset: config.Subset) -> np.
 
 
 def _whole(subset: config.Subset) -> int:
-    if subset.amount != int(subset.amount):
+    """Returns the amount, which is set here, as a whole number."""
+    amount = subset.amount or 0.0
+    if amount != int(amount):
         raise errors.UserError(
-            f"data.subset.amount={subset.amount:g}: need a whole number of "
-            f"{subset.unit}"
+            f"data.subset.amount={amount:g}: need a whole number of {subset.unit}"
         )
-    return int(subset.amount)
+    return int(amount)

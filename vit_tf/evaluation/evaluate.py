@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.data import catalog, data_source
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.models import build, npz_weights
@@ -119,7 +119,7 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
         "model": dataclasses.asdict(opened.model),
         "num_classes": opened.num_classes,
         "config": dataclasses.asdict(model.run) if model.run else None,
-        "fingerprint": config.fingerprint(model.run) if model.run else None,
+        "fingerprint": config_values.fingerprint(model.run) if model.run else None,
         "loaded": list(opened.lines),
         "image_size": opened.image_size,
         "eval_crop": crop.value,

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.models import bit, resnet, vit
 
 # Sizes: those of Table 1 (B, L, H), Figure 4 (b, with heads of the usual 64),
@@ -220,7 +220,7 @@ def _refuse_what_only_transformers_have(model: config.Model) -> None:
         plain.width = model.width  # of the root
     if model.pool is config.Pool.GAP:
         plain.pool = model.pool  # what it does anyway
-    ours, usual = config.fields(model), config.fields(plain)
+    ours, usual = config_values.fields(model), config_values.fields(plain)
     for name in ours:
         if ours[name] != usual[name]:
             raise errors.UserError(

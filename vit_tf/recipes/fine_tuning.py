@@ -8,7 +8,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.recipes import paper
 
 # AugReg's grid (arXiv 2106.10270, table 4): rates, and (steps, warm-up).
@@ -164,7 +164,7 @@ def final(chosen: config.Config, target: Target, *, seed: int) -> config.Config:
 
 def _copy(cfg: config.Config) -> config.Config:
     # Through JSON, so that sub-configs are copied too.
-    return config.from_json(config.to_json(cfg))
+    return config_values.from_json(config_values.to_json(cfg))
 
 
 def vtab_task(

@@ -111,7 +111,9 @@ class CheckpointManager:
     def _copy(self) -> dict[str, dict[str, tf.Variable]]:
         with tf.device("CPU"):
             return {
-                part: {n: tf.Variable(v.numpy()) for n, v in variables.items()}
+                part: {
+                    n: tf.Variable(tf.constant(v.numpy())) for n, v in variables.items()
+                }
                 for part, variables in self._parts.items()
             }
 
@@ -131,9 +133,10 @@ class CheckpointManager:
             filesystem.remove(unfinished)
             whole = [s for s in saved_steps(self.folder) if s != step]
             last = f"the one of step {whole[-1]} is whole" if whole else "there is none"
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise errors.UserError(
                 f"cannot save the checkpoint of step {step} in {self.folder}: "
-                f"{filesystem.reason(error.__cause__ or error)}; {last}; free some space and run the same "
+                f"{filesystem.reason(cause)}; {last}; free some space and run the same "
                 "command again"
             ) from error
         for old in saved_steps(self.folder)[: -self.keep]:

@@ -26,7 +26,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.runtime import filesystem
 
 try:
@@ -111,7 +111,9 @@ class RunDirectory:
         if step:
             self._check_data(data)
         filesystem.remove_unfinished(self.workdir, _OWN_FILES)
-        filesystem.write_whole(self.path("config.json"), config.to_json(self.config))
+        filesystem.write_whole(
+            self.path("config.json"), config_values.to_json(self.config)
+        )
         filesystem.write_whole(
             self.path("data.json"), json.dumps(data, indent=2) + "\n"
         )
@@ -139,8 +141,7 @@ class RunDirectory:
             return
         filesystem.append(self.path("metrics.jsonl"), json.dumps(row) + "\n")
         with filesystem.refusing(self.path("tensorboard")):
-            self._draw(row)
-            self._writer.flush()
+            self._draw(row).flush()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes result.json, after which the run counts as finished."""
@@ -169,16 +170,17 @@ class RunDirectory:
                 self._writer.close()
             self._writer = None
 
-    def _draw(self, row: dict[str, Any]) -> None:
-        """Adds a row's numbers to the TensorBoard curves."""
+    def _draw(self, row: dict[str, Any]) -> tf.summary.SummaryWriter:
+        """Adds a row's numbers to the TensorBoard curves; returns their writer."""
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self.path("tensorboard"))
         with self._writer.as_default(step=row["step"]):
             if "split" in row:
                 tf.summary.scalar(f"{row['split']}/{row['name']}", row["value"])
-                return
-            for name in row.keys() - {"step"}:
-                tf.summary.scalar(f"train/{name}", row[name])
+            else:
+                for name in row.keys() - {"step"}:
+                    tf.summary.scalar(f"train/{name}", row[name])
+        return self._writer
 
     def _check_data(self, data: dict[str, Any]) -> None:
         began = read_data(self.workdir)
@@ -199,13 +201,15 @@ class RunDirectory:
         if not tf.io.gfile.exists(path):
             return
         try:
-            theirs = config.from_json(filesystem.read(path))
+            theirs = config_values.from_json(filesystem.read(path))
         except errors.UserError as error:
             raise errors.UserError(
                 f"{path} cannot be read ({error}); put back the config of this run, or "
                 "choose another workdir"
             ) from None
-        differing = config.differences(theirs, self.config, ignore=config.NEUTRAL)
+        differing = config_values.differences(
+            theirs, self.config, ignore=config_values.NEUTRAL
+        )
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise errors.UserError(
@@ -262,30 +266,30 @@ def read_rows(workdir: str) -> list[dict[str, Any]]:
 
 
 def metric(result: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The first number of that name in a run's result."""
-    return next(found for found in result["metrics"] if found["name"] == name)
+    """Returns the first number of that name in a run's result."""
+    return next(row for row in result["metrics"] if row["name"] == name)
 
 
 def best_step(workdir: str, metric: str, steps: list[int]) -> int | None:
-    """Which of the steps has the best number, such as 'test/accuracy', so far.
+    """Returns which of the steps has the best number, such as 'test/accuracy', so far.
 
     The highest, or the lowest of a loss; the earlier one of equals; None where no
     step was evaluated.
     """
     split, _, name = metric.rpartition("/")
-    found = {
+    scores: dict[int, float] = {
         row["step"]: -row["value"] if name in _SMALLER_IS_BETTER else row["value"]
         for row in read_rows(workdir)
         if row.get("split") == split and row["name"] == name and row["step"] in steps
     }
-    return max(sorted(found), key=found.get) if found else None
+    return max(sorted(scores), key=lambda step: scores[step], default=None)
 
 
 def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]:
     """The part of a result that says what ran where."""
     return {
         "config": dataclasses.asdict(cfg),
-        "fingerprint": config.fingerprint(cfg),
+        "fingerprint": config_values.fingerprint(cfg),
         "dataset": dataset,
         **circumstances(device),
     }

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.models import build, network, npz_weights
 from vit_tf.runs import checkpoint, run_directory
 from vit_tf.runtime import filesystem
@@ -180,7 +180,7 @@ def _config(run: str) -> config.Config:
     with filesystem.reading(path):
         text = filesystem.read(path)
     try:
-        return config.from_json(text)
+        return config_values.from_json(text)
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from None
 

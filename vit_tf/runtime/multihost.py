@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.runtime import filesystem
 
 # The errors of a step after another process has died.
@@ -100,14 +100,14 @@ class Processes:
                 tf.io.gfile.makedirs(workdir)
                 with tf.io.gfile.GFile(os.path.join(workdir, token), "w") as file:
                     file.write("for a moment: do all workers see this folder?")
-        texts = self.exchange(json.dumps([config.to_json(cfg), token]))
-        theirs = [config.from_json(json.loads(text)[0]) for text in texts]
+        texts = self.exchange(json.dumps([config_values.to_json(cfg), token]))
+        theirs = [config_values.from_json(json.loads(text)[0]) for text in texts]
         token = json.loads(texts[0])[1]
         seen = self.exchange("" if _exists(os.path.join(workdir, token)) else workdir)
         if self.chief:
             tf.io.gfile.remove(os.path.join(workdir, token))
         for number, other in enumerate(theirs):
-            if differing := config.differences(theirs[0], other):
+            if differing := config_values.differences(theirs[0], other):
                 raise errors.UserError(
                     f"worker {number} has another config than worker 0 "
                     f"({'; '.join(differing[:3])}): start all with the same --config"

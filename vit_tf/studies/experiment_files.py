@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pydantic
 from etils import epath
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.studies import experiment_spec
 
 FOLDER = pathlib.Path("experiments")
@@ -101,7 +101,7 @@ def _stored_config(name: str) -> config.Config:
         reason = getattr(error, "strerror", None) or "is not text"
         raise errors.UserError(f"config={name}: cannot be read: {reason}") from None
     try:
-        return config.from_json(text)
+        return config_values.from_json(text)
     except errors.UserError as refusal:
         raise errors.UserError(
             f"config={name}: not the config.json of a run: {refusal}"
@@ -161,7 +161,9 @@ def _refusing_mistakes(given: str, name: str) -> Iterator[None]:
     try:
         yield
     except pydantic.ValidationError as error:
-        raise errors.UserError(f"{given}: {config.first_problem(error)}") from None
+        raise errors.UserError(
+            f"{given}: {config_values.first_problem(error)}"
+        ) from None
     except errors.UserError:
         raise
     except SystemExit:

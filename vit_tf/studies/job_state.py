@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, config_values, errors
 from vit_tf.runs import checkpoint, run_directory
 from vit_tf.runtime import filesystem
 
@@ -138,7 +138,7 @@ def _begun(folder: str) -> config.Config | None:
     path = os.path.join(folder, "config.json")
     if not tf.io.gfile.exists(path):
         return None
-    return config.from_json(filesystem.read(path))
+    return config_values.from_json(filesystem.read(path))
 
 
 def _last_name(path: str) -> str:
@@ -153,7 +153,7 @@ def _staleness(job: Job) -> str:
         return f"{job.folder}/config.json cannot be read ({error})"
     if theirs is None:
         return ""
-    different = config.differences(theirs, configured(job))
+    different = config_values.differences(theirs, configured(job))
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         return f"its run has {'; '.join(different[:3])}{more}"
@@ -190,7 +190,7 @@ def _changes(began: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Compares what is noted of both starts; lines such as 'size: 12 against 13'."""
     if "config" in began and "config" in now:
         # Configs and not fingerprints: a field added since then has its default.
-        return config.differences(_apart(began["config"]), _apart(now["config"]))
+        return config_values.differences(_apart(began["config"]), _apart(now["config"]))
     if ("config" in began) != ("config" in now):
         kinds = ["a config" if "config" in start else "none" for start in (began, now)]
         return [" against ".join(kinds)]
@@ -232,7 +232,7 @@ def _digest(path: str, size: int, changed: int) -> str:
 
 def _apart(cfg: dict[str, Any]) -> config.Config:
     """Returns a config without the path of its own start."""
-    return config.from_json(json.dumps(cfg | {"start_from": None}))
+    return config_values.from_json(json.dumps(cfg | {"start_from": None}))
 
 
 def noted_start(folder: str) -> dict[str, Any] | None:

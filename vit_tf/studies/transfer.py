@@ -235,7 +235,7 @@ def splits(source: data_source.Source) -> tuple[tuple[str, str], tuple[str, str]
     Raises:
         errors.UserError: there is no training split.
     """
-    development, final = source.row.development, source.row.final
+    development, final = source.spec.development, source.spec.final
     if development is not None and final is not None:
         (train, choose), (whole, report) = development, final
         if train is not None and whole is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support import tiny_config
 from tools.reporting import findings, plot_panels, plot_svg, result_tables, results
-from vit_tf import config
+from vit_tf import config, config_values
 from vit_tf.costs import flops
 from vit_tf.studies import experiment_spec
 
@@ -61,10 +61,10 @@ def _entry(run, accuracy, steps=8):
         "start": run.starts_from
         and {
             "name": run.starts_from,
-            "config": json.loads(config.to_json(CELLS["base"].make(SMALL)))
+            "config": json.loads(config_values.to_json(CELLS["base"].make(SMALL)))
             | {"train": dataclasses.asdict(CELLS["base"].make(SMALL).train)},
         },
-        "config": json.loads(config.to_json(run.config)),
+        "config": json.loads(config_values.to_json(run.config)),
         "steps": steps,
         "examples_seen": 6400 if run.starts_from else 64,
         "metrics": [

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -54,7 +55,7 @@ def read(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scans() -> tuple[np.ndarray, np.ndarray]:
-    digits = sklearn_datasets.load_digits()
+    digits: Any = sklearn_datasets.load_digits()  # a Bunch: keys are attributes
     pixels = np.rint(digits.images * (255 / _GREY_LEVELS)).astype(np.uint8)
     return pixels, digits.target
 

@@ -163,7 +163,7 @@ def _check_network(
         path.name not in ("manual", "extracted") for path in downloads.iterdir()
     ):
         return
-    for url in list(builder.url_infos)[:1]:
+    for url in list(builder.url_infos or {})[:1]:
         try:
             requests.head(url, timeout=_PATIENCE, allow_redirects=True)
         except requests.RequestException as error:
