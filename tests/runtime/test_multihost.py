@@ -124,7 +124,7 @@ def test_a_signal_to_one_worker_saves_and_stops_all(tmp_path, data_dir, alone, a
     workers = _start([tmp_path, tmp_path], data_dir, **changes)
     _wait_for_step(tmp_path, 3)
     workers[asked].send_signal(signal.SIGTERM)
-    said = _finish(workers)
+    said = _finish(workers, (143, 143))
     assert "saved at step" in said[0] and "Traceback" not in "".join(said)
     assert not (tmp_path / "result.json").exists(), "it ended before the signal"
     assert len(os.listdir(tmp_path / "checkpoints")) == 1
