@@ -388,11 +388,12 @@ def test_numbers_out_of_range_are_one_line(tool, places, flags_of):
         for name, flag in flags_of[tool].items()
         if {"IntegerParser", "FloatParser", "_NumbersParser"} & set(flag["parsers"])
     ]
+    before = _files(places["root"])
     for place, name in enumerate(numbers):
         value = NUMBERS[place % len(NUMBERS)]
         done = _run(tool, _arguments(tool, places, **{name: value}))
         assert f"--{name}={value}" in _check_one_line(done, MISTAKE)
-    assert not pathlib.Path(places["out"]).exists()
+    assert _files(places["root"]) == before
 
 
 @pytest.mark.parametrize(
@@ -414,10 +415,11 @@ def test_numbers_out_of_range_are_one_line(tool, places, flags_of):
     ],
 )
 def test_what_once_ended_in_a_traceback_is_one_line(flag, places):
+    before = _files(places["root"])
     name, _, value = flag[2:].partition("=")
     arguments = _arguments("train", places, **{name.replace(".", "__"): value})
     assert f"--{name}" in _check_one_line(_run("train", arguments), MISTAKE)
-    assert not pathlib.Path(places["out"]).exists()
+    assert _files(places["root"]) == before
 
 
 @pytest.mark.parametrize(
