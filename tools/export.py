@@ -84,6 +84,7 @@ _IMAGES = path_flags.define_path_list(
 
 
 def main() -> None:
+    path_flags.check_readable(_LABELS)
     path_flags.check_folder(_TO)
     samples = tuple((name, _bytes_of(name)) for name in _IMAGES.value)
     command.load_tensorflow()

@@ -97,6 +97,26 @@ def define_path_list(name: str, help_text: str) -> flags.FlagHolder[list[str]]:
     )
 
 
+def check_readable(*holders: flags.FlagHolder) -> None:
+    """Refuses files that cannot be read, before any work is done for them.
+
+    Raises:
+        errors.UserError: no such file, a folder, or no right to read.
+    """
+    for holder in holders:
+        path = holder.value
+        if path is None or _STORE.match(path):
+            continue
+        given = f"--{holder.name}={path}"
+        _check_length(given, path)
+        if os.path.isdir(path):
+            raise errors.UserError(f"{given}: is a folder, need a file")
+        if not os.path.exists(path):
+            raise errors.UserError(f"{given}: no such file")
+        if not os.access(path, os.R_OK):
+            raise errors.UserError(f"{given}: no permission to read it")
+
+
 def check_file(*holders: flags.FlagHolder) -> None:
     """Refuses files that cannot be written, before any work is done for them.
 
