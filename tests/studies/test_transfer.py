@@ -206,7 +206,9 @@ def test_the_command_fine_tunes_a_run_and_draws(finished, data_dir, tmp_path):
     count = catalog.open_source("digits", data_dir).num_examples("validation")
     assert f"  {count:,} images decided" in done.stdout
     assert re.search(r"lr=0.03: [\d.]+ % \[[\d.]+, [\d.]+\] on valid", done.stdout)
-    assert re.search(r"lr=0\.\d+ has the (lowest|highest) rate .* try --lrs=", done.stdout)
+    assert re.search(
+        r"lr=0\.\d+ has the (lowest|highest) rate .* try --lrs=", done.stdout
+    )
     assert "1 and 1 final left, about" in done.stderr
     for name in ("confusion.png", "mistakes.png", "transfer.json"):
         assert (tmp_path / name).stat().st_size > 0
