@@ -70,9 +70,9 @@ def test_layers_are_compared_by_their_tokens():
     assert got[0, 3] < 0.999, "layers differ"
 
 
-def test_likeness_is_summed_over_batches_by_their_images():
+def test_similarity_is_summed_over_batches_by_their_images():
     rng = np.random.default_rng(0)
-    sums = attention_statistics._Likeness()
+    sums = attention_statistics.LayerSimilarity()
     weighed = np.zeros((2, 2))
     for n in (5, 8):
         grams = [x @ x.T for x in rng.standard_normal((2, n, 3))]

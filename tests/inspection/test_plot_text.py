@@ -9,6 +9,7 @@ from fontTools import fontBuilder
 from fontTools.pens import ttGlyphPen
 from matplotlib import figure as mpl_figure
 from matplotlib import font_manager
+from matplotlib.backends import backend_agg
 
 from vit_tf.inspection import plot_text, plots, run_plots
 
@@ -110,6 +111,32 @@ def test_a_dollar_is_a_dollar_in_every_place(monkeypatch, tmp_path):
         texts = _text_in(monkeypatch, functools.partial(draw, tmp_path / f"{name}.png"))
         own = [parsed for text, parsed in texts if "$" in text]
         assert own and not any(own), name
+
+
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_captions_end_within_the_figure(number):
+    """And before the next image's own, as they are drawn."""
+    text = "a long name " * 9
+    drawing = plots.rollout(
+        np.zeros((number, 32, 32, 3)),
+        np.ones((number, 4, 4)),
+        [text] * number,
+        patch_size=8,
+        title="t",
+    )
+    (axes,) = drawing.axes
+    drawing.set_dpi(plot_text.DPI)
+    canvas = backend_agg.FigureCanvasAgg(drawing)
+    with plot_text.style(plots.STYLE):
+        canvas.draw()
+    renderer = canvas.get_renderer()
+    ends = [one.get_window_extent(renderer).x1 for one in axes.texts]
+    assert len(ends) == number and max(ends) <= drawing.bbox.x1
+    starts = [one.get_window_extent(renderer).x0 for one in axes.texts]
+    columns = min(4, number)
+    for i in range(number - 1):
+        if (i + 1) % columns:
+            assert ends[i] < starts[i + 1]
 
 
 def test_whole_names_where_there_is_room_and_an_ellipsis_where_there_is_none():

@@ -166,3 +166,20 @@ def test_other_rates_replace_the_sweep():
         "lr=0.1,steps=500": 500,
         "lr=0.1,steps=2500": 2500,
     }
+
+
+def test_a_rate_at_the_end_of_the_grid_is_told_from_one_within():
+    def grid(*rates):
+        return {f"lr={rate}": _with_rate(rate) for rate in rates}
+
+    def _with_rate(rate):
+        cfg = config.Config()
+        cfg.optim.lr = rate
+        return cfg
+
+    edge = fine_tuning.edge_of_grid
+    rates = grid(0.03, 0.01, 0.003)  # in any order
+    assert edge(rates, "lr=0.003") == "lowest"
+    assert edge(rates, "lr=0.03") == "highest"
+    assert edge(rates, "lr=0.01") is None
+    assert edge(grid(0.01), "lr=0.01") is None

@@ -378,7 +378,7 @@ from vit_tf.studies import runner
 root = pathlib.Path(sys.argv[1])
 
 def train(cfg, workdir, *, machine, data_dir):
-    with run_directory.Run(workdir, cfg) as run:
+    with run_directory.RunDirectory(workdir, cfg) as run:
         if run.result() is None:
             run.begin(0, data={})
             with open(root / "trained.txt", "a") as file:

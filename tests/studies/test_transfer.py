@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import types
 
 import numpy as np
@@ -49,7 +50,7 @@ def source(data_dir):
 def finished(source, data_dir, tmp_path_factory):
     """A sweep of three, of which one diverges, and the final runs."""
     workdir = str(tmp_path_factory.mktemp("transfer"))
-    candidates = _candidates(low=1e-9, mad=1e30, good=0.3)
+    candidates = _candidates(low=1e-9, mad=1e6, good=0.3)
     outcome = transfer.run(
         _target(source), candidates, workdir, seeds=SEEDS, data_dir=data_dir
     )
@@ -81,6 +82,7 @@ def test_final_runs_see_all_training_data_and_differ_by_seed(finished, source):
     assert outcome.std == pytest.approx(np.std(outcome.accuracies, ddof=1))
     summary = json.loads(pathlib.Path(workdir, "transfer.json").read_text())
     assert (summary["chosen"], summary["mean"]) == (outcome.chosen, outcome.mean)
+    assert outcome.held_out == source.num_examples("validation")
 
 
 def test_the_same_call_repeats_nothing(finished, source, data_dir, monkeypatch):
@@ -189,7 +191,7 @@ def test_the_command_fine_tunes_a_run_and_draws(finished, data_dir, tmp_path):
         "--dataset=digits",
         f"--data_dir={data_dir}",
         f"--workdir={tmp_path}",
-        "--lrs=0.03",
+        "--lrs=0.03,0.1",
         "--steps=3",
         "--seeds=1",
         "--image_size=16",
@@ -200,6 +202,14 @@ def test_the_command_fine_tunes_a_run_and_draws(finished, data_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "digits test: " in done.stdout and "of 400 images" in done.stdout
+    # How sure the choice is, and that a rate further out was not tried.
+    count = catalog.open_source("digits", data_dir).num_examples("validation")
+    assert f"  {count:,} images decided" in done.stdout
+    assert re.search(r"lr=0.03: [\d.]+ % \[[\d.]+, [\d.]+\] on valid", done.stdout)
+    assert re.search(
+        r"lr=0\.\d+ has the (lowest|highest) rate .* try --lrs=", done.stdout
+    )
+    assert "1 and 1 final left, about" in done.stderr
     for name in ("confusion.png", "mistakes.png", "transfer.json"):
         assert (tmp_path / name).stat().st_size > 0
     result = runner.result(str(tmp_path / "final" / "seed0"))

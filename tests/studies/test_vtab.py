@@ -116,8 +116,12 @@ def test_the_quick_look_is_kept_and_tells_what_it_has_learned(start, data, tmp_p
     again = linear.score_once("dtd", str(tmp_path), data_dir="/nowhere", batch_size=1)
     assert again == score
     other = vtab.Linear(start, machine=tiny.one_device(), image_size=32)
-    with pytest.raises(errors.UserError, match="at 16 pixels; choose another"):
+    with pytest.raises(errors.UserError, match="at 16 pixels, .* choose another"):
         other.score_once("dtd", str(tmp_path), **how)
+    path = tmp_path / "linear" / "dtd.json"
+    path.write_text(path.read_text().replace('"data": "3.0.1"', '"data": "3.0.0"'))
+    with pytest.raises(errors.UserError, match="version 3.0.0 of the data"):
+        linear.score_once("dtd", str(tmp_path), **how)
 
 
 def test_tasks_come_by_name_or_group_in_the_tables_order():

@@ -1,13 +1,14 @@
-"""What a run costs before it is run: steps, exaFLOPs, days, bytes.
+"""Estimates what a run costs before it starts: steps, exaFLOPs, days, bytes.
 
-Counted is training alone, fine-tuning too. Not counted are evaluations, few-shot
-classifiers, figures, the second forward pass of `model.remat`, starting up and waiting
-for data or for other hosts.
+Only training is counted, pre-training or fine-tuning. Evaluations, few-shot classifiers,
+figures, the second forward pass of `model.remat`, start-up and waiting for data or for
+other hosts are not.
 """
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -16,6 +17,7 @@ from vit_tf.costs import accelerators, flops
 from vit_tf.data import catalog, mixture, record_store, subsets
 from vit_tf.data.builders import shapes
 from vit_tf.models import build
+from vit_tf.models import network as networks
 from vit_tf.objectives import patch_colors
 from vit_tf.runtime import timing
 
@@ -35,7 +37,7 @@ PAPER_RUNS = {
 
 
 def _utilisation(core_days: float, exaflops: float) -> float:
-    """The share of the peak that was used."""
+    """Returns the share of the device's peak that a run used."""
     peak = accelerators.TPU_V3_CORE.tflops * 1e12 * _SECONDS * core_days
     return exaflops * 1e18 / peak
 
@@ -48,13 +50,13 @@ UTILISATION = sorted(PAPER_UTILISATION.values())[1]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a data set that need not lie here.
+    """Sizes of a data set, which need not be prepared on this machine.
 
     Attributes:
         counts: examples of each split.
         num_classes: of its labels.
-        image_bytes: mean of an encoded image with its label; None: not known.
-        source: who says so.
+        image_bytes: mean size of an encoded image with its label; None: not known.
+        source: where these numbers come from.
     """
 
     counts: dict[str, int]
@@ -63,7 +65,7 @@ class Facts:
     source: str
 
 
-# Sets of the paper of which TFDS' catalogue, and so data/datasets.py, says nothing.
+# Sets of the paper whose sizes are not in TFDS' catalogue, and so not in `catalog`.
 # ImageNet-21k's release is one split, `full`.
 _PUBLISHED = {
     "imagenet21k": Facts(
@@ -96,11 +98,11 @@ class Budget:
         source: where their number comes from.
         parameters: of the model, with the head of the data's classes.
         steps: of training.
-        images: that training sees, each as often as it is seen.
+        images: seen in training, repetitions counted.
         exaflops: 10^18 operations, as the paper's Table 6 counts them.
         checkpoint_bytes: of one: weights, moments, Polyak average.
-        kept_checkpoints: that lie in the run's folder at its end, at most; one more
-            is there while it is written.
+        kept_checkpoints: in the run's folder at its end, at most; one more exists
+            while it is written.
         kept_bytes: of those and of the final weights.
         epoch_bytes: read in one epoch; None: the size of the images is not known.
         read_bytes: read in the whole run; small sets are read once.
@@ -120,11 +122,16 @@ class Budget:
     read_bytes: float | None
 
     def days(self, device: accelerators.Device, utilisation: float) -> float:
-        """Days of training on a device of whose peak a share is used."""
+        """Returns days of training on a device.
+
+        Args:
+            device: its peak counts.
+            utilisation: share of that peak that is reached, in (0, 1].
+        """
         return self.exaflops * 1e6 / (device.tflops * utilisation * _SECONDS)
 
     def core_days(self, utilisation: float) -> float:
-        """TPUv3-core-days, the unit of the paper's Table 2."""
+        """Returns TPUv3-core-days, the unit of the paper's Table 2."""
         return self.days(accelerators.TPU_V3_CORE, utilisation)
 
 
@@ -135,18 +142,18 @@ def estimate(
     num_examples: int | None = None,
     num_classes: int | None = None,
 ) -> Budget:
-    """The budget of a run, for which no array is made and no image read.
+    """Estimates the budget of a run; allocates no weights and reads no image.
 
     Args:
         cfg: the run.
-        data_dir: where prepared data sets lie; what lies there is counted, else the
-            catalogue or the publication is believed.
-        num_examples: in an epoch, before `data.subset`; None: see above.
-        num_classes: of the labels; None: the same.
+        data_dir: where prepared data sets lie; sets that are there are counted, others
+            have the numbers of their catalogue or publication.
+        num_examples: in an epoch, before `data.subset`; None: as above.
+        num_classes: of the labels; None: as above.
 
     Raises:
-        errors.UserError: a data set or split that is not known, and what `build.build`
-            refuses.
+        errors.UserError: a data set or split whose size is not known; a model that
+            `build.build` refuses.
     """
     found = [
         (facts, _count(name, facts, cfg.data, num_examples))
@@ -186,15 +193,17 @@ def estimate(
 
 
 @functools.lru_cache(maxsize=32)
-def _outline(fields: tuple, num_classes: int, image_size: int):
-    """The network of `config.Model(**fields)`: cells of an experiment share it."""
+def _outline(
+    fields: tuple[tuple[str, Any], ...], num_classes: int, image_size: int
+) -> networks.Network:
+    """Builds the network of `config.Model(**fields)`, which many cells share."""
     return build.outline(
         config.Model(**dict(fields)), num_classes=num_classes, image_size=image_size
     )
 
 
 def kept_steps(train: config.Train, total: int) -> list[int]:
-    """The steps whose checkpoints a finished run of `total` steps has, at most."""
+    """Returns the steps whose checkpoints a finished run of `total` steps keeps, at most."""
     saved = [*range(train.checkpoint_every_steps, total, train.checkpoint_every_steps)]
     saved.append(total)
     kept = set(saved[-train.keep_checkpoints :])
@@ -202,12 +211,12 @@ def kept_steps(train: config.Train, total: int) -> list[int]:
         kept |= {step for step in saved if step % train.keep_every_steps == 0}
     others = [step for step in saved if step not in kept]
     if train.keep_best and others:
-        kept.add(others[-1])  # the best, wherever it is
+        kept.add(others[-1])  # the best may be any other; its size is the same
     return sorted(kept)
 
 
-def _checkpoint_bytes(cfg: config.Config, network, owned: int) -> int:
-    """Of the arrays; TensorFlow's index beside them takes some 300 bytes for each."""
+def _checkpoint_bytes(cfg: config.Config, network: networks.Network, owned: int) -> int:
+    """Returns the bytes of the arrays; TensorFlow's index adds some 300 bytes for each."""
     trained = owned + sum(math.prod(w.shape) for w in network.trainable_variables)
     stored = owned + sum(math.prod(w.shape) for w in network.variables)
     short = cfg.optim.moment_dtype is config.GradientDtype.BFLOAT16
@@ -219,8 +228,8 @@ def _checkpoint_bytes(cfg: config.Config, network, owned: int) -> int:
     return _FLOAT32 * stored + slots * trained
 
 
-def _owned(objective: config.Objective, network) -> int:
-    """Numbers that the objective learns for itself (masked_patches.py)."""
+def _owned(objective: config.Objective, network: networks.Network) -> int:
+    """Returns the number of the objective's own variables' elements (masked_patches)."""
     if objective.task is config.Task.CLASSIFICATION:
         return 0
     classes = patch_colors.NUM_CLASSES
@@ -232,8 +241,13 @@ def _owned(objective: config.Objective, network) -> int:
     return network.width + (network.width + 1) * outputs
 
 
-def _facts(name, data_dir, num_examples, num_classes) -> Facts:
-    """What lies here, else what is published, else what the caller says."""
+def _facts(
+    name: str,
+    data_dir: str | None,
+    num_examples: int | None,
+    num_classes: int | None,
+) -> Facts:
+    """Returns sizes as prepared here, else as published, else as the caller gives."""
     if num_examples is not None and num_classes is not None:
         return Facts({}, num_classes, None, "as given")
     try:
@@ -255,6 +269,7 @@ def _facts(name, data_dir, num_examples, num_classes) -> Facts:
 
 
 def _prepared(name: str, data_dir: str | None) -> Facts:
+    """Returns the sizes of a data set that is prepared here."""
     source = catalog.open_source(name, data_dir=data_dir)
     splits = source.builder.info.splits
     total = sum(info.num_examples for info in splits.values())
@@ -268,7 +283,7 @@ def _prepared(name: str, data_dir: str | None) -> Facts:
 
 
 def _count(name: str, facts: Facts, data: config.Data, given: int | None) -> int:
-    """Examples of an epoch: of the split, and of them the subset."""
+    """Returns the examples of an epoch: those of the split, or of its subset."""
     total = given if given is not None else _split(name, facts, data.split)
     classes = facts.num_classes
     return subsets.size(
@@ -277,7 +292,7 @@ def _count(name: str, facts: Facts, data: config.Data, given: int | None) -> int
 
 
 def _split(name: str, facts: Facts, expression: str) -> int:
-    """Examples of a split expression such as train[:98%], as TFDS counts them."""
+    """Returns the examples of a split such as train[:98%], as TFDS counts them."""
     splits = tfds.core.splits
     known = splits.SplitDict(
         [
@@ -303,11 +318,13 @@ def _split(name: str, facts: Facts, expression: str) -> int:
 
 
 def _total(sizes: list[float | None]) -> float | None:
-    return None if None in sizes else sum(sizes)
+    """Returns the sum; None where a size is not known."""
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _read(epoch_bytes: float | None, *, epochs: float) -> float | None:
-    """Of a whole run: small sets stay in memory (data/storage.py)."""
+    """Returns the bytes read in a whole run; small sets stay in memory (record_store)."""
     if epoch_bytes is None:
         return None
     fits = epoch_bytes <= record_store.IN_MEMORY_BYTES

@@ -100,9 +100,9 @@ def open_tasks(settings: config.FewShot, data_dir: str | None = None) -> list[Ta
     names = list(dict.fromkeys(settings.datasets))
     if len(names) == 1 and len(set(settings.l2)) > 1 and min(settings.shots) < 2:
         raise errors.UserError(
-            f"few_shot.l2: {names[0]} alone chooses among several by leaving one image "
-            "out, which leaves none of a class with 1 shot; give one l2, shots of 2 or "
-            "more, or more data sets"
+            f"evals.few_shot.l2: {names[0]} alone chooses among several by leaving one "
+            "image out, which leaves none of a class with 1 shot; give one l2, shots of "
+            "2 or more, or more data sets"
         )
     return [_open_task(name, settings, data_dir) for name in names]
 
@@ -122,7 +122,8 @@ def _open_task(name: str, settings: config.FewShot, data_dir: str | None) -> Tas
         raise errors.UserError(
             f"{name}: class {source.class_names[poorest]!r} (label {poorest}) has only "
             f"{counts[poorest]} examples in {train!r}, need {max(settings.shots)} shots; "
-            "lower few_shot.shots"
+            "lower them: --fewshot_shots of tools.evaluate, "
+            "--config.evals.few_shot.shots of a run"
         )
     draws = {
         (shots, seed): subsets.choose_shots(

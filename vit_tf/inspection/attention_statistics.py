@@ -54,7 +54,7 @@ def measure(
         errors.UserError: a ResNet, images of another size, or no image at all.
     """
     measures.check_tokens(model)
-    records, outputs, similarity = [], [], _Similarity()
+    records, outputs, similarity = [], [], LayerSimilarity()
     for images in batches:
         record = _Reducing(model, similarity if len(images) >= 4 else None)
         outputs.append(
@@ -73,7 +73,7 @@ def measure(
 class _Reducing(dict):
     """A record for a model's call that reduces every value at once and keeps none."""
 
-    def __init__(self, model: network.Network, similarity: "_Similarity | None"):
+    def __init__(self, model: network.Network, similarity: "LayerSimilarity | None"):
         super().__init__()
         self.stride, self.similarity = model.token_stride, similarity
         self.distance, self.entropy, self.grams = [], [], []
@@ -110,7 +110,7 @@ class _Reducing(dict):
         self.rollout = measures.attention_rollout([weights], start=self.rollout)
 
 
-class _Similarity:
+class LayerSimilarity:
     """Sums for linear CKA between layers over batches.
 
     The minibatch estimator of Nguyen et al. 2021 (Do Wide and Deep Networks Learn the

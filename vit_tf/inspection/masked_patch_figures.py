@@ -51,10 +51,10 @@ def of_run(
             "run's folder"
         )
     cfg = stored_weights.read_run(path)[0]
-    if not cfg.evals.splits:
+    if cfg.objective.task is not config.Task.MASKED_PATCH or not cfg.evals.splits:
         raise errors.UserError(
-            f"{path}: evaluated no split (evals.splits), whose images could be drawn; "
-            "name a run that did"
+            f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
+            "and a split in evals.splits; name a run that was"
         )
     source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
     with machine.strategy.scope():

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib import font_manager, ft2font, textpath
+from matplotlib.backends import backend_agg
 
 # Tried first where the default font lacks a character, because they are complete and
 # of a weight that fits it; after these any installed font that has it.
@@ -37,6 +38,7 @@ _PREFERRED = (
 _DEFAULT = "DejaVu Sans"  # comes with Matplotlib
 _LAST_RESORT = "Last Resort"  # in its name: has a box for every character
 _POINTS = 72  # in an inch
+DPI = 150  # of PNG files
 _announced: set[str] = set()  # characters without a font that a line has named
 
 
@@ -85,8 +87,13 @@ def width(text: str, font_size: float) -> float:
     """
     with style({}, text):
         font = font_manager.FontProperties(size=font_size)
-        path = textpath.TextToPath()
-        return path.get_text_width_height_descent(text, font, False)[0] / _POINTS
+        # In a PNG letters are moved to whole pixels, in an SVG they are not.
+        png = backend_agg.RendererAgg(1, 1, DPI)
+        svg = textpath.TextToPath()
+        return max(
+            png.get_text_width_height_descent(text, font, False)[0] / DPI,
+            svg.get_text_width_height_descent(text, font, False)[0] / _POINTS,
+        )
 
 
 def fit(text: str, inches: float, font_size: float) -> str:

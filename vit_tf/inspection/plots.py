@@ -29,7 +29,7 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
+    "savefig.dpi": plot_text.DPI,
     "svg.hashsalt": "vit_tf",  # the same figure gives the same file
 }
 _NO_GRID = STYLE | {"axes.grid": False}

@@ -153,6 +153,23 @@ def with_rates(
     return changed
 
 
+def edge_of_grid(named: dict[str, config.Config], chosen: str) -> str | None:
+    """Returns 'lowest' or 'highest' if the chosen learning rate is such an end.
+
+    Beyond it a better rate may lie, which was not tried. None where a rate on either
+    side was, or where there is only one.
+
+    Args:
+        named: the candidates.
+        chosen: the name of one.
+    """
+    rates = sorted({cfg.optim.lr for cfg in named.values()})
+    rate = named[chosen].optim.lr
+    if len(rates) < 2 or rate not in (rates[0], rates[-1]):
+        return None
+    return "lowest" if rate == rates[0] else "highest"
+
+
 def final(chosen: config.Config, target: Target, *, seed: int) -> config.Config:
     """Returns the chosen run on all training examples, reported on the test split."""
     cfg = _copy(chosen)

@@ -41,6 +41,8 @@ class Outcome:
         folders: the final runs, a seed each.
         accuracies: theirs on the test split, in [0, 1].
         count: number of examples of that split.
+        held_out: number of examples that candidates were compared on; 0 without a
+            choice.
     """
 
     tried: dict[str, float | None]
@@ -48,6 +50,7 @@ class Outcome:
     folders: list[str]
     accuracies: list[float]
     count: int
+    held_out: int = 0
 
     @property
     def mean(self) -> float:
@@ -140,12 +143,12 @@ def run(
     """
     how = {"data_dir": data_dir, "wait": wait, **machine}
     tried: dict[str, float | None] = {}
-    chosen = next(iter(candidates))
+    held_out, chosen = 0, next(iter(candidates))
     if len(candidates) > 1:
         finished = _sweep(candidates, workdir, how | {"followed_by": seeds})
         if finished is None:
             return None
-        tried = finished
+        tried, held_out = finished
         chosen = best(tried, workdir)
         _say(f"{chosen} is best on {target.development[1]!r}: {tried[chosen]:.4f}")
     jobs = [
@@ -166,6 +169,7 @@ def run(
         folders=[job.folder for job in jobs],
         accuracies=[metric["value"] for metric in metrics],
         count=metrics[0]["count"],
+        held_out=held_out,
     )
     _write(target, outcome, results, workdir)
     return outcome
@@ -263,10 +267,12 @@ def _median_pixels(source: data_source.Source, split: str) -> float:
 
 def _sweep(
     candidates: Mapping[str, config.Config], workdir: str, how: dict[str, Any]
-) -> dict[str, float | None] | None:
-    """Trains every candidate; returns its accuracy on the held-out split.
+) -> tuple[dict[str, float | None], int] | None:
+    """Trains every candidate.
 
-    None where not all have ended.
+    Returns:
+        Their accuracies on the held-out split, and its number of examples; None where
+        not all have ended.
     """
     jobs = {
         name: runner.Job(
@@ -290,10 +296,12 @@ def _sweep(
     results = {name: runner.result(job.folder) for name, job in jobs.items()}
     if any(r is None and not _diverged(jobs[n]) for n, r in results.items()):
         return None
-    return {
-        name: None if r is None else run_directory.metric(r, "accuracy")["value"]
+    metrics = {
+        name: None if r is None else run_directory.metric(r, "accuracy")
         for name, r in results.items()
     }
+    tried = {name: None if m is None else m["value"] for name, m in metrics.items()}
+    return tried, max((m["count"] for m in metrics.values() if m), default=0)
 
 
 def _diverged(job: runner.Job) -> bool:
@@ -331,6 +339,7 @@ def _write(
         "final": target.final,
         "tried": outcome.tried,
         "chosen": outcome.chosen,
+        "held_out": outcome.held_out,
         "accuracies": outcome.accuracies,
         "mean": outcome.mean,
         "std": outcome.std,

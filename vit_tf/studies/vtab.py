@@ -193,13 +193,21 @@ class Linear:
             errors.UserError: the kept score is of other weights, size or data.
         """
         path = os.path.join(workdir, "linear", f"{task}.json")
+        # The only version that is read; a kept score needs no data.
+        data = catalog.DATASETS[f"vtab/{task}"].version
         ours = {"model": self.path, "size": self.size, "weights": self._weights}
+        ours |= {"data": data}
         if tf.io.gfile.exists(path):
             kept = json.loads(filesystem.read(path))
-            if any(kept[name] != ours[name] for name in ("weights", "size")):
+            # Files of before the data's version was kept have no such key.
+            if any(
+                kept.get(name, ours[name]) != ours[name]
+                for name in ("weights", "size", "data")
+            ):
                 raise errors.UserError(
                     f"{path}: holds the number of {kept['model']} with the weights of "
-                    f"then, at {kept['size']} pixels; choose another --workdir"
+                    f"then, at {kept['size']} pixels, on version "
+                    f"{kept.get('data', '?')} of the data; choose another --workdir"
                 )
             return Score(task, tuple(kept["accuracies"]), kept["count"])
         score = self.score(task, data_dir=data_dir, batch_size=batch_size)
