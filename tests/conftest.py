@@ -58,10 +58,10 @@ def evaluated(once, data_dir):
 
     def run(folder):
         from tests.support import tiny
-        from vit_tf.training import loop
+        from vit_tf.studies import training
 
         cfg = tiny.make(**tiny.EVALUATED)
-        loop.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
+        training.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
 
     return once("evaluated", run)
 
@@ -72,9 +72,9 @@ def masked(once, data_dir):
 
     def run(folder):
         from tests.support import tiny
-        from vit_tf.training import loop
+        from vit_tf.studies import training
 
         cfg = tiny.make(**tiny.MASKED)
-        loop.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
+        training.train(cfg, str(folder), machine=tiny.one_device(), data_dir=data_dir)
 
     return once("masked", run)

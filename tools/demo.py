@@ -25,7 +25,7 @@ def main() -> None:
     from vit_tf.data import catalog
     from vit_tf.data.preparation import prepare
     from vit_tf.runtime import devices
-    from vit_tf.training import loop
+    from vit_tf.studies import training
 
     workdir = pathlib.Path(_WORKDIR.value)
     data_dir = _DATA_DIR.value or str(workdir / "data")
@@ -36,7 +36,7 @@ def main() -> None:
         if name == "finetune":
             cfg.start_from = str(workdir / "pretrain")
         machine = devices.start(cfg.train)
-        result = loop.train(
+        result = training.train(
             cfg, str(workdir / name), machine=machine, data_dir=data_dir
         )
         if result is None:  # stopped by a signal, which has been said

@@ -53,7 +53,7 @@ def main() -> None:
     strategy = _chosen_strategy()
     command.load_tensorflow()
     from vit_tf.runtime import cluster, devices
-    from vit_tf.training import loop
+    from vit_tf.studies import training
 
     workers = None
     if _NUM_WORKERS.value is not None:
@@ -69,7 +69,9 @@ def main() -> None:
         workers=workers,
         tpu=_TPU.value or "local",
     )
-    result = loop.train(cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value)
+    result = training.train(
+        cfg, _WORKDIR.value, machine=machine, data_dir=_DATA_DIR.value
+    )
     if result is None or not machine.processes.chief:
         return
     print(f"{_WORKDIR.value}: {result['steps']} steps on {result['device']}")

@@ -120,7 +120,9 @@ def _draw_data() -> None:
     from vit_tf.inspection import run_plots
     from vit_tf.training import step
 
-    step.share(cfg, replicas=1)  # refuses what training refuses
+    step.share(
+        cfg.data, accumulation=cfg.train.accumulation, replicas=1
+    )  # refuses what training refuses
     sources = mixture.open_all(cfg.data.name, data_dir=inspection_flags.DATA_DIR.value)
     sheets = {
         f"training batch of step {_STEP.value}": _training(cfg, sources),

@@ -12,7 +12,7 @@ from vit_tf import config, errors
 from vit_tf.data import mixture, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
-from vit_tf.training import loop
+from vit_tf.training import loop, setup
 
 # Grey levels by which a picture tells its set; the sets have 6 + 6, 3 + 3 and 2 + 2
 # pictures in their two classes.
@@ -136,7 +136,7 @@ def test_a_run_trains_on_a_mixture_and_says_so(root, tmp_path):
     assert result["metrics"][0]["count"] == 12  # night's test split
     cfg.train.unit, cfg.train.length = config.Unit.EPOCHS, 2
     sources = mixture.open_all(cfg.data.name, root)
-    assert loop.prepare(cfg, tiny.one_device(), data_dir=root).total_steps == 9
+    assert setup.prepare(cfg, tiny.one_device(), data_dir=root).total_steps == 9
     assert (
         tf.io.gfile.exists(str(tmp_path / "result.json")) and len(sources.sources) == 2
     )

@@ -15,6 +15,10 @@ from vit_tf.training import loop, step
 SIZE = 16
 
 
+def _share(cfg, *, replicas):
+    return step.share(cfg.data, accumulation=cfg.train.accumulation, replicas=replicas)
+
+
 def _drawn(count: int, **changes) -> dict[str, np.ndarray]:
     """What `count` steps draw, stacked."""
     draw = mixup_cutmix.drawer(config.Data(image_size=SIZE, **changes))
@@ -174,10 +178,10 @@ def test_evaluation_is_never_mixed(data_dir):
 
 def test_an_odd_share_is_refused():
     cfg = tiny.make(**MIXED, data__batch_size=12, train__accumulation=2)
-    assert step.share(cfg, replicas=1) == 6
+    assert _share(cfg, replicas=1) == 6
     with pytest.raises(errors.UserError, match="3 images per replica.*near: 8, 16"):
-        step.share(cfg, replicas=2)
-    assert step.share(tiny.make(data__batch_size=12), replicas=4) == 3
+        _share(cfg, replicas=2)
+    assert _share(tiny.make(data__batch_size=12), replicas=4) == 3
 
 
 def _state(cfg, workdir, data_dir, machine):

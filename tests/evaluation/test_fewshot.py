@@ -14,7 +14,7 @@ from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import evaluators, fewshot, inference
 from vit_tf.models import build, npz_weights
-from vit_tf.training import loop
+from vit_tf.studies import training
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
@@ -274,7 +274,7 @@ def test_a_resumed_run_has_the_same(evaluated, tmp_path, data_dir):
     (workdir / "result.json").unlink()
     shutil.rmtree(max((workdir / "checkpoints").glob("step_*")))
     cfg = tiny.make(**tiny.EVALUATED)
-    loop.train(cfg, str(workdir), machine=tiny.one_device(), data_dir=data_dir)
+    training.train(cfg, str(workdir), machine=tiny.one_device(), data_dir=data_dir)
     assert tiny.rows(workdir) == tiny.rows(evaluated)
     assert tiny.result(workdir)["metrics"] == tiny.result(evaluated)["metrics"]
 
@@ -286,11 +286,11 @@ def test_the_best_checkpoint_may_go_by_them(evaluated, tmp_path, data_dir):
     assert kept == best
     cfg = tiny.make(**tiny.EVALUATED | {"train__keep_best": "digits/test/6shot"})
     with pytest.raises(errors.UserError, match="digits/test/6shot: not evaluated"):
-        loop.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
+        training.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
 
 
 def test_a_missing_set_is_refused_before_training(tmp_path, data_dir):
     cfg = tiny.make(evals__few_shot__datasets="digits,cifar100")
     with pytest.raises(errors.UserError, match="cifar100: not prepared"):
-        loop.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
+        training.train(cfg, str(tmp_path), machine=tiny.one_device(), data_dir=data_dir)
     assert not (tmp_path / "metrics.jsonl").exists()

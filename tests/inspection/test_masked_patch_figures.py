@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tests.support import tiny
 from vit_tf import errors
+from vit_tf.evaluation import evaluators
 from vit_tf.inspection import masked_patch_figures
 from vit_tf.objectives import masked_patches
 
@@ -61,13 +62,21 @@ def test_a_run_draws_as_often_as_it_says_and_at_the_end(masked):
 
 def test_nothing_is_drawn_of_classification_or_without_a_split():
     cfg = tiny.make(**tiny.MASKED)
-    due = [n for n in range(9) if masked_patch_figures.due(cfg, n, total=8)]
-    assert due == [6, 8]
+    assert _due(cfg, masked=True) == [6, 8]
     cfg.evals.draw_every_steps = None
-    assert [n for n in range(9) if masked_patch_figures.due(cfg, n, total=8)] == [8]
+    assert _due(cfg, masked=True) == [8]
+    assert _due(tiny.make(evals__draw_every_steps=2), masked=False) == []
     cfg.evals.splits = ()
-    assert not masked_patch_figures.due(cfg, 8, total=8)
-    assert not masked_patch_figures.due(tiny.make(), 8, total=8)
+    assert _due(cfg, masked=True) == []
+
+
+def _due(cfg, *, masked):
+    """The steps of nine after which a run draws masked patches."""
+    kind = evaluators.MaskedPatches if masked else evaluators.Classification
+    made = masked_patch_figures.draw_masked_patches(
+        cfg, None, evaluator=object.__new__(kind), source=None, total_steps=8
+    )
+    return [step for step in range(9) if any(step in hook.when for hook in made)]
 
 
 def test_what_has_no_masked_patches_is_refused(masked, evaluated):

@@ -9,7 +9,7 @@ import pytest
 from tests.support import tiny
 from vit_tf import errors
 from vit_tf.inspection import figures, training_hooks
-from vit_tf.training import loop
+from vit_tf.studies import training
 
 DRAWN = {"filters", "position", "distance", "entropy", "rollout", "layers"}
 RUN = {"train__length": 8, "optim__polyak": 0.5, "model__dropout": 0.1}
@@ -17,7 +17,7 @@ RUN = {"train__length": 8, "optim__polyak": 0.5, "model__dropout": 0.1}
 
 def _train(folder, data_dir, machine=None, **changes):
     cfg = tiny.make(**RUN, **changes)
-    loop.train(
+    training.train(
         cfg, str(folder), machine=machine or tiny.one_device(), data_dir=data_dir
     )
     return pathlib.Path(folder)

@@ -1,5 +1,6 @@
 """Masked patches: what is drawn, what is learned from, and that runs keep promises."""
 
+import dataclasses
 import math
 import shutil
 
@@ -14,10 +15,12 @@ from vit_tf import config, errors
 from vit_tf.data import mixture
 from vit_tf.inspection import masked_patch_figures
 from vit_tf.models import build
-from vit_tf.objectives import classification, masked_patches, patch_colors
+from vit_tf.objectives import masked_patches, patch_colors
+from vit_tf.objectives import objective as choice
 from vit_tf.runs import checkpoint, loading
 from vit_tf.runtime import devices
-from vit_tf.training import loop, optimizers, step
+from vit_tf.studies import training
+from vit_tf.training import optimizers, setup, step
 
 COLORS, PIXELS = ("mean_color", "shrunk_colors"), "pixels"
 
@@ -35,12 +38,27 @@ def _pair(cfg, *, learned=True):
         image_size=cfg.data.image_size,
         dtype=str(cfg.train.precision),
     )
-    objective = classification.build(cfg, model=model, num_classes=10)
+    objective = choice.build(cfg.objective, model=model, num_classes=10)
     if learned:
         kernel = objective.head.kernel
         noise = np.random.default_rng(0).normal(size=kernel.shape)
         kernel.assign(0.1 * noise)
     return model, objective
+
+
+def _trainable(cfg, model, objective, *, total_steps):
+    variables = [*model.trainable_variables, *objective.variables]
+    optimizer = optimizers.build(
+        cfg.optim, total_steps=total_steps, variables=variables
+    )
+    return setup.Trainable(model, objective, optimizer)
+
+
+def _drawn(objective, number):
+    """A training batch with what a step draws for it."""
+    batch = {"image": tf.constant(_images(number))}
+    seed, first = tf.constant([1, 2]), tf.constant(0)
+    return objective.draw(batch, seed, first=first, total=number)
 
 
 def _images(number, size=16, seed=0):
@@ -93,14 +111,34 @@ def test_shares_and_places_over_many_draws():
     close(np.bincount(offsets)[1:] / replaced.sum(), 1 / (patches - 1), replaced.sum())
 
 
-def test_draws_differ_by_seed_step_and_replica_and_repeat():
+def test_draws_differ_by_seed_step_and_place_and_repeat():
     seen = []
-    for seed, number, replica in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        key = step.draw_seed(seed, tf.constant(number), tf.constant(replica))
-        noise = masked_patches.drawn(key, 4, 16).numpy()
-        np.testing.assert_array_equal(noise, masked_patches.drawn(key, 4, 16))
+    for seed, number, first in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 4)):
+        key = step.draw_seed(seed, tf.constant(number))
+        share = {"first": tf.constant(first), "count": 4, "total": 8}
+        noise = masked_patches.drawn(key, 16, **share).numpy()
+        np.testing.assert_array_equal(noise, masked_patches.drawn(key, 16, **share))
         assert not any(np.isin(noise, other).any() for other in seen)
         seen.append(noise)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_replicas_draw_what_one_device_draws(replicas):
+    _, objective = _pair(_make())
+    batch = {"image": tf.constant(_images(8))}
+    whole = objective.draw(batch, tf.constant([3, 4]), first=tf.constant(0), total=8)
+    count = 8 // replicas
+    shares = [
+        objective.draw(
+            {"image": batch["image"][first : first + count]},
+            tf.constant([3, 4]),
+            first=tf.constant(first),
+            total=8,
+        )
+        for first in range(0, 8, count)
+    ]
+    noise = np.concatenate([share[masked_patches.NOISE] for share in shares])
+    np.testing.assert_array_equal(noise, whole[masked_patches.NOISE])
 
 
 def test_an_example_has_its_own_fixed_draws():
@@ -177,9 +215,7 @@ def test_gradients_come_from_corrupted_patches_only():
     tokens = tf.random.stateless_normal((3, 16, 32), [1, 2])
     with tf.GradientTape() as tape:
         tape.watch(tokens)
-        losses, found = objective(
-            _Through(tokens), {"image": tf.constant(_images(3))}, [1, 2]
-        )
+        losses, found = objective(_Through(tokens), _drawn(objective, 3), [1, 2])
     moved = tf.reduce_any(tape.gradient(losses, tokens) != 0, axis=-1).numpy()
     np.testing.assert_array_equal(moved, found.plan.places.numpy() < 8)
 
@@ -231,7 +267,7 @@ def test_embeddings_are_exchanged_before_positions_are_added(monkeypatch):
 def test_the_first_loss_is_that_of_guessing(target):
     cfg = _make(objective__target=target)
     model, objective = _pair(cfg, learned=False)
-    losses, _ = objective(model, {"image": tf.constant(_images(4))}, [3, 4])
+    losses, _ = objective(model, _drawn(objective, 4), [3, 4])
     np.testing.assert_allclose(losses, math.log(512), rtol=1e-5)
 
 
@@ -273,17 +309,12 @@ def test_a_step_in_bfloat16_moves_every_variable(changes, jit_compile):
         **{"model__variant": "ViT-mu/4"} | changes,
     )
     model, objective = _pair(cfg)
-    trained = step.trained(model, objective)
-    steps = step.build(
-        cfg,
-        model=model,
-        objective=objective,
-        optimizer=optimizers.build(cfg.optim, total_steps=9, variables=trained),
-        strategy=tf.distribute.get_strategy(),
-        jit_compile=jit_compile,
-    )
+    trainable = _trainable(cfg, model, objective, total_steps=9)
+    trained = trainable.variables
+    machine = dataclasses.replace(tiny.one_device(), jit_compile=jit_compile)
+    steps = tiny.steps(trainable, cfg, machine)
     before = [v.numpy() for v in trained]
-    batch = step.noise(cfg, num_classes=10)
+    batch = step.noise(cfg.data, num_classes=10)
     found = steps(iter(tf.data.Dataset.from_tensors(batch)), tf.constant(1))
     assert np.isfinite(found["loss"]).all() and found["gradient_norm"][0] > 0
     still = [v.path for v, old in zip(trained, before) if (v.numpy() == old).all()]
@@ -317,17 +348,8 @@ def test_images_of_one_colour_each_are_solved():
     """A masked patch's colour is that of the others: to be copied from them."""
     cfg = _make(model__variant="ViT-mu/4", optim__lr=1e-2, data__batch_size=8)
     model, objective = _pair(cfg, learned=False)
-    optimizer = optimizers.build(
-        cfg.optim, total_steps=150, variables=step.trained(model, objective)
-    )
-    steps = step.build(
-        cfg,
-        model=model,
-        objective=objective,
-        optimizer=optimizer,
-        strategy=tf.distribute.get_strategy(),
-        jit_compile=False,
-    )
+    trainable = _trainable(cfg, model, objective, total_steps=150)
+    steps = tiny.steps(trainable, cfg, tiny.one_device())
     colors = np.random.default_rng(0).integers(0, 256, (8, 1, 1, 3), np.uint8)
     pictures = np.broadcast_to(colors, (8, 16, 16, 3))
     assert len(np.unique(patch_colors.mean_colors(tf.constant(pictures), 4))) == 8
@@ -347,7 +369,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(masked, data_dir, tmp_path):
     for name in ("result.json", "weights.npz", "objective.npz", "masked_patches.png"):
         (cut / name).unlink()
     shutil.rmtree(cut / "checkpoints" / "step_00000008")
-    loop.train(
+    training.train(
         tiny.make(**tiny.MASKED), str(cut), machine=tiny.one_device(), data_dir=data_dir
     )
     ours, theirs = tiny.newest_state(cut), tiny.newest_state(masked)
@@ -385,27 +407,20 @@ def test_its_evaluation_is_of_fixed_patches_whatever_the_batch(masked, data_dir)
     ]
     found = []
     for machine, size in ((tiny.one_device(), 7), (tiny.mirrored(2), 64)):
-        trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-        checkpoint.load_weights(trainee.model, str(masked / "weights.npz"))
-        checkpoint.load_objective(trainee.objective, str(masked))
         cfg.evals.batch_size = size
-        found.append(trainee.evaluate(cfg))
+        prepared = setup.prepare(cfg, machine, data_dir=data_dir)
+        trainable = prepared.trainable
+        checkpoint.load_weights(trainable.model, str(masked / "weights.npz"))
+        checkpoint.load_objective(trainable.objective, str(masked))
+        found.append(prepared.evaluate())
     for again in found:
         for ours, theirs in zip(again, metrics, strict=True):
             assert (ours.name, ours.count) == (theirs["name"], theirs["count"])
             assert ours.value == pytest.approx(theirs["value"], rel=1e-5)
 
 
-@pytest.mark.slow
-def test_replicas_do_not_change_the_weights(tmp_path, data_dir, monkeypatch):
-    """With draws that follow the example, not the replica."""
-
-    def call(self, model, batch, seed=None, *, training=True):
-        noise = masked_patches.fixed(batch["index"], self.patches)
-        found = self.predict(model, batch, noise, seed=seed, training=training)
-        return self.losses(found), found
-
-    monkeypatch.setattr(masked_patches.MaskedPatches, "__call__", call)
+def test_replicas_do_not_change_the_weights(tmp_path, data_dir):
+    """What is corrupted follows an example's place in the batch, not the replica."""
     changes = {
         "train__length": 4,
         "model__dropout": 0,
@@ -418,7 +433,7 @@ def test_replicas_do_not_change_the_weights(tmp_path, data_dir, monkeypatch):
     states = []
     for machine in (tiny.one_device(), tiny.mirrored(2)):
         folder = tmp_path / str(len(states))
-        loop.train(cfg, str(folder), machine=machine, data_dir=data_dir)
+        training.train(cfg, str(folder), machine=machine, data_dir=data_dir)
         states.append(tiny.newest_state(folder))
     closeness.assert_close_state(*states)
     owned = [name for name in states[0] if name.startswith("objective/")]
@@ -431,17 +446,19 @@ def test_replicas_do_not_change_the_weights(tmp_path, data_dir, monkeypatch):
 
 def test_transfer_leaves_behind_what_the_objective_owns_and_says_so(masked, data_dir):
     cfg = tiny.make(start_from=str(masked))
-    trainee = loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
-    told = trainee.start_from(str(masked))[-1]
+    prepared = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+    told = checkpoint.start_from(
+        prepared.trainable.model, str(masked), class_names=prepared.class_names
+    )[-1]
     assert told.startswith("left behind")
     for what in ("mask_embedding (32,)", "head/kernel (32, 512)", "head/bias (512,)"):
         assert f"masked_patch/{what}" in told
     with np.load(masked / "weights.npz") as file:
-        for variable in trainee.model.variables:
-            name = variable.path.removeprefix(f"{trainee.model.path}/")
+        for variable in prepared.trainable.model.variables:
+            name = variable.path.removeprefix(f"{prepared.trainable.model.path}/")
             if not name.startswith("head/"):
                 np.testing.assert_array_equal(variable.numpy(), file[name])
-    assert trainee.model.num_classes == 10
+    assert prepared.trainable.model.num_classes == 10
 
 
 def test_its_weights_are_those_of_a_plain_vit(masked, tmp_path):
@@ -490,9 +507,11 @@ def test_what_cannot_be_is_refused_in_a_line(changes, said):
 def test_mixed_labels_are_refused_and_several_are_not_read(data_dir):
     (source,) = mixture.open_all("digits", data_dir=data_dir).sources
     with pytest.raises(errors.UserError, match="masked patches have none"):
-        classification.check_data(_make(data__mixup=0.2), source)
-    classification.check_data(_make(), source)
-    assert classification.class_names(_make().objective, source) == []
+        mixed = _make(data__mixup=0.2)
+        choice.check_data(mixed.objective, mixed.data, source)
+    plain = _make()
+    choice.check_data(plain.objective, plain.data, source)
+    assert choice.class_names(plain.objective.task, source) == []
 
 
 def test_an_objective_of_another_shape_is_refused(masked):

@@ -7,7 +7,7 @@ from tests.support import reference_vit, tiny, twins, warm
 from vit_tf import config, errors
 from vit_tf.models import build, npz_weights
 from vit_tf.runs import conversion
-from vit_tf.training import loop
+from vit_tf.studies import training
 
 
 def _network(size=16, **fields):
@@ -128,7 +128,9 @@ def test_a_failed_write_leaves_nothing(source, tmp_path):
 
 def test_a_run_folder_is_read(tmp_path, data_dir):
     cfg = tiny.make(train__length=2, optim__warmup_steps=0)
-    loop.train(cfg, str(tmp_path / "run"), machine=tiny.one_device(), data_dir=data_dir)
+    training.train(
+        cfg, str(tmp_path / "run"), machine=tiny.one_device(), data_dir=data_dir
+    )
     conversion.convert(str(tmp_path / "run"), str(tmp_path / "out.npz"))
     want = _read(tmp_path / "run" / "weights.npz")
     for name, array in _read(tmp_path / "out.npz").items():

@@ -89,7 +89,7 @@ def test_workers_meet_at_the_coordinator():
 
 
 def test_a_worker_that_does_not_come_is_named():
-    assert "workers [1] did not come" in _meet([(0, 2)], patience=0.5)[0]
+    assert "workers [1] did not connect" in _meet([(0, 2)], patience=0.5)[0]
     assert "worker 0 does not answer" in _meet([(1, 2)], patience=0.5)[0]
 
 

@@ -36,7 +36,7 @@ def trained(monkeypatch) -> list[str]:
             run.finish(run_directory.describe(cfg, device="none", dataset="none"))
             return run.result()
 
-    monkeypatch.setattr(runner.loop, "train", train)
+    monkeypatch.setattr(runner.training, "train", train)
     return names
 
 
@@ -98,7 +98,7 @@ class _Freed:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path, trained, monkeypatch):
-    usual, heard = runner.loop.train, []
+    usual, heard = runner.training.train, []
 
     def train(*args, **kwargs):
         _Freed()
@@ -106,7 +106,7 @@ def test_ctrl_c_in_a_finalizer_is_not_lost(tmp_path, trained, monkeypatch):
             heard.append(bool(stop))
         return usual(*args, **kwargs)
 
-    monkeypatch.setattr(runner.loop, "train", train)
+    monkeypatch.setattr(runner.training, "train", train)
     jobs = [_job(tmp_path, name) for name in "ab"]
     # A shell's background job would not hear of it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -144,14 +144,14 @@ def test_a_failed_job_is_tried_again_and_its_failure_forgotten(tmp_path, trained
 def test_what_failed_elsewhere_meanwhile_is_not_tried_here(
     tmp_path, trained, monkeypatch
 ):
-    quick = runner.loop.train
+    quick = runner.training.train
 
     def train(cfg, workdir, **options):
         (tmp_path / "b").mkdir()
         (tmp_path / "b" / "failure.txt").write_text("OSError: over there\n")
         return quick(cfg, workdir, **options)
 
-    monkeypatch.setattr(runner.loop, "train", train)
+    monkeypatch.setattr(runner.training, "train", train)
     with pytest.raises(errors.UserError, match="b: failed: OSError: over there"):
         runner.run_all([_job(tmp_path, "a"), _job(tmp_path, "b")])
     assert trained == ["a"]
@@ -387,7 +387,7 @@ def train(cfg, workdir, *, machine, data_dir):
             run.finish(run_directory.describe(cfg, device="none", dataset="none"))
         return run.result()
 
-runner.loop.train = train
+runner.training.train = train
 (root / f"ready{os.getpid()}").touch()
 while len(list(root.glob("ready*"))) < 2:
     time.sleep(0.01)

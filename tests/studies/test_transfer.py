@@ -88,7 +88,7 @@ def test_the_same_call_repeats_nothing(finished, source, data_dir, monkeypatch):
     def trains(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(runner.loop, "train", trains)
+    monkeypatch.setattr(runner.training, "train", trains)
     again = transfer.run(
         _target(source), candidates, workdir, seeds=SEEDS, data_dir=data_dir
     )

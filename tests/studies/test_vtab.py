@@ -7,8 +7,7 @@ from tests.support import fakes, tiny, warm
 from vit_tf import config, errors
 from vit_tf.data import vtab_splits
 from vit_tf.runs import checkpoint
-from vit_tf.studies import runner, vtab
-from vit_tf.training import loop
+from vit_tf.studies import runner, training, vtab
 
 TASKS = ("dtd", "camelyon")  # one of two groups, with a validation split of its own
 TESTS = 40  # images
@@ -42,7 +41,7 @@ def start(data_dir, tmp_path_factory):
     """A finished run to start from."""
     workdir = str(tmp_path_factory.mktemp("start") / "run")
     cfg = tiny.make(train__length=1, optim__warmup_steps=0)
-    loop.train(cfg, workdir, machine=tiny.one_device(), data_dir=data_dir)
+    training.train(cfg, workdir, machine=tiny.one_device(), data_dir=data_dir)
     return workdir
 
 

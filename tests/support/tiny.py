@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tests.support import tiny_config
+from vit_tf import config
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices
+from vit_tf.training import setup, step
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,6 +53,20 @@ def mirrored(num_devices: int, *, jit_compile: bool = False) -> devices.Runtime:
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
     return devices.Runtime(strategy, jit_compile, f"{num_devices} virtual CPU devices")
+
+
+def steps(
+    trainable: setup.Trainable, cfg: config.Config, machine: devices.Runtime
+) -> tf.types.experimental.PolymorphicFunction:
+    """The compiled step function of the loop."""
+    return step.build(
+        trainable,
+        data=cfg.data,
+        train=cfg.train,
+        optim=cfg.optim,
+        strategy=machine.strategy,
+        jit_compile=machine.jit_compile,
+    )
 
 
 def command(workdir, data_dir: str, **changes: object) -> list[str]:

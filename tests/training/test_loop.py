@@ -19,7 +19,7 @@ from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import inference
 from vit_tf.runs import checkpoint, run_directory
-from vit_tf.training import loop
+from vit_tf.training import loop, setup
 
 
 def _assert_same_state(ours, theirs):
@@ -61,11 +61,11 @@ def whole(once, data_dir):
 def test_epochs_are_of_the_subset(tmp_path, data_dir):
     changes = {"data__subset__amount": 7, "data__subset__unit": "shots"}
     cfg = tiny.make(train__length=2, train__unit="epochs", **changes)
-    found = loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+    found = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
     assert found.total_steps == 2 * 70 // 16
     cfg = tiny.make(data__subset__amount=500, data__subset__unit="shots")
     with pytest.raises(errors.UserError, match="subset.amount=500 shots: class"):
-        loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+        setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
 
 
 def test_several_labels_of_an_image_are_refused(tmp_path):
@@ -73,7 +73,7 @@ def test_several_labels_of_an_image_are_refused(tmp_path):
     fakes.write("imagenet2012_real", tmp_path, {"validation": examples})
     cfg = tiny.make(data__name="imagenet2012_real")
     with pytest.raises(errors.UserError, match="use objective.loss=sigmoid"):
-        loop.prepare(cfg, tiny.one_device(), data_dir=str(tmp_path))
+        setup.prepare(cfg, tiny.one_device(), data_dir=str(tmp_path))
     cfg = tiny.make(
         data__name="imagenet2012_real",
         data__split="validation",
@@ -125,14 +125,14 @@ def _loss_on_copies(data_dir, machine, *, dropout):
     """The first step's loss where every replica gets the same single example."""
     replicas = machine.strategy.num_replicas_in_sync
     cfg = tiny.make(model__dropout=dropout, data__batch_size=replicas)
-    trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-    _randomise(trainee.model)
+    trainable = setup.prepare(cfg, machine, data_dir=data_dir).trainable
+    _randomise(trainable.model)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     copies = tiny.tf.data.Dataset.from_tensors({"image": pixels, "label": [3]})
     batches = machine.strategy.distribute_datasets_from_function(
         lambda context: copies.repeat()
     )
-    steps = trainee.steps(cfg, machine)
+    steps = tiny.steps(trainable, cfg, machine)
     return float(steps(iter(batches), tiny.tf.constant(1))["loss"][0])
 
 
@@ -246,9 +246,9 @@ def test_steps_per_loop_change_nothing(tmp_path, data_dir):
 def test_the_step_is_traced_once(tmp_path, data_dir):
     cfg = tiny.make(train__steps_per_loop=5, train__log_every_steps=3)
     machine = tiny.one_device()
-    trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-    steps = trainee.steps(cfg, machine)
-    batches = loop.stream(cfg, trainee.source, machine, start_step=0)
+    prepared = setup.prepare(cfg, machine, data_dir=data_dir)
+    steps = tiny.steps(prepared.trainable, cfg, machine)
+    batches = prepared.batches(machine.strategy, start_step=0)
     for count in (1, 3, 2):
         steps(batches, np.int32(count) + tiny.tf.constant(0))
     assert steps.experimental_get_tracing_count() == 1
@@ -278,11 +278,11 @@ def test_a_finished_run_is_not_trained_again(whole, tmp_path, data_dir):
 def test_every_example_is_evaluated_once(data_dir, devices, batch_size):
     cfg = tiny.make(evals__batch_size=batch_size)
     machine = tiny.one_device() if devices == 1 else tiny.mirrored(devices)
-    trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-    _randomise(trainee.model)
-    metrics = trainee.evaluate(cfg)
-    reference = loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
-    _randomise(reference.model)
+    prepared = setup.prepare(cfg, machine, data_dir=data_dir)
+    _randomise(prepared.trainable.model)
+    metrics = prepared.evaluate()
+    reference = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
+    _randomise(reference.trainable.model)
     accuracy, loss = _by_hand(reference)
     total = reference.source.num_examples("test")
     assert metrics[0].count == metrics[1].count == total
@@ -296,16 +296,16 @@ def _randomise(model):
         variable.assign(rng.normal(scale=0.2, size=variable.shape))
 
 
-def _by_hand(trainee):
+def _by_hand(prepared):
     """Accuracy and loss, one example at a time, without the evaluator."""
     from vit_tf.data import pipeline
 
     stream = pipeline.eval_stream(
-        trainee.source, tiny.make().data, "test", batch_size=1
+        prepared.source, tiny.make().data.view, "test", batch_size=1
     )
     hits, losses = [], []
     for batch in stream:
-        logits = trainee.model(batch["image"], training=False).numpy()[0]
+        logits = prepared.trainable.model(batch["image"], training=False).numpy()[0]
         label = int(batch["label"][0])
         hits.append(logits.argmax() == label)
         logits = logits - logits.max()
@@ -315,8 +315,8 @@ def _by_hand(trainee):
 
 def test_evaluation_sees_the_average_and_training_does_not(data_dir):
     cfg = tiny.make(optim__polyak=0.9)
-    trainee = loop.prepare(cfg, tiny.one_device(), data_dir=data_dir)
-    variables, averages = trainee.model.trainable_variables, trainee.optimizer.averages
+    trainable = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir).trainable
+    variables, averages = trainable.variables, trainable.optimizer.averages
     for variable, average in zip(variables, averages):
         variable.assign(tiny.tf.fill(variable.shape, 1.0))
         average.assign(tiny.tf.fill(average.shape, 2.0))
@@ -324,10 +324,10 @@ def test_evaluation_sees_the_average_and_training_does_not(data_dir):
     def values():
         return {float(v.numpy().max()) for v in variables}
 
-    with loop.averaged(trainee):
+    with trainable.averaged():
         assert values() == {2.0}
     assert values() == {1.0}
-    with pytest.raises(RuntimeError), loop.averaged(trainee):
+    with pytest.raises(RuntimeError), trainable.averaged():
         raise RuntimeError("a failing evaluation")
     assert values() == {1.0}
 
@@ -502,9 +502,9 @@ def test_only_the_newest_checkpoints_stay(whole):
 def test_a_batch_that_does_not_divide_is_refused(data_dir):
     cfg = tiny.make(train__accumulation=3)
     machine = tiny.one_device()
-    trainee = loop.prepare(cfg, machine, data_dir=data_dir)
+    trainable = setup.prepare(cfg, machine, data_dir=data_dir).trainable
     with pytest.raises(errors.UserError, match="data.batch_size=16.*near: 15, 18"):
-        trainee.steps(cfg, machine)
+        tiny.steps(trainable, cfg, machine)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -552,11 +552,17 @@ def test_transfer_replaces_the_head_and_resizes_the_grid(whole, tmp_path, data_d
         objective__loss="sigmoid",
     )
     machine = tiny.one_device()
-    trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-    text = "\n".join(trainee.start_from(cfg.start_from))
+    prepared = setup.prepare(cfg, machine, data_dir=data_dir)
+    text = "\n".join(
+        checkpoint.start_from(
+            prepared.trainable.model,
+            cfg.start_from,
+            class_names=prepared.class_names,
+        )
+    )
     assert "resized from 2x2 to 4x4" in text
     result = loop.train(cfg, str(tmp_path), machine=machine, data_dir=data_dir)
-    assert result["metrics"][0]["count"] == trainee.source.num_examples("test")
+    assert result["metrics"][0]["count"] == prepared.source.num_examples("test")
 
 
 @pytest.mark.parametrize(
@@ -612,27 +618,27 @@ def test_result_says_what_ran(whole):
 
 def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
     """TensorFlow says the same of a file that ends early and of a lost process."""
-    trainee = loop.prepare(tiny.make(), tiny.one_device(), data_dir=data_dir)
+    prepared = setup.prepare(tiny.make(), tiny.one_device(), data_dir=data_dir)
 
     def ends_early(*_):
         raise tiny.tf.errors.FailedPreconditionError(None, None, "file ends early")
 
-    monkeypatch.setattr(trainee.evaluator._pass, "_step", ends_early)
+    monkeypatch.setattr(prepared.evaluator._pass, "_step", ends_early)
     monkeypatch.setattr(
         inference.pipeline, "find_corrupt_eval", lambda *_: "test.tfrecord is damaged"
     )
     with pytest.raises(errors.UserError, match="evaluating 'test': test.tfrecord is"):
-        trainee.evaluate(tiny.make())
+        prepared.evaluate()
 
 
 def test_an_evaluation_too_large_for_memory_says_what_helps(data_dir, monkeypatch):
-    trainee = loop.prepare(tiny.make(), tiny.one_device(), data_dir=data_dir)
+    prepared = setup.prepare(tiny.make(), tiny.one_device(), data_dir=data_dir)
 
     def is_full(*_):
         raise tiny.tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-    monkeypatch.setattr(trainee.evaluator._pass, "_step", is_full)
+    monkeypatch.setattr(prepared.evaluator._pass, "_step", is_full)
     with pytest.raises(
         errors.UserError, match="out of memory at 16 pixels .* lower the"
     ):
-        trainee.evaluate(tiny.make())
+        prepared.evaluate()

@@ -1,5 +1,7 @@
 """Low precision and steps that are not taken: loss scale, moments, bad numbers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from vit_tf import errors
 from vit_tf.data import mixture, pipeline
 from vit_tf.objectives import classification
 from vit_tf.runtime import devices
-from vit_tf.training import loop, optimizers
+from vit_tf.training import loop, optimizers, setup
 
 tf = tiny.tf
 
@@ -46,17 +48,17 @@ class _Run:
     def __init__(self, data_dir, machine, factor, **changes):
         cfg = tiny.make(optim__polyak=0.9, **changes)
         self.machine = machine
-        self.trainee = loop.prepare(cfg, machine, data_dir=data_dir)
-        self.trainee.optimizer.start_average()
-        clean = self.trainee.objective
+        prepared = setup.prepare(cfg, machine, data_dir=data_dir)
+        clean = prepared.trainable.objective
 
         def objective(model, batch, seed):
             losses, logits = clean(model, batch, seed)
             return losses * tf.where(batch["poison"], factor, 1.0), logits
 
-        objective.variables = clean.variables
-        self.trainee.objective = objective
-        self.steps = self.trainee.steps(cfg, machine)
+        objective.variables, objective.draw = clean.variables, clean.draw
+        self.trainable = dataclasses.replace(prepared.trainable, objective=objective)
+        self.trainable.optimizer.start_average()
+        self.steps = tiny.steps(self.trainable, cfg, machine)
 
     def take(self, poison):
         values = self.steps(_batches(self.machine, poison), tf.constant(len(poison)))
@@ -64,11 +66,11 @@ class _Run:
 
     def state(self):
         """What a skipped step leaves alone, by variable path."""
-        optimizer = self.trainee.optimizer
+        optimizer = self.trainable.optimizer
         counters = ("iteration", "skipped", "bad_steps", "loss_scale", "_scale")
         kept = [
             v
-            for v in (*self.trainee.model.variables, *optimizer.variables)
+            for v in (*self.trainable.model.variables, *optimizer.variables)
             if not v.path.endswith(counters)
         ]
         return {v.path: np.array(v.numpy(), np.float32) for v in kept}
@@ -94,12 +96,12 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(data_dir, replica):
     assert np.isfinite(values["loss"][0])
     assert not np.isfinite(values["gradient_norm"][0])
     assert values["skipped_steps"] == [1.0] and values["bad_steps"] == [0.0]
-    optimizer = run.trainee.optimizer
+    optimizer = run.trainable.optimizer
     assert int(optimizer.iterations.numpy()) == 2, "the stream goes on"
     assert float(optimizer.loss_scale.numpy()) == optimizers.FIRST_SCALE / 2
     for copy in tf.nest.flatten(
         run.machine.strategy.experimental_local_results(
-            run.trainee.model.trainable_variables[0].value
+            run.trainable.model.trainable_variables[0].value
         )
     ):
         assert np.isfinite(copy.numpy()).all()
@@ -119,14 +121,14 @@ def test_a_skipped_step_leaves_no_trace(data_dir):
     values = skipping.take([(True,)])
     _assert_same(skipping.state(), before)
     assert values["bad_steps"] == [1.0]
-    assert int(skipping.trainee.optimizer.iterations.numpy()) == 2
-    assert int(skipping.trainee.optimizer.updates()) == 2, "the second is to come"
+    assert int(skipping.trainable.optimizer.iterations.numpy()) == 2
+    assert int(skipping.trainable.optimizer.updates()) == 2, "the second is to come"
 
 
 def test_the_loss_scale_grows_and_shrinks(data_dir):
     machine = tiny.one_device()
     cfg = tiny.make(**FLOAT16)
-    optimizer = loop.prepare(cfg, machine, data_dir=data_dir).optimizer
+    optimizer = setup.prepare(cfg, machine, data_dir=data_dir).trainable.optimizer
     fine, inf = tf.constant(1.0), tf.constant(np.inf)
     for _ in range(optimizers.GROW_AFTER):
         optimizer.note(fine, fine)
@@ -162,8 +164,8 @@ def test_the_first_moment_in_bfloat16(data_dir, tmp_path, rule):
     half = {"optim__moment_dtype": "bfloat16", **changes}
     whole = _Run(data_dir, tiny.one_device(), 1.0, **changes)
     rounded = _Run(data_dir, tiny.one_device(), 1.0, **half)
-    slots = [v for v in rounded.trainee.optimizer.variables if v.dtype == "bfloat16"]
-    assert len(slots) == len(rounded.trainee.model.trainable_variables)
+    slots = [v for v in rounded.trainable.optimizer.variables if v.dtype == "bfloat16"]
+    assert len(slots) == len(rounded.trainable.model.trainable_variables)
     whole.take([(False,)])
     rounded.take([(False,)])
     for path, value in whole.state().items():
@@ -192,7 +194,9 @@ def test_gradients_of_matrices_summed_in_bfloat16(data_dir):
     machine = devices.Runtime(packing, False, "2 virtual CPU devices")
     short = _Run(data_dir, machine, 1.0, optim__sum_dtype="bfloat16", **plain)
     for run in (whole, short):  # a head of zeros gives the others no gradient
-        (head,) = [v for v in run.trainee.model.weights if v.path.endswith("d/kernel")]
+        (head,) = [
+            v for v in run.trainable.model.weights if v.path.endswith("d/kernel")
+        ]
         head.assign(np.random.default_rng(0).normal(0, 0.1, head.shape))
     losses = [run.take([(False, False)])["loss"] for run in (whole, short)]
     assert losses[0] == losses[1]
@@ -283,10 +287,10 @@ def test_bad_steps_are_skipped_up_to_a_number_and_counted(
 
 
 def test_out_of_memory_names_the_knobs(tmp_path, data_dir, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
-    monkeypatch.setattr(loop.Trainee, "steps", lambda *_: full)
+    monkeypatch.setattr(loop.step, "build", lambda *_, **__: full)
     with pytest.raises(errors.UserError) as caught:
         _train(tmp_path, data_dir)
     line = str(caught.value)

@@ -16,10 +16,8 @@ import tensorflow as tf
 
 from tools.benchmarks import programs
 from vit_tf import config
-from vit_tf.models import build
-from vit_tf.objectives import classification
 from vit_tf.runtime import devices
-from vit_tf.training import optimizers, step
+from vit_tf.training import setup, step
 
 _MIB = 2**20
 
@@ -85,23 +83,18 @@ def _measure(text: str, num_classes: int) -> Footprint:
     # Allocators and thread pools of the runtime are there before the count begins.
     tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
     before, began = _peak_mib(), time.monotonic()
-    model = build.build(
-        cfg.model,
-        num_classes=num_classes,
-        image_size=cfg.data.image_size,
-        dtype=str(cfg.train.precision),
+    trainable = setup.build_trainable(
+        cfg, num_classes=num_classes, total_steps=10**6, strategy=machine.strategy
     )
     steps = step.build(
-        cfg,
-        model=model,
-        objective=classification.Classification(cfg.objective, num_classes=num_classes),
-        optimizer=optimizers.build(
-            cfg.optim, total_steps=10**6, variables=model.trainable_variables
-        ),
+        trainable,
+        data=cfg.data,
+        train=cfg.train,
+        optim=cfg.optim,
         strategy=machine.strategy,
         jit_compile=machine.jit_compile,
     )
-    noise = step.noise(cfg, num_classes=num_classes)
+    noise = step.noise(cfg.data, num_classes=num_classes)
     batches = iter(tf.data.Dataset.from_tensors(noise).repeat())
     reduced = []
     with _noting_reductions(reduced):

@@ -18,11 +18,9 @@ from vit_tf import config, errors
 from vit_tf.data import images, mixture, pipeline
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
-from vit_tf.models import build
-from vit_tf.objectives import classification
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices
-from vit_tf.training import loop, optimizers, step
+from vit_tf.training import loop, optimizers, setup, step
 
 # Untimed calls first: tracing, XLA compilation, caches.
 _WARM_UP = 2
@@ -71,40 +69,49 @@ def model_works(
 ) -> dict[str, Callable[[], int]]:
     """Inference and training step of one model, at one precision."""
     chosen = f"{precision}, XLA {'on' if jit_compile else 'off'}"
-    model = build.build(
-        cfg.model,
-        num_classes=num_classes,
-        image_size=cfg.data.image_size,
-        dtype=str(precision),
-    )
+    cfg = config.from_json(config.to_json(cfg))
+    cfg.train.precision = precision
+    trainable = _trainable(cfg, num_classes=num_classes)
     return {
-        f"inference, {chosen}": _inference(cfg, model, jit_compile),
+        f"inference, {chosen}": _inference(cfg, trainable.model, jit_compile),
         f"training step, {chosen}": bare_step(
-            cfg, model, num_classes=num_classes, jit_compile=jit_compile
+            cfg, trainable, num_classes=num_classes, jit_compile=jit_compile
         ),
     }
 
 
+def _trainable(cfg: config.Config, *, num_classes: int) -> setup.Trainable:
+    return setup.build_trainable(
+        cfg,
+        num_classes=num_classes,
+        total_steps=10**6,
+        strategy=tf.distribute.get_strategy(),
+    )
+
+
 def bare_step(
-    cfg: config.Config, model, *, num_classes: int, jit_compile: bool
+    cfg: config.Config,
+    trainable: setup.Trainable,
+    *,
+    num_classes: int,
+    jit_compile: bool,
 ) -> Callable[[], int]:
     """One compiled forward, backward and update on a fixed batch, and no more.
 
     What a loop cannot be faster than: no input, no logging, no distribution.
     """
-    optimizer = optimizers.build(
-        cfg.optim, total_steps=10**6, variables=model.trainable_variables
-    )
-    objective = classification.Classification(cfg.objective, num_classes=num_classes)
-    noise = step.noise(cfg, num_classes=num_classes)
+    optimizer, variables = trainable.optimizer, trainable.variables
+    noise = step.noise(cfg.data, num_classes=num_classes)
     batch = {name: tf.constant(value) for name, value in noise.items()}
     seed = tf.constant([0, 0])
-    variables = model.trainable_variables
+    batch = trainable.objective.draw(
+        batch, seed, first=tf.constant(0), total=cfg.data.batch_size
+    )
 
     @tf.function(jit_compile=jit_compile)
     def gradients_of():
         with tf.GradientTape() as tape:
-            losses, _ = objective(model, batch, seed)
+            losses, _ = trainable.objective(trainable.model, batch, seed)
             loss = tf.reduce_mean(losses)
         values = [v.value for v in variables]
         return loss, tape.gradient(
@@ -273,15 +280,9 @@ def loop_overhead(
     cfg.train.log_every_steps = steps
     cfg.train.checkpoint_every_steps = 2 * steps
     source = mixture.open_all(cfg.data.name, data_dir=data_dir).sources[0]
-    model = build.build(
-        cfg.model,
-        num_classes=source.num_classes,
-        image_size=cfg.data.image_size,
-        dtype=str(cfg.train.precision),
-    )
     bare = bare_step(
         cfg,
-        model,
+        _trainable(cfg, num_classes=source.num_classes),
         num_classes=source.num_classes,
         jit_compile=machine.jit_compile,
     )
@@ -301,7 +302,7 @@ def loop_overhead(
 
 
 def _inference(cfg, model, jit: bool) -> Callable[[], int]:
-    noise = tf.constant(step.noise(cfg, num_classes=1)["image"])
+    noise = tf.constant(step.noise(cfg.data, num_classes=1)["image"])
 
     @tf.function(jit_compile=jit)
     def forward():

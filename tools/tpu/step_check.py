@@ -4,7 +4,6 @@
 virtual CPU devices and compares the weights with those of one device.
 """
 
-import dataclasses
 import time
 from typing import Any
 
@@ -16,27 +15,10 @@ from tools.tpu import tpu_compiler, tpu_trace
 from vit_tf import config, errors
 from vit_tf.costs import flops
 from vit_tf.data import catalog, mixup_cutmix
-from vit_tf.models import build
-from vit_tf.objectives import classification, masked_patches
-from vit_tf.runtime import devices, timing
-from vit_tf.training import optimizers, step
+from vit_tf.runtime import timing
+from vit_tf.training import setup, step
 
 _ANY_LENGTH = 10_000_000  # examples of an epoch: a schedule has to end somewhere
-
-
-@dataclasses.dataclass(frozen=True)
-class _Trainee:
-    """What a step changes, and the step."""
-
-    model: keras.Model
-    objective: classification.Classification | masked_patches.MaskedPatches
-    optimizer: optimizers.SummedGradients
-    steps: tf.types.experimental.PolymorphicFunction
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        own = self.objective.variables
-        return [*self.model.variables, *own, *self.optimizer.variables]
 
 
 def fit(
@@ -64,10 +46,10 @@ def fit(
     num_classes = num_classes or _num_classes(cfg)
     strategy = tpu_trace.TraceOnly(replicas)
     began = time.monotonic()
-    trainee = _make(cfg, strategy, num_classes=num_classes)
-    program = _program(cfg, strategy, trainee)
+    trainable = _build(cfg, strategy, num_classes=num_classes)
+    program = _program(cfg, strategy, trainable)
     traced = time.monotonic() - began
-    macs = flops.forward_macs(trainee.model)
+    macs = flops.forward_macs(trainable.model)
     per_replica = cfg.data.batch_size // replicas
     analytic = flops.exaflops(macs, images=per_replica) * 1e6
     found = tpu_compiler.compile_for(
@@ -103,13 +85,14 @@ def agreement(
     """
     num_classes = num_classes or _num_classes(cfg)
     strategy = tpu_trace.TraceOnly(replicas)
-    there = _make(cfg, strategy, num_classes=num_classes)
-    here = _make(cfg, tf.distribute.get_strategy(), num_classes=num_classes)
-    for trainee in (here, there):
-        _leave_nothing_zero(trainee)
-        trainee.optimizer.iterations.assign(cfg.optim.warmup_steps)
-        trainee.optimizer.start_average()
-    before = {v.path: v.numpy() for v in here.variables}
+    one_device = tf.distribute.get_strategy()
+    there = _build(cfg, strategy, num_classes=num_classes)
+    here = _build(cfg, one_device, num_classes=num_classes)
+    for trainable in (here, there):
+        _leave_nothing_zero(trainable)
+        trainable.optimizer.iterations.assign(cfg.optim.warmup_steps)
+        trainable.optimizer.start_average()
+    before = {v.path: v.numpy() for v in _state(here)}
     program = _program(cfg, strategy, there)
     batch = _batch(cfg, num_classes=num_classes)
     inputs = _inputs(program, batch, replicas)
@@ -117,9 +100,9 @@ def agreement(
     results, updated = tpu_compiler.execute(program.hlo, inputs, variables)
 
     stream = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    mine = here.steps(stream, tf.constant(1))
-    paths = {id(_handle(v)): v.path for v in there.variables}
-    want = {v.path: v.numpy() for v in here.variables}
+    mine = _steps(cfg, one_device, here)(stream, tf.constant(1))
+    paths = {id(_handle(v)): v.path for v in _state(there)}
+    want = {v.path: v.numpy() for v in _state(here)}
     worst, where, spread, moved = 0.0, "", 0.0, 0
     for position, parts in updated.items():
         path = paths[id(program.variables[position])]
@@ -143,14 +126,20 @@ def agreement(
     }
 
 
-def _leave_nothing_zero(trainee: _Trainee) -> None:
+def _state(trainable: setup.Trainable) -> list[keras.Variable]:
+    """Every variable that a step may change, those of the optimizer among them."""
+    own = trainable.objective.variables
+    return [*trainable.model.variables, *own, *trainable.optimizer.variables]
+
+
+def _leave_nothing_zero(trainable: setup.Trainable) -> None:
     """Draws what is zero at the start, as it would be in the middle of a run.
 
     A head of zeros hides all other gradients, and an Adam that has seen nothing
     divides each gradient by itself, however much of it is rounding.
     """
     rng = np.random.default_rng(0)
-    for variable in trainee.variables:
+    for variable in _state(trainable):
         if variable.shape and not variable.numpy().any():
             variable.assign(0.1 * rng.uniform(0.5, 1.0, variable.shape))
 
@@ -165,40 +154,39 @@ def _num_classes(cfg: config.Config) -> int:
     return row.num_classes
 
 
-def _make(cfg: config.Config, strategy, *, num_classes: int) -> _Trainee:
+def _build(
+    cfg: config.Config, strategy: tf.distribute.Strategy, *, num_classes: int
+) -> setup.Trainable:
     total = timing.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=_ANY_LENGTH
     )
-    labelled = cfg.objective.task is config.Task.CLASSIFICATION
-    devices.seed(cfg.train.seed)
-    with strategy.scope():
-        model = build.build(
-            cfg.model,
-            num_classes=num_classes if labelled else 0,
-            image_size=cfg.data.image_size,
-            dtype=str(cfg.train.precision),
-        )
-        objective = classification.build(cfg, model=model, num_classes=num_classes)
-        optimizer = optimizers.build(
-            cfg.optim, total_steps=total, variables=step.trained(model, objective)
-        )
-    steps = step.build(
-        cfg,
-        model=model,
-        objective=objective,
-        optimizer=optimizer,
+    return setup.build_trainable(
+        cfg, num_classes=num_classes, total_steps=total, strategy=strategy
+    )
+
+
+def _steps(
+    cfg: config.Config, strategy: tf.distribute.Strategy, trainable: setup.Trainable
+) -> tf.types.experimental.PolymorphicFunction:
+    return step.build(
+        trainable,
+        data=cfg.data,
+        train=cfg.train,
+        optim=cfg.optim,
         strategy=strategy,
         jit_compile=False,  # on a TPU all of the replica's step is compiled
     )
-    return _Trainee(model, objective, optimizer, steps)
 
 
-def _program(cfg, strategy: tpu_trace.TraceOnly, trainee) -> tpu_trace.Program:
+def _program(
+    cfg: config.Config, strategy: tpu_trace.TraceOnly, trainable: setup.Trainable
+) -> tpu_trace.Program:
     replicas = strategy.num_replicas_in_sync
     iterator = tf.data.IteratorSpec(_specs(cfg, cfg.data.batch_size // replicas))
     count = tf.TensorSpec((), tf.int32)
+    steps = _steps(cfg, strategy, trainable)
     return tpu_trace.program(
-        strategy, lambda: trainee.steps.get_concrete_function(iterator, count)
+        strategy, lambda: steps.get_concrete_function(iterator, count)
     )
 
 
@@ -219,7 +207,7 @@ def _specs(cfg: config.Config, rows: int) -> dict[str, tf.TensorSpec]:
 def _batch(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
     """Noise as a global batch."""
     specs = _specs(cfg, cfg.data.batch_size)
-    batch = step.noise(cfg, num_classes=num_classes)
+    batch = step.noise(cfg.data, num_classes=num_classes)
     if mixup_cutmix.WEIGHT in specs:
         batch[mixup_cutmix.WEIGHT] = np.full(
             specs[mixup_cutmix.WEIGHT].shape, 0.75, np.float32

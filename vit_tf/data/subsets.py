@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, errors
-from vit_tf.data import data_source, labels, record_store
+from vit_tf.data import data_source, labels, mixture, record_store
 
 
 def choose(source: data_source.Source, data: config.Data) -> np.ndarray | None:
@@ -39,6 +39,11 @@ def count(source: data_source.Source, data: config.Data) -> int:
     """Counts the examples of an epoch."""
     chosen = choose(source, data)
     return source.num_examples(data.split) if chosen is None else len(chosen)
+
+
+def count_all(sources: mixture.Mixture, data: config.Data) -> int:
+    """Returns the examples that an epoch counts: those of all sets, each once."""
+    return sum(count(source, data) for source in sources.sources)
 
 
 def choose_shots(

@@ -1,5 +1,6 @@
 """Pictures of masked patches: for TensorBoard, and as masked_patches.png in a run."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
@@ -7,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, errors
-from vit_tf.data import mixture
+from vit_tf.data import data_source, mixture
 from vit_tf.evaluation import evaluators
 from vit_tf.inspection import figures, plots, training_hooks
 from vit_tf.objectives import masked_patches
-from vit_tf.runs import checkpoint, loading, run_directory
+from vit_tf.runs import checkpoint, hooks, loading, run_directory
 from vit_tf.runtime import devices, filesystem
 
 NUMBER = 8  # images that a run draws
@@ -89,26 +90,49 @@ def figure(
     return figures.Figure("masked_patches", drawn, panels)
 
 
-def due(cfg: config.Config, done: int, *, total: int) -> bool:
-    """Whether a run draws after `done` steps: as often as it says, and at the end."""
-    masked = cfg.objective.task is config.Task.MASKED_PATCH and cfg.evals.splits
-    return bool(masked) and (done == total or training_hooks.due(cfg, done))
+@dataclasses.dataclass(frozen=True)
+class DrawMaskedPatches:
+    """Draws the first images that a run evaluates, with what it predicts of them.
 
-
-def draw(
-    cfg: config.Config, run: run_directory.RunDirectory, trainee, *, step: int
-) -> None:
-    """Draws the first images that the run evaluates; all its processes have to.
-
-    Args:
-        trainee: has the `evaluator` and its data's `source`.
+    Attributes:
+        when: the steps after which it draws.
+        cfg: the run.
+        run: its folder.
+        evaluator: predicts; all processes of the run have to call it together.
+        source: the data set that is evaluated.
     """
-    split = cfg.evals.splits[0]
-    panels = trainee.evaluator.pictures(
-        trainee.source, cfg.data.view, split, number=NUMBER
-    )
-    if run.writes:
-        write(run.workdir, panels, step=step)
+
+    when: hooks.Every
+    cfg: config.Config
+    run: run_directory.RunDirectory
+    evaluator: evaluators.MaskedPatches
+    source: data_source.Source
+
+    def __call__(self, step: int) -> list[str]:
+        """Draws the masked patches of `step`."""
+        view, split = self.cfg.data.view, self.cfg.evals.splits[0]
+        panels = self.evaluator.pictures(self.source, view, split, number=NUMBER)
+        if self.run.writes:
+            write(self.run.workdir, panels, step=step)
+        return []
+
+
+def draw_masked_patches(
+    cfg: config.Config,
+    run: run_directory.RunDirectory,
+    *,
+    evaluator: evaluators.Classification | evaluators.MaskedPatches,
+    source: data_source.Source,
+    total_steps: int,
+) -> list[DrawMaskedPatches]:
+    """Returns the hook that draws masked patches, for a run that predicts them.
+
+    It draws as often as the config asks for figures, and at the end.
+    """
+    if not (isinstance(evaluator, evaluators.MaskedPatches) and cfg.evals.splits):
+        return []
+    when = hooks.Every(cfg.evals.draw_every_steps, total_steps)
+    return [DrawMaskedPatches(when, cfg, run, evaluator, source)]
 
 
 def write(workdir: str, panels: Mapping[str, np.ndarray], *, step: int) -> None:

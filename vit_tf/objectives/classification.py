@@ -1,14 +1,9 @@
-"""What training minimises: (model, batch, seed) -> loss of every example.
-
-An objective may own `variables`, which are trained, averaged and saved with the
-model's and stay behind when the model goes on elsewhere.
-"""
+"""Classification: cross-entropy of an image's labels, softmax or summed sigmoid."""
 
 import tensorflow as tf
 
-from vit_tf import config, errors
-from vit_tf.data import data_source, images, mixup_cutmix
-from vit_tf.objectives import masked_patches
+from vit_tf import config
+from vit_tf.data import images, mixup_cutmix
 
 
 class Classification:
@@ -28,6 +23,11 @@ class Classification:
             config.Loss.SOFTMAX: _softmax,
             config.Loss.SIGMOID: _sigmoid,
         }[objective.loss]
+
+    def draw(self, batch, seed, *, first, total):
+        """Returns the batch as it is: nothing is drawn for single examples here."""
+        del seed, first, total
+        return batch
 
     def __call__(self, model, batch, seed=None, *, training=True):
         """Losses of a batch.
@@ -58,62 +58,6 @@ class Classification:
         pixels = tf.cast(pixels, model.compute_dtype)
         logits = model(pixels, training=training, seed=seed)
         return self.cross_entropy(targets, logits), logits
-
-
-def build(cfg: config.Config, *, model, num_classes: int):
-    """The objective of a run; inside the strategy's scope, after the model.
-
-    Args:
-        num_classes: of the data, whether the model tells them or not.
-
-    Raises:
-        errors.UserError: measures that it does not have; see also
-            `masked_patches.MaskedPatches`.
-    """
-    made = {
-        config.Task.CLASSIFICATION: lambda: Classification(
-            cfg.objective, num_classes=num_classes
-        ),
-        config.Task.MASKED_PATCH: lambda: masked_patches.MaskedPatches(
-            cfg.objective, model=model
-        ),
-    }[cfg.objective.task]()
-    for name in cfg.evals.measures:
-        if name not in made.measures:
-            raise errors.UserError(
-                f"evals.measures={name}: not of objective.task={cfg.objective.task} "
-                f"with this target; there are: {', '.join(made.measures)}"
-            )
-    return made
-
-
-def class_names(objective: config.Objective, source: data_source.Source) -> list[str]:
-    """The classes that the model's last layer tells; none where no label is read."""
-    reads = objective.task is config.Task.CLASSIFICATION
-    return list(source.class_names) if reads else []
-
-
-def check_data(cfg: config.Config, source: data_source.Source) -> None:
-    """Refuses data that the objective cannot take.
-
-    Raises:
-        errors.UserError: several labels for a softmax; a flip that changes labels;
-            mixed labels where none is read.
-    """
-    if cfg.objective.task is config.Task.MASKED_PATCH:
-        masked_patches.check_data(cfg.data)
-        return
-    if source.multi_label and cfg.objective.loss == config.Loss.SOFTMAX:
-        raise errors.UserError(
-            f"data.name={cfg.data.name}: has several labels for an image, softmax "
-            "takes one; use objective.loss=sigmoid"
-        )
-    protocol = source.spec.protocol
-    if protocol is not None and cfg.data.flip and not protocol.flip:
-        raise errors.UserError(
-            f"data.flip=True: mirroring changes the labels of {source.name}; use "
-            "data.flip=false, or experiments/vtab.py"
-        )
 
 
 def _softmax(targets, logits):

@@ -25,6 +25,8 @@ from vit_tf.objectives import patch_colors
 # number of patches the shares of so few as 10 would be off.
 MASKED, REPLACED = 0.8, 0.1
 
+NOISE = "patch_noise"  # of a training batch: what `drawn` gave
+
 _CELLS = {config.Target.MEAN_COLOR: 1, config.Target.SHRUNK_COLORS: 4}  # a side
 _GREY = 127  # what stands for the mask embedding in a picture
 _SALT = 0x3A5C  # keeps these draws apart from dropout's
@@ -74,10 +76,27 @@ def corruption(noise: tf.Tensor, count: int) -> Corruption:
     )
 
 
-def drawn(seed: tf.Tensor, batch: int, patches: int) -> tf.Tensor:
-    """The noise of a training step: a function of its seed, as all draws of a step."""
+def drawn(
+    seed: tf.Tensor, patches: int, *, first: tf.Tensor, count: int, total: int
+) -> tf.Tensor:
+    """Draws the noise of one replica's examples in a training step.
+
+    Every replica draws for the whole global batch, which costs next to nothing beside
+    a step, and takes its own rows: so replicas do not change what is corrupted.
+
+    Args:
+        seed: int32 (2,), of the step.
+        patches: of an image.
+        first: int32 (), place of the replica's first example in the global batch.
+        count: examples of the replica.
+        total: examples of the global batch.
+
+    Returns:
+        float32 (count, 3, patches), uniform in [0, 1), as `corruption` takes it.
+    """
     key = tf.random.experimental.stateless_fold_in(seed, _SALT)
-    return tf.random.stateless_uniform((batch, 3, patches), key)
+    noise = tf.random.stateless_uniform((total, 3, patches), key)
+    return tf.slice(noise, [first, 0, 0], [count, 3, patches])
 
 
 def fixed(index: tf.Tensor, patches: int) -> tf.Tensor:
@@ -163,21 +182,28 @@ class MaskedPatches:
             return 3 * self.patch_size**2
         return patch_colors.NUM_CLASSES * _CELLS[self.target] ** 2
 
+    def draw(self, batch, seed, *, first, total):
+        """Adds the noise that chooses what is corrupted; see `objective.Objective`."""
+        noise = drawn(
+            seed, self.patches, first=first, count=batch["image"].shape[0], total=total
+        )
+        return {**batch, NOISE: noise}
+
     def __call__(self, model, batch, seed=None, *, training=True):
         """Losses of a batch; its labels are not read.
 
         Args:
             model: a `vit.VisionTransformer`.
-            batch: 'image' uint8 (batch, height, width, 3), augmented.
-            seed: int32 (2,), fixes every draw here and inside the model.
+            batch: 'image' uint8 (batch, height, width, 3), augmented, and the noise
+                that `draw` added.
+            seed: int32 (2,), fixes every draw inside the model.
             training: with dropout or without.
 
         Returns:
             float32 (batch,) losses, each the mean over the image's corrupted patches,
             and the `Prediction`.
         """
-        noise = drawn(seed, batch["image"].shape[0], self.patches)
-        found = self.predict(model, batch, noise, seed=seed, training=training)
+        found = self.predict(model, batch, batch[NOISE], seed=seed, training=training)
         return self.losses(found), found
 
     def predict(self, model, batch, noise, *, seed=None, training=False) -> Prediction:

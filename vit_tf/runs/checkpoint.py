@@ -333,8 +333,9 @@ def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
 
 def read_run(workdir: str) -> tuple[config.Config, dict]:
     """The config and the result of a finished run."""
-    cfg = config.from_json(filesystem.read(os.path.join(workdir, "config.json")))
-    return cfg, json.loads(filesystem.read(os.path.join(workdir, "result.json")))
+    settings = filesystem.read(os.path.join(workdir, "config.json"))
+    result = filesystem.read(os.path.join(workdir, "result.json"))
+    return config.from_json(settings), json.loads(result)
 
 
 @contextlib.contextmanager

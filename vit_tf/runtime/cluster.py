@@ -1,4 +1,4 @@
-"""Where the processes of a run are: from TF_CONFIG, or by asking the first of them."""
+"""The addresses of a run's processes: from TF_CONFIG, or agreed on over the network."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,18 @@ from vit_tf import errors
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Which processes there are: 'host:port' of each, and which of them this is."""
+    """The processes of a run.
+
+    Attributes:
+        addresses: 'host:port' of every process; the first is the chief.
+        index: which of them this process is.
+    """
 
     addresses: tuple[str, ...]
     index: int
 
     def to_text(self) -> str:
-        """What TensorFlow reads from the environment as TF_CONFIG."""
+        """Returns the JSON that TensorFlow reads from the variable TF_CONFIG."""
         task = {"type": "worker", "index": self.index}
         return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
 
@@ -34,8 +39,8 @@ def parse(text: str | None) -> Cluster:
             "--num_workers, --worker_index and --coordinator=HOST:PORT"
         )
     try:
-        found = json.loads(text)
-        jobs, task = found["cluster"], found["task"]
+        spec = json.loads(text)
+        jobs, task = spec["cluster"], spec["task"]
         kind, index = task["type"], task["index"]
         extra = sorted(jobs.keys() - {"chief", "worker"})
         places = [(job, i) for job in ("chief", "worker") for i in _numbers(jobs, job)]
@@ -84,16 +89,16 @@ def rendezvous(
 ) -> Cluster:
     """Finds the addresses of all workers; worker 0 listens at the coordinator's.
 
-    Every worker tells worker 0 a free port of its host and gets the list of all.
+    Every worker sends worker 0 a free port of its host and receives the list of all.
 
     Args:
         coordinator: 'host:port' of worker 0, which all can reach.
         num_workers: how many processes there are.
         index: which of them this is.
-        patience: seconds until a missing worker is given up.
+        patience: seconds to wait for a missing worker.
 
     Raises:
-        errors.UserError: a wrong number, or a worker that does not come.
+        errors.UserError: an index out of range, or a worker that does not connect.
     """
     host, port = _check_address(coordinator, "--coordinator")
     if not 0 <= index < num_workers:
@@ -116,8 +121,8 @@ def _free_port() -> int:
 
 
 def _gather(host: str, port: int, num_workers: int, until: float) -> list[str]:
-    """Worker 0: hears every other worker, then tells all of them the addresses."""
-    found, callers = {0: f"{host}:{_free_port()}"}, []
+    """Worker 0: waits for every other worker, then sends all of them the addresses."""
+    ports, callers = {0: f"{host}:{_free_port()}"}, []
     try:
         server = socket.create_server(("", port), backlog=num_workers)
     except OSError as error:
@@ -127,47 +132,47 @@ def _gather(host: str, port: int, num_workers: int, until: float) -> list[str]:
         ) from None
     with contextlib.ExitStack() as stack:
         stack.enter_context(server)
-        while len(found) < num_workers:
+        while len(ports) < num_workers:
             server.settimeout(max(0.0, until - time.monotonic()) or 1e-3)
             try:
                 caller, (address, *_) = server.accept()
                 stack.enter_context(caller)
                 caller.settimeout(10)
-                said = json.loads(caller.makefile().readline())
+                hello = json.loads(caller.makefile().readline())
             except TimeoutError:
-                missing = [i for i in range(num_workers) if i not in found]
+                missing = [i for i in range(num_workers) if i not in ports]
                 raise errors.UserError(
-                    f"--coordinator={host}:{port}: workers {missing} did not come; "
+                    f"--coordinator={host}:{port}: workers {missing} did not connect; "
                     "start them with the same --num_workers and --coordinator"
                 ) from None
             except (OSError, ValueError):
                 continue  # not one of ours
-            answer = _welcome(said, found, num_workers)
-            if answer is not None:
-                caller.sendall((json.dumps({"refused": answer}) + "\n").encode())
-                raise errors.UserError(answer)
-            found[said["index"]] = f"{address}:{said['port']}"
+            reason = _why_refused(hello, ports, num_workers)
+            if reason is not None:
+                caller.sendall((json.dumps({"refused": reason}) + "\n").encode())
+                raise errors.UserError(reason)
+            ports[hello["index"]] = f"{address}:{hello['port']}"
             callers.append(caller)
-        addresses = [found[i] for i in range(num_workers)]
+        addresses = [ports[i] for i in range(num_workers)]
         for caller in callers:
             caller.sendall((json.dumps({"addresses": addresses}) + "\n").encode())
     return addresses
 
 
-def _welcome(said: dict, found: dict, num_workers: int) -> str | None:
-    """Why a worker that came is not one of this run's, or None."""
-    if said["num_workers"] != num_workers:
+def _why_refused(hello: dict, known: dict, num_workers: int) -> str | None:
+    """Returns why a worker that connected is not one of this run's, or None."""
+    if hello["num_workers"] != num_workers:
         return (
-            f"--num_workers={said['num_workers']} at worker {said['index']} and "
+            f"--num_workers={hello['num_workers']} at worker {hello['index']} and "
             f"{num_workers} at worker 0: give all the same"
         )
-    if said["index"] in found:
-        return f"--worker_index={said['index']}: two workers have it"
+    if hello["index"] in known:
+        return f"--worker_index={hello['index']}: two workers have it"
     return None
 
 
-def _ask(host, port, num_workers, index, until) -> list[str]:
-    """The other workers: tell worker 0 a port, wait for the list of addresses."""
+def _ask(host: str, port: int, num_workers: int, index: int, until: float) -> list[str]:
+    """The other workers: send worker 0 a port, wait for the list of addresses."""
     hello = {"index": index, "num_workers": num_workers, "port": _free_port()}
     while True:
         try:

@@ -14,7 +14,7 @@ from tensorflow.python.eager import context as eager_context
 from vit_tf import config, errors
 from vit_tf.runtime import cluster, multihost
 
-# Workers have so long to come, and may be silent so long before they count as dead.
+# How long to wait for workers to connect, and until a silent one counts as dead.
 _START_SECONDS, _SILENCE_SECONDS = 300, 60
 
 
@@ -35,7 +35,7 @@ class Runtime:
     Attributes:
         strategy: under whose scope variables are made and steps run.
         jit_compile: whether XLA compiles each replica's forward and backward.
-        device: in words, for results: '4 virtual CPU devices'.
+        device: named for results, such as '4 virtual CPU devices'.
         among: the processes that run this together; by default only this one.
     """
 
@@ -48,19 +48,19 @@ class Runtime:
 
 
 def seed(number: int) -> None:
-    """Makes what is drawn from now on, such as initial weights, repeatable."""
+    """Seeds Python, NumPy and TensorFlow, so that initial weights are repeatable."""
     keras.utils.set_random_seed(number)
 
 
 def forget() -> None:
-    """Frees what earlier runs of this process left, such as their variables.
+    """Frees the variables and graphs of earlier runs of this process.
 
     TensorFlow keeps some 33 MiB for each compiled run even so, measured with two
     blocks of a ViT.
     """
     keras.backend.clear_session()
     gc.collect()
-    # It takes the steps of several runs for one function that is traced anew.
+    # TensorFlow takes the steps of several runs for one function that retraces.
     logging.getLogger("tensorflow").addFilter(_no_retracing)
 
 
@@ -76,7 +76,7 @@ def start(
     workers: cluster.Cluster | None = None,
     tpu: str = "local",
 ) -> Runtime:
-    """Makes the kernels of this process deterministic and picks its devices.
+    """Makes the kernels of this process deterministic and chooses its devices.
 
     Args:
         train: its jit_compile is read.

@@ -12,7 +12,7 @@ from vit_tf import errors
 
 
 def read(path: str) -> str:
-    """The text of a file."""
+    """Returns the text of a file."""
     with tf.io.gfile.GFile(path) as file:
         return file.read()
 
@@ -21,7 +21,7 @@ def write_whole(path: str, content: str | bytes) -> None:
     """Writes a file so that nobody sees it half done.
 
     Several processes may do so at once: each writes under a name of its own first, and
-    the last rename holds. One that is killed leaves that name, which nobody reads.
+    the last rename wins. A process that is killed leaves that name, which nobody reads.
     """
     own = f"{path}.{uuid.uuid4().hex}.unfinished"
     with refusing(path):
@@ -37,7 +37,7 @@ def write_whole(path: str, content: str | bytes) -> None:
 
 
 def remove_unfinished(folder: str, names: Sequence[str]) -> None:
-    """Removes what killed processes left of files that nobody else is writing now."""
+    """Removes the leftovers of killed processes, of files that nobody is writing now."""
     either = "|".join(map(re.escape, names))
     left = re.compile(rf"({either})(\.[0-9a-f]{{32}})?\.unfinished")
     with refusing(folder):
@@ -53,7 +53,7 @@ def append(path: str, text: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a folder and what is in it, if it is there."""
+    """Removes a folder with its content, if it exists."""
     if tf.io.gfile.exists(path):
         tf.io.gfile.rmtree(path)
 
@@ -87,6 +87,6 @@ def refusing(path: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
+    """Returns the first line of an error's message."""
     text = str(getattr(error, "message", "") or error).strip().splitlines()
     return text[0] if text else type(error).__name__

@@ -1,8 +1,8 @@
-"""The processes, one per host, that train one run together, and their talk.
+"""The processes, one per host, that train one run together, and their messages.
 
 Hosts take every decision of the loop together: what one of them reads, is asked or
-refuses has to become known to all before the next step, or they wait for ever in it.
-Words travel as sums over replicas, the one thing every strategy can do.
+refuses has to be known to all before the next step, or the others wait in it for ever.
+Messages travel as sums over replicas, the one collective that every strategy has.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import tensorflow as tf
 from vit_tf import config, errors
 from vit_tf.runtime import filesystem
 
-# What a step raises where another process has died.
+# The errors of a step after another process has died.
 LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -28,16 +28,16 @@ LOST = (
     tf.errors.UnavailableError,
 )
 
-_CHUNK = 1024  # bytes that a host says at a time
+_CHUNK = 1024  # bytes of a message that are sent at a time
 
 
 class Processes:
-    """This process among those of a run; alone unless told otherwise.
+    """This process and the others of a run; by default it is alone.
 
     Args:
         strategy: shared by all of them.
         count: how many processes there are.
-        index: which of them this is; the first is the chief, who writes.
+        index: which of them this is; the first is the chief, which writes files.
     """
 
     def __init__(self, strategy=None, *, count: int = 1, index: int = 0):
@@ -48,10 +48,14 @@ class Processes:
 
     @property
     def chief(self) -> bool:
+        """Whether this process writes the run's files."""
         return self.index == 0
 
     def exchange(self, text: str) -> list[str]:
-        """What each host said, by its index; all hosts have to call it together."""
+        """Sends text to all hosts and returns the text of each, by its index.
+
+        All hosts have to call it together.
+        """
         if self.count == 1:
             return [text]
         own = np.frombuffer(text.encode(), np.uint8)
@@ -73,17 +77,21 @@ class Processes:
         return summing(tf.constant(rows)).numpy()
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so on any host; waits for all of them."""
+        """Returns whether the flag is set on any host; waits for all of them."""
         if self.count == 1:
             return flag
         return bool(self._gather(self._sum_numbers, np.array([flag])).any())
 
     def wait(self) -> None:
-        """Until all hosts are here."""
+        """Waits until all hosts have called it."""
         self.any(False)
 
     def check_same(self, cfg: config.Config, workdir: str) -> None:
-        """Refuses hosts that train another config or see another folder."""
+        """Refuses hosts that train another config or see another folder.
+
+        Raises:
+            errors.UserError: on every host, with the number of the one that differs.
+        """
         if self.count == 1:
             return
         token = f".hosts_{uuid.uuid4().hex}"
@@ -92,9 +100,9 @@ class Processes:
                 tf.io.gfile.makedirs(workdir)
                 with tf.io.gfile.GFile(os.path.join(workdir, token), "w") as file:
                     file.write("for a moment: do all workers see this folder?")
-        said = self.exchange(json.dumps([config.to_json(cfg), token]))
-        theirs = [config.from_json(json.loads(text)[0]) for text in said]
-        token = json.loads(said[0])[1]
+        texts = self.exchange(json.dumps([config.to_json(cfg), token]))
+        theirs = [config.from_json(json.loads(text)[0]) for text in texts]
+        token = json.loads(texts[0])[1]
         seen = self.exchange("" if _exists(os.path.join(workdir, token)) else workdir)
         if self.chief:
             tf.io.gfile.remove(os.path.join(workdir, token))
@@ -112,17 +120,17 @@ class Processes:
             )
 
     def agree(self, what: str, value: int) -> None:
-        """Refuses hosts that found different values."""
-        found = self.exchange(str(value))
-        if len(set(found)) > 1:
+        """Refuses hosts whose values differ."""
+        values = self.exchange(str(value))
+        if len(set(values)) > 1:
             raise errors.UserError(
-                f"{what}: the workers found {', '.join(found)}; wait until all see the "
+                f"{what}: the workers have {', '.join(values)}; wait until all see the "
                 "same files, then start all of them again"
             )
 
     @contextlib.contextmanager
     def losing_one(self) -> Iterator[None]:
-        """Turns the death of another process into one line."""
+        """Turns the death of another process into one `UserError`."""
         try:
             yield
         except LOST as error:
@@ -134,12 +142,12 @@ class Processes:
             why = re.search(r"aborted by: ([^\n]{1,120})", str(error))
             raise errors.UserError(
                 f"worker {self.index} of {self.count} stops: {who} died or cannot be "
-                f"reached ({why[1] if why else filesystem.reason(error)[:120]}); see what it "
-                "said, then start all workers again to go on from the last checkpoint"
+                f"reached ({why[1] if why else filesystem.reason(error)[:120]}); read its "
+                "last lines, then start all workers again to go on from the last checkpoint"
             ) from error
 
     def is_loss(self, error: Exception) -> bool:
-        """Whether an error says that another process has died."""
+        """Returns whether an error means that another process has died."""
         return self.count > 1 and isinstance(error, LOST)
 
 

@@ -93,15 +93,14 @@ class Progress:
         left = timing.format_seconds((self.total - done) / speed) if speed else "?"
         self.say(f"{self.unit} {done:,}/{self.total:,}  {state}  {left} left")
 
-    def say(self, line: str) -> None:
-        """Prints a line above the bar."""
-        if self.silent:
-            return
-        if self._bar is not None:
-            self._bar.console.print(f"{self.name}: {line}", highlight=False)
-        else:
-            # Not by the console, which would wrap and colour: logs are read by programs.
-            print(f"{self.name}: {line}", file=self._console.file, flush=True)
+    def say(self, *lines: str) -> None:
+        """Prints lines above the bar."""
+        for line in () if self.silent else lines:
+            if self._bar is not None:
+                self._bar.console.print(f"{self.name}: {line}", highlight=False)
+            else:
+                # Not by the console, which wraps and colours: programs read logs.
+                print(f"{self.name}: {line}", file=self._console.file, flush=True)
 
     def close(self) -> None:
         """Ends the display; the bar stays as it is."""

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 
 @dataclasses.dataclass
 class StopRequest:
-    """Becomes true when the process is asked to stop."""
+    """Becomes true when the process is asked to stop.
+
+    Attributes:
+        signal_name: such as 'SIGTERM'; empty until a signal arrives.
+    """
 
     signal_name: str = ""
 
@@ -17,19 +21,19 @@ class StopRequest:
         return bool(self.signal_name)
 
     def sentence(self, done: int) -> str:
-        """What the loop says when it has saved the step it stops at."""
+        """Returns the line for the user once the last step is saved."""
         return (
             f"{self.signal_name or 'asked to stop'}: saved at step {done}; the same "
             "command goes on from there"
         )
 
 
-_noted = StopRequest()  # what `noting_interrupts` heard
+_noted = StopRequest()  # the interrupt that `noting_interrupts` noted
 
 
 @contextlib.contextmanager
 def noting_interrupts() -> Iterator[StopRequest]:
-    """Ctrl-C interrupts as ever, and `stop_requests` inside of this know of it too.
+    """Notes Ctrl-C, which interrupts as ever, for every `stop_requests` inside.
 
     Python drops what is raised in a `__del__`, and TensorFlow runs thousands of them
     when a model is freed: a study would go on as if nobody had asked it to stop.

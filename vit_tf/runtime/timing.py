@@ -1,4 +1,4 @@
-"""How long a run trains, has trained without its pauses, and how fast it goes."""
+"""The length of a run in steps, and the time and rate of its steps without pauses."""
 
 import contextlib
 import math
@@ -9,7 +9,7 @@ from vit_tf import config
 
 
 def num_steps(train: config.Train, *, batch_size: int, num_examples: int) -> int:
-    """Training steps of a run; a part of a step counts as none.
+    """Returns the training steps of a run; a part of a step does not count.
 
     Args:
         train: holds the length and its unit.
@@ -26,7 +26,7 @@ def num_steps(train: config.Train, *, batch_size: int, num_examples: int) -> int
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds as '1:02:03' or '2:03'."""
+    """Formats seconds as '1:02:03' or '2:03'."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (
@@ -35,7 +35,12 @@ def format_seconds(seconds: float) -> str:
 
 
 class StepTimer:
-    """Seconds spent training, without evaluations and checkpoints."""
+    """Measures seconds spent training, without evaluations and checkpoints.
+
+    Args:
+        batch_size: global; images of a step.
+        seconds: that earlier parts of the run have trained.
+    """
 
     def __init__(self, batch_size: int, *, seconds: float):
         self.batch_size = batch_size
@@ -46,7 +51,7 @@ class StepTimer:
         self._compiled = False
 
     def tick(self, steps: int) -> None:
-        """Counts `steps` that ended now."""
+        """Counts `steps` steps that ended now."""
         now = time.monotonic()
         self.seconds += now - self._last
         self._last = now
@@ -58,15 +63,16 @@ class StepTimer:
             self._steps, self._began = 0, self.seconds
 
     def row(self) -> dict[str, float]:
-        """The timing fields of a row; the rate starts afresh after it."""
-        found = {
+        """Returns the timing fields of a row; the next rate starts from here."""
+        fields = {
             "images_per_second": round(self.rate, 1),
             "seconds": round(self.seconds, 3),
         }
         self._steps, self._began = 0, self.seconds
-        return found
+        return fields
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
+        """Leaves the time of the body out."""
         yield
         self._last = time.monotonic()

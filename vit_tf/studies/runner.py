@@ -16,8 +16,7 @@ import tensorflow as tf
 from vit_tf import errors
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices, signals, timing
-from vit_tf.studies import job_state
-from vit_tf.training import loop
+from vit_tf.studies import job_state, training
 
 # So that callers need to know this module only.
 Job, State, Status = job_state.Job, job_state.State, job_state.Status
@@ -61,7 +60,7 @@ def run(job: Job, *, data_dir: str | None = None, **machine) -> dict[str, Any] |
         cfg = job_state.configured(job)
         started = devices.start(cfg.train, **machine)
         job_state.note_start(job)
-        found = loop.train(cfg, job.folder, machine=started, data_dir=data_dir)
+        found = training.train(cfg, job.folder, machine=started, data_dir=data_dir)
     except run_directory.InUse:
         raise
     except Exception:

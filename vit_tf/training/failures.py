@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from vit_tf import config, errors
-from vit_tf.data import mixture, pipeline
+from vit_tf import errors
+from vit_tf.data import pipeline
 from vit_tf.runs import checkpoint
 from vit_tf.runtime import multihost
+from vit_tf.training import setup
 
 _SHOWN = 16  # data indices in a line
 
@@ -19,32 +20,27 @@ class Diverged(errors.UserError):
 
 
 class StepMonitor:
-    """Looks after one run's steps.
+    """Checks the numbers, the data and the memory of one run's steps.
 
     Args:
-        cfg: the run.
-        sources: its data, to name what was in a batch.
-        model: its weights are checked before they are saved, as are those that the
-            objective owns.
-        optimizer: its `iterations` say how far the run is.
-        keeper: what was saved, and saves before bad data stop the run.
-        among: the processes of the run.
+        prepared: the run. Its weights are checked before they are saved, and its data
+            say what was in a batch.
+        checkpoints: what was saved; saves before bad data stop the run.
+        processes: those that train the run.
     """
 
     def __init__(
         self,
-        cfg: config.Config,
-        sources: mixture.Mixture,
-        *,
-        model,
-        objective,
-        optimizer,
-        keeper: checkpoint.CheckpointManager,
+        prepared: setup.TrainingSetup,
+        checkpoints: checkpoint.CheckpointManager,
         processes: multihost.Processes,
     ):
-        self.cfg, self.sources, self.keeper = cfg, sources, keeper
-        self.optimizer, self.processes = optimizer, processes
-        self._weights = [*model.variables, *objective.variables]
+        self.checkpoints, self.processes = checkpoints, processes
+        self._data, self._train = prepared.cfg.data, prepared.cfg.train
+        self._remat, self._sources = prepared.cfg.model.remat, prepared.sources
+        trainable = prepared.trainable
+        self._optimizer = trainable.optimizer
+        self._weights = [*trainable.model.variables, *trainable.objective.variables]
 
     def check_steps(self, values: dict[str, list[float]], *, done: int) -> list[str]:
         """Stops before anything is saved when a step's numbers are not finite.
@@ -68,17 +64,17 @@ class StepMonitor:
             what = f"step {bad}: loss {loss}, gradient norm {norm}"
             if counts is None:
                 self._stop(f"{what}, {self._indices(bad)}")
-            if counts[i] > self.cfg.train.skip_bad_steps:
+            if counts[i] > self._train.skip_bad_steps:
                 number = f"bad step number {counts[i]:.0f}"
                 self._stop(f"{what}, {number}, {self._indices(bad)}")
-            overflow = self.optimizer.scales and math.isfinite(loss)
+            overflow = self._optimizer.scales and math.isfinite(loss)
             if not overflow:
                 lines.append(f"{what}: skipped; {self._indices(bad)}")
         return lines
 
     def check_weights(self, *, done: int) -> None:
         """Stops before weights are saved that the last update made non-finite."""
-        for variable in (*self._weights, *self.optimizer.averages):
+        for variable in (*self._weights, *self._optimizer.averages):
             if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
                 self._stop(f"step {done}: {variable.path} is not finite")
 
@@ -97,24 +93,24 @@ class StepMonitor:
 
     def _name_bad_data(self, error: tf.errors.OpError) -> None:
         """Saves what was trained, where data are to blame."""
-        done = int(self.optimizer.iterations.numpy())
+        done = int(self._optimizer.iterations.numpy())
         culprit = pipeline.find_corrupt(
-            self.sources, self.cfg.data, seed=self.cfg.train.seed, step=done
+            self._sources, self._data, seed=self._train.seed, step=done
         )
         if culprit is None:
             return
-        if done not in (0, *self.keeper.steps()):
-            self.keeper.save(done)
-            self.keeper.wait()
+        if done not in (0, *self.checkpoints.steps()):
+            self.checkpoints.save(done)
+            self.checkpoints.wait()
         raise errors.UserError(
             f"step {done + 1}: {culprit}; mend it and prepare the data again, then "
             "the same command goes on"
         ) from error
 
     def _memory(self) -> str:
-        train, size = self.cfg.train, self.cfg.data.batch_size
+        train, size = self._train, self._data.batch_size
         knobs = [f"train.accumulation={2 * train.accumulation}"]
-        if not self.cfg.model.remat:
+        if not self._remat:
             knobs.append("model.remat=true")
         return (
             f"out of memory with data.batch_size={size} and train.accumulation="
@@ -126,7 +122,7 @@ class StepMonitor:
     def _indices(self, step: int) -> str:
         """The data of a step, in words."""
         found = pipeline.batch_indices(
-            self.sources, self.cfg.data, seed=self.cfg.train.seed, step=step - 1
+            self._sources, self._data, seed=self._train.seed, step=step - 1
         )
         sets = []
         for name, rows in found.items():
@@ -136,10 +132,10 @@ class StepMonitor:
         return f"data indices {'; '.join(sets)}"
 
     def _stop(self, what: str) -> None:
-        whole = self.keeper.steps()
+        whole = self.checkpoints.steps()
         last = f"the checkpoint of step {whole[-1]}" if whole else "no checkpoint"
         raise Diverged(
-            f"{what}; stopped with {last} in {self.keeper.folder}; try a lower "
+            f"{what}; stopped with {last} in {self.checkpoints.folder}; try a lower "
             "optim.lr, a longer optim.warmup_steps or optim.clip_norm=1, in another "
             "--workdir"
         )

@@ -4,7 +4,10 @@
     ONE all-reduce(SUM) -> global norm -> clip -> update -> Polyak average
 
 Clipping before the sum, as Keras does, would clip other gradients than one
-device clips. Every random draw comes from (seed, step, replica, micro-batch).
+device clips. Every random draw comes from the seed and the step: dropout's from replica
+and micro-batch besides, so its masks, as those of any data-parallel training, are
+others on another number of devices; an objective's own (masked patches) from the
+example's place in the global batch, so that they are the same on any number.
 Whether a step is taken is decided on the summed gradients too, so that an overflow on
 one replica stops all of them.
 """
@@ -16,7 +19,7 @@ import tensorflow as tf
 
 from vit_tf import config, errors
 from vit_tf.data import mixup_cutmix
-from vit_tf.training import optimizers
+from vit_tf.training import optimizers, setup
 
 # What a step reports, each a float32 scalar of the global batch.
 METRICS = ("loss", "gradient_norm", "learning_rate")
@@ -27,25 +30,38 @@ SCALE = "loss_scale"
 
 
 def build(
-    cfg: config.Config,
+    trainable: setup.Trainable,
     *,
-    model,
-    objective,
-    optimizer: optimizers.SummedGradients,
+    data: config.Data,
+    train: config.Train,
+    optim: config.Optim,
     strategy: tf.distribute.Strategy,
     jit_compile: bool,
-) -> Callable:
+) -> tf.types.experimental.PolymorphicFunction:
     """Returns `steps(iterator, count)`, which runs `count` steps in one call.
 
     `count` is an int32 scalar tensor; the result maps `METRICS`, and `COUNTS` and
     `SCALE` where the optimizer has them, to float32 (count,) tensors. One trace
     serves every count.
+
+    Args:
+        trainable: what a step changes.
+        data: the global batch size, and whether images are mixed in pairs.
+        train: the seed and the number of micro-batches.
+        optim: how gradients are summed and clipped.
+        strategy: whose replicas share a batch.
+        jit_compile: whether XLA compiles each replica's forward and backward pass.
+
+    Raises:
+        errors.UserError: a batch that replicas and micro-batches cannot share.
     """
     replicas = strategy.num_replicas_in_sync
-    share(cfg, replicas=replicas)  # refuses what does not divide
-    variables = trained(model, objective)
+    share(data, accumulation=train.accumulation, replicas=replicas)
+    optimizer, variables = trainable.optimizer, trainable.variables
     gradients_of = tf.function(
-        _gradients(cfg, model=model, objective=objective),
+        _gradients(
+            trainable, batch_size=data.batch_size, accumulation=train.accumulation
+        ),
         jit_compile=jit_compile,
         autograph=False,
     )
@@ -53,17 +69,24 @@ def build(
     def replica_step(batch):
         context = tf.distribute.get_replica_context()
         step = tf.cast(optimizer.iterations.value, tf.int32)
-        seed = draw_seed(cfg.train.seed, step, context.replica_id_in_sync_group)
+        replica = context.replica_id_in_sync_group
+        seed = draw_seed(train.seed, step, replica)
+        batch = trainable.objective.draw(
+            batch,
+            draw_seed(train.seed, step),  # one for all replicas, unlike dropout's
+            first=replica * (data.batch_size // replicas),
+            total=data.batch_size,
+        )
         scale = optimizer.loss_scale.value if optimizer.scales else None
         loss, gradients = gradients_of(batch, seed, scale)
-        if cfg.optim.sum_dtype == config.GradientDtype.BFLOAT16:
+        if optim.sum_dtype == config.GradientDtype.BFLOAT16:
             gradients = [_shortened(g) for g in gradients]
         loss, *gradients = _summed([loss, *gradients])
         gradients = [tf.cast(g, v.dtype) for g, v in zip(gradients, variables)]
         if optimizer.scales:
             gradients = [g / scale for g in gradients]
         norm = tf.linalg.global_norm(gradients)
-        gradients = optimizers.clip(gradients, cfg.optim.clip_norm, norm)
+        gradients = optimizers.clip(gradients, optim.clip_norm, norm)
         if optimizer.skips:
             taken = tf.math.is_finite(loss) & tf.math.is_finite(norm)
             gradients = optimizers.marked(gradients, taken)
@@ -122,21 +145,20 @@ def _row(optimizer, loss, norm, rate, scale) -> list[tf.Tensor]:
     return [*row, scale] if optimizer.scales else row
 
 
-def trained(model, objective) -> list:
-    """The variables that a step changes: the model's, then the objective's own."""
-    return [*model.trainable_variables, *objective.variables]
+def share(data: config.Data, *, accumulation: int, replicas: int) -> int:
+    """Returns the examples per replica and micro-batch.
 
-
-def share(cfg: config.Config, *, replicas: int) -> int:
-    """Examples per replica and micro-batch; refuses a batch that does not divide."""
-    batch, parts = cfg.data.batch_size, replicas * cfg.train.accumulation
+    Raises:
+        errors.UserError: a batch that does not divide, or not into pairs to mix.
+    """
+    batch, parts = data.batch_size, replicas * accumulation
     if batch % parts:
         raise errors.UserError(
             f"data.batch_size={batch}: not divisible by {replicas} replicas x "
-            f"{cfg.train.accumulation} micro-batches; "
+            f"{accumulation} micro-batches; "
             f"near: {errors.near_multiples(batch, parts)}"
         )
-    if mixup_cutmix.is_on(cfg.data) and batch // parts % 2:
+    if mixup_cutmix.is_on(data) and batch // parts % 2:
         raise errors.UserError(
             f"data.batch_size={batch}: {batch // parts} images per replica and "
             "micro-batch, but data.mixup and data.cutmix mix pairs; "
@@ -145,27 +167,31 @@ def share(cfg: config.Config, *, replicas: int) -> int:
     return batch // parts
 
 
-def draw_seed(seed: int, step: tf.Tensor, replica: tf.Tensor) -> tf.Tensor:
-    """int32 (2,) that differs for every step and replica."""
+def draw_seed(
+    seed: int, step: tf.Tensor, replica: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Returns int32 (2,) that differs for every step, and every replica if given."""
     key = tf.constant([seed, 0x5EED], tf.int32)
-    for number in (step, replica):
+    for number in (step,) if replica is None else (step, replica):
         key = tf.random.experimental.stateless_fold_in(key, number)
     return key
 
 
-def _gradients(cfg: config.Config, *, model, objective) -> Callable:
+def _gradients(
+    trainable: setup.Trainable, *, batch_size: int, accumulation: int
+) -> Callable:
     """(batch, seed, scale) -> loss and gradients of this replica's part of the batch.
 
     The gradients, not the loss, are multiplied by `scale`, unless it is None.
     """
-    variables = trained(model, objective)
-    parts = cfg.train.accumulation
+    model, objective = trainable.model, trainable.objective
+    variables, parts = trainable.variables, accumulation
 
     def micro(batch, seed, scale):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([v.value for v in variables])
             losses, _ = objective(model, batch, seed)
-            loss = tf.reduce_sum(losses) / cfg.data.batch_size
+            loss = tf.reduce_sum(losses) / batch_size
             scaled = loss if scale is None else loss * scale
         return loss, tape.gradient(
             scaled,
@@ -202,10 +228,10 @@ def _gradients(cfg: config.Config, *, model, objective) -> Callable:
     return accumulated
 
 
-def noise(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
-    """A global batch of noise, as the stream gives it, to measure or check steps with."""
+def noise(data: config.Data, *, num_classes: int) -> dict[str, np.ndarray]:
+    """Returns a global batch of noise as the stream gives it, to measure steps with."""
     rng = np.random.default_rng(0)
-    size, number = cfg.data.image_size, cfg.data.batch_size
+    size, number = data.image_size, data.batch_size
     return {
         "image": rng.integers(0, 256, (number, size, size, 3), np.uint8),
         "label": rng.integers(0, num_classes, (number,), np.int32),
