@@ -182,12 +182,12 @@ def _print_outcome(target, outcome) -> None:
 def _draw(source, outcome) -> None:
     """The first final run's confusions and worst mistakes, as pictures."""
     from vit_tf.inspection import run_plots
-    from vit_tf.runs import checkpoint
+    from vit_tf.runs import stored_weights
     from vit_tf.runtime import devices
     from vit_tf.studies import transfer
 
     folder = outcome.folders[0]
-    cfg, _ = checkpoint.read_run(folder)
+    cfg, _ = stored_weights.read_run(folder)
     found = transfer.predictions(
         folder, source, devices.start(cfg.train, **device_flags.chosen())
     )

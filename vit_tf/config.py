@@ -9,6 +9,8 @@ import dataclasses
 import enum
 import hashlib
 import json
+import os
+from collections.abc import Container
 from typing import Any
 
 import pydantic
@@ -381,10 +383,43 @@ def fields(holder: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """Lines 'optim.lr: 0.001 against 0.003' for the knobs that differ."""
+# Settings that change no number of a run: how often it writes and draws, what it
+# keeps, how many steps a call takes. A run goes on with other values of them.
+NEUTRAL = frozenset(
+    {
+        "train.steps_per_loop",
+        "train.log_every_steps",
+        "train.checkpoint_every_steps",
+        "train.keep_checkpoints",
+        "train.keep_every_steps",
+        "train.keep_best",
+        "train.skip_bad_steps",
+        "evals.every_steps",
+        "evals.draw_every_steps",
+        "evals.batch_size",
+    }
+)
+
+
+def differences(
+    ours: Config, theirs: Config, *, ignore: Container[str] = ()
+) -> list[str]:
+    """Returns lines 'optim.lr: 0.001 against 0.003' for the settings that differ.
+
+    Args:
+        ours: the values that come first in a line.
+        theirs: the values that come second.
+        ignore: names of settings that may differ, such as `NEUTRAL`.
+    """
     left, right = fields(ours), fields(theirs)
-    return [f"{k}: {left[k]} against {right[k]}" for k in left if left[k] != right[k]]
+    for values in (left, right):
+        if values["start_from"] is not None:  # ./a.npz and a.npz are one file
+            values["start_from"] = os.path.normpath(values["start_from"])
+    return [
+        f"{name}: {left[name]} against {right[name]}"
+        for name in left
+        if left[name] != right[name] and name not in ignore
+    ]
 
 
 def first_problem(error: pydantic.ValidationError) -> str:

@@ -8,7 +8,7 @@ import pytest
 from tests.support import tiny, twins
 from vit_tf import errors
 from vit_tf.inspection import attention_statistics, image_sets, inspector
-from vit_tf.runs import checkpoint
+from vit_tf.runs import stored_weights
 
 
 def _open(path, data_dir, **changes):
@@ -39,13 +39,13 @@ def test_a_run_answers_with_its_classes(evaluated, data_dir):
 
 def test_an_npz_of_other_classes_is_not_told_the_labels(tmp_path, data_dir):
     path = tmp_path / "other.npz"
-    checkpoint.save_weights(twins.transformer(classes=5), str(path))
+    stored_weights.save_weights(twins.transformer(classes=5), str(path))
     # Five classes cannot be those of digits, and nobody knows their names.
     seen = _open(path, data_dir)
     assert seen.images.labels is None and seen.class_name(3) == "class 3"
     # Ten may be those of digits, or ten others: they are numbers.
     ten = tmp_path / "ten.npz"
-    checkpoint.save_weights(twins.transformer(classes=10), str(ten))
+    stored_weights.save_weights(twins.transformer(classes=10), str(ten))
     seen = _open(ten, data_dir)
     assert seen.images.labels is None and seen.class_name(3) == "class 3"
 

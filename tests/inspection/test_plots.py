@@ -53,6 +53,19 @@ def test_even_attention_lights_all_of_an_image():
     assert (plots.mask(np.zeros((4, 4)), (16, 16), 4) == 1).all()
 
 
+def test_heat_is_seen_on_black_and_leaves_the_image_where_there_is_none():
+    weight = np.zeros((4, 4))
+    weight[0, 0] = 1
+    drawn = plots.heat(np.zeros((64, 64, 3)), weight, patch_size=16)
+    assert drawn[:8, :8].max() > 0.8  # where `mask` would leave black
+    np.testing.assert_allclose(drawn[-8:, -8:], 0, atol=0.02)
+    stroke = np.zeros((64, 64, 3))
+    stroke[:, 32:] = 1
+    drawn = plots.heat(stroke, weight, patch_size=16)
+    assert (drawn[-8:, -8:] > drawn[-8:, :8] + 0.4).all()
+    assert drawn.min() >= 0 and drawn.max() <= 1
+
+
 # Figures -------------------------------------------------------------------------
 
 

@@ -72,14 +72,25 @@ def test_the_names_of_the_record_are_those_of_the_file():
     assert record[vit.ATTENTION.format(1)].shape == (3, 4, 17, 17)
 
 
-def test_the_verbs_compose_to_the_call():
-    model = _filled(_model(pre_logits=True, dropout=0.3))
+def test_the_steps_compose_to_the_forward_pass():
+    model = _filled(_model(dropout=0.3))
     how = {"training": True, "seed": [1, 2]}
     tokens = model.encode(model.embed(_images(), **how), **how)
     assert tokens.shape == (3, 17, 32)
     features = model.pool(tokens)
     assert features.shape == (3, 32)
-    np.testing.assert_array_equal(model.head(features), model(_images(), **how))
+    got, logits = model.forward(_images(), **how)
+    np.testing.assert_array_equal(features, got)
+    np.testing.assert_array_equal(logits, model(_images(), **how))
+
+
+def test_features_are_what_the_last_layer_reads():
+    model = _filled(_model(pre_logits=True))
+    record = {}
+    logits = model(_images(), record=record)
+    features, same = model.forward(_images())
+    np.testing.assert_array_equal(features, record[vit.PRE_LOGITS])
+    np.testing.assert_array_equal(same, logits)
 
 
 def test_without_classes_the_features_come_out():

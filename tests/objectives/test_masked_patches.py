@@ -17,7 +17,7 @@ from vit_tf.inspection import masked_patch_figures
 from vit_tf.models import build
 from vit_tf.objectives import masked_patches, patch_colors
 from vit_tf.objectives import objective as choice
-from vit_tf.runs import checkpoint, loading
+from vit_tf.runs import loading, stored_weights
 from vit_tf.runtime import devices
 from vit_tf.studies import training
 from vit_tf.training import optimizers, setup, step
@@ -388,7 +388,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(masked, data_dir, tmp_path):
 
 def test_what_the_objective_owns_is_averaged_too(masked):
     state = tiny.newest_state(masked)
-    with np.load(masked / checkpoint.OBJECTIVE) as owned:
+    with np.load(masked / stored_weights.OBJECTIVE) as owned:
         assert len(owned) == 3
         for path, array in owned.items():
             name = path.replace("/", "_")
@@ -410,8 +410,8 @@ def test_its_evaluation_is_of_fixed_patches_whatever_the_batch(masked, data_dir)
         cfg.evals.batch_size = size
         prepared = setup.prepare(cfg, machine, data_dir=data_dir)
         trainable = prepared.trainable
-        checkpoint.load_weights(trainable.model, str(masked / "weights.npz"))
-        checkpoint.load_objective(trainable.objective, str(masked))
+        stored_weights.load_weights(trainable.model, str(masked / "weights.npz"))
+        stored_weights.load_objective(trainable.objective.variables, str(masked))
         found.append(prepared.evaluate())
     for again in found:
         for ours, theirs in zip(again, metrics, strict=True):
@@ -447,7 +447,7 @@ def test_replicas_do_not_change_the_weights(tmp_path, data_dir):
 def test_transfer_leaves_behind_what_the_objective_owns_and_says_so(masked, data_dir):
     cfg = tiny.make(start_from=str(masked))
     prepared = setup.prepare(cfg, tiny.one_device(), data_dir=data_dir)
-    told = checkpoint.start_from(
+    told = stored_weights.start_from(
         prepared.trainable.model, str(masked), class_names=prepared.class_names
     )[-1]
     assert told.startswith("left behind")
@@ -517,4 +517,4 @@ def test_mixed_labels_are_refused_and_several_are_not_read(data_dir):
 def test_an_objective_of_another_shape_is_refused(masked):
     _, objective = _pair(_make(objective__target="shrunk_colors"))
     with pytest.raises(errors.UserError, match="not what this objective learns"):
-        checkpoint.load_objective(objective, str(masked))
+        stored_weights.load_objective(objective.variables, str(masked))

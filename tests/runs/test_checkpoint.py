@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.support import tiny
 from vit_tf import errors
 from vit_tf.models import build
-from vit_tf.runs import checkpoint
+from vit_tf.runs import checkpoint, stored_weights
 from vit_tf.training import optimizers
 
 
@@ -179,8 +179,8 @@ def test_an_empty_folder_starts_at_zero(tmp_path):
 def test_weights_are_written_whole(tmp_path):
     model, _ = _keeper(tmp_path / "c", value=2.0)
     path = tmp_path / "weights.npz"
-    checkpoint.save_weights(model, str(path))
+    stored_weights.save_weights(model, str(path))
     with np.load(path) as arrays:
         assert set(map(float, map(np.max, arrays.values()))) == {2.0}
     with pytest.raises(errors.UserError, match="cannot write"):
-        checkpoint.save_weights(model, str(tmp_path / "no" / "weights.npz"))
+        stored_weights.save_weights(model, str(tmp_path / "no" / "weights.npz"))

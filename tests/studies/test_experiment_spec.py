@@ -45,7 +45,10 @@ def test_a_repetition_draws_examples_of_its_own_which_its_rivals_share():
 
 
 def test_the_first_repetition_is_what_tools_train_trains():
-    for run in experiment_spec.runs(quickstart.CELLS, experiment_spec.Scale.SMALL):
+    runs = experiment_spec.runs(quickstart.CELLS, experiment_spec.Scale.SMALL)
+    first = [run for run in runs if run.seed == 0]
+    assert [run.cell.name for run in first] == list(quickstart.CELLS)
+    for run in first:
         assert run.config == quickstart.get_config(run.cell.name)
 
 

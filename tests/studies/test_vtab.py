@@ -6,7 +6,7 @@ import pytest
 from tests.support import fakes, tiny, warm
 from vit_tf import config, errors
 from vit_tf.data import vtab_splits
-from vit_tf.runs import checkpoint
+from vit_tf.runs import stored_weights
 from vit_tf.studies import runner, training, vtab
 
 TASKS = ("dtd", "camelyon")  # one of two groups, with a validation split of its own
@@ -63,7 +63,7 @@ def _command(start, data, workdir, *more):
 
 
 def test_tasks_are_done_once_and_told_with_their_counts(start, data, tmp_path):
-    model = checkpoint.read_run(start)[0].model
+    model = stored_weights.read_run(start)[0].model
     jobs = vtab.jobs(
         model, TASKS, str(tmp_path), start_from=start, seeds=1, change=_change
     )
@@ -98,7 +98,7 @@ def test_tasks_are_done_once_and_told_with_their_counts(start, data, tmp_path):
 
 
 def test_numbers_of_other_weights_are_not_told(start, data, tmp_path):
-    model = checkpoint.read_run(start)[0].model
+    model = stored_weights.read_run(start)[0].model
     how = {"seeds": 1, "change": _change}
     jobs = vtab.jobs(model, ["dtd"], str(tmp_path), start_from=start, **how)
     runner.run_all(jobs, data_dir=data)

@@ -16,7 +16,7 @@ from vit_tf import config, errors
 from vit_tf.data import catalog, pipeline, record_store, safe_decoding
 from vit_tf.evaluation import evaluators
 from vit_tf.objectives import classification
-from vit_tf.runs import checkpoint, conversion, loading
+from vit_tf.runs import conversion, loading, stored_weights
 from vit_tf.serving import predictor
 
 COUNT = 24  # images of the test split that are looked at
@@ -75,7 +75,7 @@ def test_a_run_says_what_its_evaluation_says(evaluated, digits, encoded):
     ask, top = predictor.open_stored(str(evaluated), top=10)
     assert top == 10
     said = [answer for i in range(0, COUNT, 7) for answer in ask(encoded[i : i + 7])]
-    cfg, _ = checkpoint.read_run(str(evaluated))
+    cfg, _ = stored_weights.read_run(str(evaluated))
     judge = evaluators.Classification(
         model=loading.open_model(str(evaluated)).network,
         objective=classification.Classification(cfg.objective, num_classes=10),

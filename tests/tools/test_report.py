@@ -323,6 +323,18 @@ def test_results_of_another_start_replace_only_stale_ones(tmp_path):
     assert json.loads(path.read_text())["start"]["name"] == "other.npz"
 
 
+def test_a_metric_at_a_step_is_read_from_the_curve():
+    found = {
+        "metrics": [{"split": "test", "name": "accuracy", "value": 0.9, "count": 400}],
+        "curves": {"test/accuracy": [[50, 0.25], [100, 0.5], [600, 0.9]]},
+    }
+    assert results.value(found, "test/accuracy") == (0.9, 400)
+    assert results.value(found, "test/accuracy@100") == (0.5, 400)
+    assert results.value(found, "accuracy@50") == (0.25, 400)
+    assert results.value(found, "test/accuracy@75") is None
+    assert results.value(found, "test/loss@100") is None
+
+
 def test_curves_are_thinned_to_means():
     rows = [{"step": k, "loss": float(k)} for k in range(1, 1002)]
     rows.append({"step": 1001, "split": "test", "name": "accuracy", "value": 0.5})
@@ -346,7 +358,7 @@ def test_the_page_needs_no_other_file_and_marks_the_papers_numbers(recorded):
     path = report_page.write([_section(recorded)], recorded / "page" / "index.html")
     page = path.read_text("utf-8")
     assert [p.name for p in path.parent.iterdir()] == ["index.html"]
-    assert not re.search(r"(?:src|url|import|<script|<link)\b", page)
+    assert not re.search(r"\ssrc=|url\(|@import|<script|<link(?! rel=\"icon\")", page)
     assert page.count("<svg") == 1  # the loss of three runs
     assert '<td class="paper">98.5</td>' in page
     assert "91.00 ± 1.41 <sup><a href=" in page
@@ -434,7 +446,7 @@ class _Links(html.parser.HTMLParser):
             self._open = {"tag": tag, "metric": found["data-metric"]}
             self._open |= {"text": "", "links": []}
             self.ours.append(self._open)
-        if "href" in found:
+        if tag == "a":
             self.links.append(found["href"])
             if self._open:
                 self._open["links"].append(found["href"])

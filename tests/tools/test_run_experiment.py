@@ -199,7 +199,7 @@ def test_a_run_that_another_experiment_did_is_not_done_again(tmp_path):
             "use python -m tools.train --config=experiments/pretrain.py",
         ),
         ([QUICKSTART, "--only=scrach"], "no such cell (did you mean scratch?)"),
-        ([QUICKSTART, "--index=3"], "has 3 runs at this scale, 0 to 2"),
+        ([QUICKSTART, "--index=9"], "has 9 runs at this scale, 0 to 8"),
         ([QUICKSTART, "--index=1", "--only=scratch"], "give one of them"),
         ([QUICKSTART, "--scale=paper"], "quickstart offers smoke, small"),
         (

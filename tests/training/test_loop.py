@@ -18,7 +18,7 @@ from vit_tf import config, errors
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import inference
-from vit_tf.runs import checkpoint, run_directory
+from vit_tf.runs import checkpoint, run_directory, stored_weights
 from vit_tf.training import loop, setup
 
 
@@ -554,7 +554,7 @@ def test_transfer_replaces_the_head_and_resizes_the_grid(whole, tmp_path, data_d
     machine = tiny.one_device()
     prepared = setup.prepare(cfg, machine, data_dir=data_dir)
     text = "\n".join(
-        checkpoint.start_from(
+        stored_weights.start_from(
             prepared.trainable.model,
             cfg.start_from,
             class_names=prepared.class_names,

@@ -21,7 +21,7 @@ import numpy as np
 from tools.benchmarks import speed
 from vit_tf import config, errors
 from vit_tf.models import build
-from vit_tf.runs import checkpoint
+from vit_tf.runs import stored_weights
 from vit_tf.serving import c_runtime, saved_model, serving_signatures
 
 _WARM_UP = 2  # calls that lay out weights and fill caches
@@ -82,7 +82,7 @@ def compare(
     pixels = draw.uniform(-1, 1, (max(batches), size, size, 3)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         path = os.path.join(folder, "weights.npz")
-        checkpoint.save_weights(_filled(cfg, draw), path)
+        stored_weights.save_weights(_filled(cfg, draw), path)
         models = {
             name: stack.enter_context(_exported(path, folder, name, how, size))
             for name, how in EXPORTS.items()

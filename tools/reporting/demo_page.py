@@ -1,215 +1,302 @@
-"""The quickstart's page: what three runs did, in one report.html with PNGs."""
+"""The demo's page, one report.html: what was done, how good it is, where to go next.
 
-import html
+Pictures are in the page, their words are the page's own: so they follow the reader's
+light or dark mode and stay legible on a phone.
+"""
+
+import base64
+import dataclasses
+import io
 import json
+import math
 import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import markupsafe
+import matplotlib
 import numpy as np
+from PIL import Image
 
+from tools.reporting import demo_findings, plot_svg
 from vit_tf.data import catalog, pipeline
-from vit_tf.inspection import measures, plots, run_plots
+from vit_tf.inspection import measures, plots
+from vit_tf.inspection.pages import templates
 from vit_tf.runs import loading, run_directory
 from vit_tf.runtime import timing
 
-RUNS = {
-    "pretrain": "pre-trained on shapes",
-    "finetune": "fine-tuned on digits",
-    "scratch": "digits from scratch",
-}
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto;
-       padding: 0 1rem; color: #222; background: #fff }
-h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: right }
-th:first-child, td:first-child { text-align: left }
-img { max-width: 100%; background: #fff } figure { margin: 1rem 0 }
-figcaption { font-size: .9rem; color: #666 }
-.outcome { border-left: 4px solid #0072B2; padding: .4rem 1rem }
-code { background: #8882; padding: 0 .2rem }
-@media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818 } figcaption { color: #aaa } }
-"""
+RUNS = demo_findings.RUNS
+_METHODS = {"finetune": "the fine-tuned ViT", "scratch": "the ViT from scratch"}
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_MISTAKES = 24  # pictures of them at most
+_LINE = 55  # letters of a line of a command
+_SMOOTH = 5  # rows of metrics.jsonl in the running mean of the loss
 
 
 def write(workdir: pathlib.Path, *, data_dir: str | None) -> pathlib.Path:
     """Reads the three finished runs below `workdir` and writes the page.
 
     Returns:
-        The path of report.html.
+        The path of report.html; figures/positions.png lies beside it.
     """
+    models = {name: loading.open_model(str(workdir / name)) for name in RUNS}
+    _draw_positions(models, workdir / "figures" / "positions.png")
+    page = templates.render(
+        _TEMPLATES,
+        "demo.html",
+        title="vit_tf: a Vision Transformer from pixels to transfer",
+        plot_style=markupsafe.Markup(plot_svg.PAGE_STYLE),
+        percent=demo_findings.percent,
+        clock=timing.format_seconds,
+        runs=RUNS,
+        commands=_commands(workdir, data_dir),
+        **_numbers(workdir, models["finetune"], data_dir),
+        **_pictures(models, data_dir),
+    )
+    path = workdir / "report.html"
+    path.write_text(page, "utf-8")
+    return path
+
+
+def _numbers(
+    workdir: pathlib.Path, tuned: loading.LoadedModel, data_dir: str | None
+) -> dict[str, Any]:
+    """What the template says in numbers, sentences and curves."""
     results = {
         name: json.loads((workdir / name / "result.json").read_text()) for name in RUNS
     }
     rows = {name: run_directory.read_rows(str(workdir / name)) for name in RUNS}
-    panels = {
-        "pre-training on shapes": {RUNS["pretrain"]: rows["pretrain"]},
-        "digits": {RUNS[name]: rows[name] for name in ("finetune", "scratch")},
+    digits = catalog.open_source(tuned.data.name, data_dir=data_dir)
+    scores = {name: demo_findings.score(results[name]) for name in _METHODS}
+    scores |= demo_findings.baselines(digits, tuned.data.split)
+    return {
+        "results": results,
+        "shapes": demo_findings.score(results["pretrain"]),
+        "scores": scores,
+        "verdict": demo_findings.verdict(results),
+        "head_start": demo_findings.head_start(rows),
+        "best": demo_findings.best(
+            {_METHODS.get(name, name): found for name, found in scores.items()}
+        ),
+        "recorded": demo_findings.recorded(results["finetune"]["steps"]),
+        "accuracy": plot_svg.draw(_accuracy_panel(rows, scores), styled=False),
+        "losses": [plot_svg.draw(p, styled=False) for p in _loss_panels(rows)],
     }
-    pictures = workdir / "figures"
-    run_plots.curves(
-        panels, pictures / "loss.png", name="loss", label="loss [nats]", smooth=5
+
+
+def _pictures(
+    models: Mapping[str, loading.LoadedModel], data_dir: str | None
+) -> dict[str, Any]:
+    """What the template shows of the pre-trained and the fine-tuned model."""
+    looked = {name: models[name] for name in ("pretrain", "finetune")}
+    answers = {name: _answers(model, data_dir) for name, model in looked.items()}
+    return {
+        "grids": {name: model.network.grid for name, model in looked.items()},
+        "mistakes": _mistakes(answers["finetune"]),
+        "attention": {
+            name: _attention(model.network, answers[name])
+            for name, model in looked.items()
+        },
+        "reader": measures.rollout_reader(models["finetune"].network),
+        "positions": [
+            (
+                f"{RUNS[name]}: {model.network.grid} × {model.network.grid} patches",
+                _tiles(model.network),
+            )
+            for name, model in looked.items()
+        ],
+    }
+
+
+def _commands(workdir: pathlib.Path, data_dir: str | None) -> dict[str, str]:
+    """What to do next with the runs of this demo, as lines for a shell."""
+    data = [f"--data_dir={data_dir}"] if data_dir else []
+    tuned = f"--checkpoint={workdir / 'finetune'}"
+
+    def line(tool: str, *flags: str) -> str:
+        lines = [f"python -m tools.{tool}"]
+        for flag in map(shlex.quote, flags):
+            if len(lines[-1]) + len(flag) < _LINE:
+                lines[-1] += f" {flag}"
+            else:
+                lines.append(f"    {flag}")
+        return " \\\n".join(lines)
+
+    return {
+        "prepare": line("prepare_data", "--folder=photos", "--name=photos", *data),
+        "transfer": line(
+            "transfer",
+            f"--start_from={workdir / 'pretrain'}",
+            "--dataset=photos",
+            *data,
+            f"--workdir={workdir / 'photos'}",
+            "--image_size=64",
+            "--lrs=0.03",
+            "--seeds=1",
+            "--steps=400",
+            "--config.data.batch_size=32",
+        ),
+        "explore": line(
+            "explore", tuned, "--images=digits", *data, f"--to={workdir / 'explorer'}"
+        ),
+        "export": line("export", tuned, f"--to={workdir / 'exports'}", "--name=digits"),
+    }
+
+
+def _accuracy_panel(
+    rows: Mapping[str, Any], scores: Mapping[str, demo_findings.Score]
+) -> plot_svg.Panel:
+    """Test accuracy over the steps on digits, and other methods as levels."""
+    return plot_svg.Panel(
+        title="Held-out digits read correctly",
+        x="training step on digits",
+        y="accuracy [%]",
+        lines={
+            words: [
+                plot_svg.Mark(
+                    step, 100 * value, name=f"{words}, step {step}: {100 * value:.1f} %"
+                )
+                for step, value in demo_findings.accuracies(rows[name])
+            ]
+            for name, words in (
+                ("finetune", "fine-tuned"),
+                ("scratch", "from scratch"),
+            )
+        },
+        levels={
+            name: 100 * found.accuracy
+            for name, found in scores.items()
+            if name not in RUNS
+        },
     )
-    run_plots.curves(
-        panels, pictures / "rate.png", name="learning_rate", label="learning rate"
+
+
+def _loss_panels(rows: Mapping[str, Any]) -> list[plot_svg.Panel]:
+    """Training loss of each task; the tasks differ, and so stand apart."""
+    tasks = {
+        "Pre-training on shapes": {"pre-training": rows["pretrain"]},
+        "Digits": {"fine-tuned": rows["finetune"], "from scratch": rows["scratch"]},
+    }
+    return [
+        plot_svg.Panel(
+            title=title,
+            x="training step",
+            y="training loss [nats]",
+            lines={name: _smoothed(of) for name, of in lines.items()},
+            marked=False,
+        )
+        for title, lines in tasks.items()
+    ]
+
+
+def _smoothed(rows: Sequence[Mapping[str, Any]]) -> list[plot_svg.Mark]:
+    """The running mean of the logged loss, at the last step of each window."""
+    points = np.array(
+        [(row["step"], row["loss"]) for row in rows if "loss" in row], float
     )
-    run_plots.accuracies(
-        {RUNS[name]: _accuracy(results[name]) for name in RUNS},
-        pictures / "accuracy.png",
-        chance=0.1,
+    width = _SMOOTH if len(points) >= 2 * _SMOOTH else 1
+    mean = np.convolve(points[:, 1], np.ones(width) / width, mode="valid")
+    steps = points[width - 1 :, 0]
+    return [plot_svg.Mark(float(x), float(y)) for x, y in zip(steps, mean)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answers:
+    """What a model says of every test image.
+
+    Attributes:
+        images: (n, size, size, 3) in [0, 1], as the model sees them.
+        labels: (n,) what they are.
+        classes: (n,) what the model says.
+        sure: (n,) the probability that it gives to that.
+        names: of the classes.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: np.ndarray
+    sure: np.ndarray
+    names: Sequence[str]
+
+    def said(self, index: int) -> dict[str, str]:
+        says, truth = (self.names[of[index]] for of in (self.classes, self.labels))
+        return {"says": says, "is": truth, "picture": _picture(self.images[index])}
+
+
+def _answers(opened: loading.LoadedModel, data_dir: str | None) -> _Answers:
+    source = catalog.open_source(opened.data.name, data_dir=data_dir)
+    found = []
+    for batch in pipeline.eval_stream(source, opened.view, "test", batch_size=200):
+        logits = np.asarray(opened.network(batch["image"], training=False), np.float64)
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares = shifted / shifted.sum(axis=-1, keepdims=True)
+        parts = (batch["image"].numpy(), batch["label"].numpy(), shares)
+        found.append([part[batch["mask"].numpy()] for part in parts])
+    images, labels, shares = map(np.concatenate, zip(*found))
+    names = [name.replace("_", " ") for name in opened.labels]
+    return _Answers(
+        (images + 1) / 2, labels, shares.argmax(axis=-1), shares.max(axis=-1), names
     )
-    models = {name: loading.open_model(str(workdir / name)) for name in RUNS}
-    positions = plots.position_similarity(
+
+
+def _mistakes(answers: _Answers) -> dict[str, Any]:
+    """The test images that the model gets wrong, those it is surest of first."""
+    wrong = np.flatnonzero(answers.classes != answers.labels)
+    wrong = wrong[np.argsort(-answers.sure[wrong], kind="stable")]
+    return {
+        "number": len(wrong),
+        "shown": [
+            answers.said(i) | {"sure": f"{100 * answers.sure[i]:.0f} %"}
+            for i in wrong[:_MISTAKES]
+        ],
+    }
+
+
+def _attention(network, answers: _Answers) -> list[dict[str, Any]]:
+    """The first test image of each class, and the attention rollout as heat on it."""
+    _, chosen = np.unique(answers.labels, return_index=True)
+    images = answers.images[chosen]
+    attention = measures.attention_weights(network, 2 * images - 1)
+    maps = measures.rollout_map(measures.attention_rollout(attention))
+    stride = network.token_stride
+    heats = [plots.heat(*pair, patch_size=stride) for pair in zip(images, maps)]
+    return [answers.said(i) | {"heat": _picture(h)} for i, h in zip(chosen, heats)]
+
+
+def _draw_positions(
+    models: Mapping[str, loading.LoadedModel], path: pathlib.Path
+) -> None:
+    """Figure 7 of the two runs as a file, for where no page can be."""
+    drawn = plots.position_similarity(
         {
-            _grid_title(name, models[name]): _similarity(models[name].network)
+            f"{RUNS[name]}, {models[name].image_size} px": _similarity(
+                models[name].network
+            )
             for name in ("pretrain", "finetune")
         }
     )
-    (pictures / "positions.png").write_bytes(plots.encode(positions, "png"))
-    for name in ("pretrain", "finetune"):
-        drawn = _attention(RUNS[name], models[name], data_dir)
-        (pictures / f"attention_{name}.png").write_bytes(plots.encode(drawn, "png"))
-    page = workdir / "report.html"
-    page.write_text(_page(results))
-    return page
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(plots.encode(drawn, "png"))
 
 
-def verdict(results: dict[str, Any]) -> str:
-    """One honest sentence on whether pre-training helped.
+def _similarity(network) -> np.ndarray:
+    return measures.position_similarity(measures.position_table(network))
 
-    The two runs see the same test images, so intervals that overlap are said to
-    decide nothing.
-    """
-    (ours, count), (theirs, _) = (
-        _accuracy(results[name]) for name in ("finetune", "scratch")
+
+def _tiles(network) -> str:
+    """Similarity of positions as a picture with a pixel a patch, clear between tiles."""
+    matrix = _similarity(network)
+    cells = plots.tiles(matrix, math.isqrt(len(matrix)))
+    colours = matplotlib.colormaps["viridis"]((cells + 1) / 2)
+    colours[np.isnan(cells)] = 0
+    return _picture(colours)
+
+
+def _picture(pixels: np.ndarray) -> str:
+    """An image (height, width, 3 or 4) in [0, 1] as the address of a PNG."""
+    held = io.BytesIO()
+    Image.fromarray(np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(
+        held, "png"
     )
-    gap = f"{100 * abs(ours - theirs):.1f} points"
-    steps = results["finetune"]["steps"]
-    after = f"after {steps} steps on the same {count} test images, one seed each"
-    low, high = run_plots.wilson_interval(ours, count)
-    other_low, other_high = run_plots.wilson_interval(theirs, count)
-    overlap = low <= other_high and other_low <= high
-    doubt = (
-        "; the 95 % intervals overlap, so this run alone does not decide it"
-        if overlap
-        else "; the 95 % intervals do not overlap"
-    )
-    if ours > theirs:
-        return f"Pre-training on shapes helped: {gap} better {after}{doubt}."
-    if ours < theirs:
-        return f"Pre-training on shapes did not help: {gap} worse {after}{doubt}."
-    return f"Pre-training on shapes made no difference: the same accuracy {after}."
-
-
-def _accuracy(result: dict[str, Any]) -> tuple[float, int]:
-    (metric,) = [m for m in result["metrics"] if m["name"] == "accuracy"]
-    return metric["value"], metric["count"]
-
-
-def _grid_title(name: str, opened: loading.LoadedModel) -> str:
-    return f"{RUNS[name]}, {opened.image_size} px"
-
-
-def _similarity(model) -> np.ndarray:
-    return measures.position_similarity(measures.position_table(model))
-
-
-def _attention(title: str, opened: loading.LoadedModel, data_dir, number: int = 8):
-    """Rollout of the class token over the first test images of each class, drawn."""
-    model, data = opened.network, opened.data
-    source = catalog.open_source(data.name, data_dir=data_dir)
-    batch = next(
-        iter(pipeline.eval_stream(source, opened.view, "test", batch_size=200))
-    )
-    labels = batch["label"].numpy()
-    chosen = [np.flatnonzero(labels == k)[0] for k in np.unique(labels)][:number]
-    pixels = batch["image"].numpy()[chosen]
-    guesses = np.asarray(model(pixels, training=False)).argmax(-1)
-    maps = measures.rollout_map(
-        measures.attention_rollout(measures.attention_weights(model, pixels))
-    )
-    names = opened.class_names
-    captions = [
-        f"{names[g]}" + ("" if g == labels[i] else f" (is {names[labels[i]]})")
-        for g, i in zip(guesses, chosen)
-    ]
-    return plots.rollout(
-        (pixels + 1) / 2,
-        np.asarray(maps),
-        captions,
-        patch_size=model.token_stride,
-        title=f"{title}: attention from {measures.rollout_reader(model)} to the input",
-    )
-
-
-def _row(name: str, result: dict[str, Any]) -> str:
-    value, count = _accuracy(result)
-    low, high = run_plots.wilson_interval(value, count)
-    cells = [
-        RUNS[name],
-        f"{100 * value:.1f} %",
-        f"{round(value * count)} of {count}",
-        f"{100 * low:.1f} – {100 * high:.1f} %",
-        f"{result['config']['data']['image_size']} px",
-        f"{result['steps']:,}",
-        timing.format_seconds(result["train_seconds"]),
-    ]
-    return "<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>"
-
-
-def _figure(name: str, caption: str) -> str:
-    caption = html.escape(caption)
-    return (
-        f'<figure><img src="figures/{name}.png" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _page(results: dict[str, Any]) -> str:
-    some = results["finetune"]
-    head = "".join(
-        f"<th>{h}</th>"
-        for h in (
-            "run",
-            "accuracy",
-            "right",
-            "95 % interval",
-            "image",
-            "steps",
-            "training time",
-        )
-    )
-    body = "".join(_row(name, results[name]) for name in RUNS)
-    versions = ", ".join(f"{k} {v}" for k, v in some["versions"].items())
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>vit_tf: a Vision Transformer from pixels to transfer</title>
-<style>{_STYLE}</style></head><body>
-<h1>A Vision Transformer, pre-trained and transferred</h1>
-<p>A ViT with {some["parameters"]:,} parameters learned to name drawn shapes, then to
-read real handwritten digits at twice the resolution: a new zero-initialised head,
-resized position embeddings. The same model learned the digits from scratch for the
-same steps.</p>
-<p class="outcome">{html.escape(verdict(results))}</p>
-<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>
-{_figure("accuracy", "Accuracy on the test splits; lines are 95 % intervals, the dotted line is chance for ten classes.")}
-<h2>How they learned</h2>
-{_figure("loss", "Training loss of the logged steps (faint) and its running mean over five of them.")}
-{_figure("rate", "Learning rate: warm-up, then linear decay (Adam, pre-training) or cosine (SGD, digits; both runs have the same).")}
-<h2>What the model knows about places</h2>
-{_figure("positions", "Cosine similarity between the position embedding of each patch and all others (the paper's Figure 7, centre). Fine-tuning started from the left ones, resized to the finer grid.")}
-<h2>Where it looks</h2>
-{_figure("attention_pretrain", "Shapes: attention rollout from the class token (the paper's Figure 6), with the model's answer.")}
-{_figure("attention_finetune", "Digits, after fine-tuning.")}
-<h2>What ran</h2>
-<p>Device: {html.escape(some["device"])}. {html.escape(versions)}. Data:
-{html.escape(results["pretrain"]["dataset"])} (drawn by this project),
-{html.escape(some["dataset"])} (8 x 8 scans shipped with scikit-learn). One seed; a toy
-scale, which says nothing about the paper's accuracies. Each run's folder beside this
-page holds config.json, metrics.jsonl, TensorBoard curves, weights.npz and
-result.json.</p>
-</body></html>
-"""
+    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"

@@ -5,9 +5,10 @@ mode, which a drawing of Matplotlib's cannot do; a page can link each point.
 """
 
 import dataclasses
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
+
+import markupsafe
 
 # Okabe and Ito's palette, distinct for colour-blind readers: on white, on black.
 _COLOURS = (
@@ -27,6 +28,9 @@ STYLE = (
     + "".join(f".plot .c{i}{{color:{on}}}" for i, (_, on) in enumerate(_COLOURS))
     + "}"
 )
+
+# In a page, which is light on paper.
+PAGE_STYLE = STYLE.replace("@media(", "@media screen and (")
 
 _WIDTH, _HEIGHT = 360, 230  # of all, and of the area between the axes and the title
 _LEFT, _RIGHT, _TOP = 50, 12, 26
@@ -75,6 +79,8 @@ class Panel:
         lines: name -> marks; the empty ones keep the colours of the others.
         marked: whether a line's points are seen.
         log_y: whether the vertical axis is logarithmic.
+        levels: name -> height of a dashed line from side to side, such as what another
+            method reaches.
     """
 
     title: str
@@ -86,9 +92,10 @@ class Panel:
     joined: bool = True
     marked: bool = True
     log_y: bool = False
+    levels: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def draw(panel: Panel, *, styled: bool = True) -> str:
+def draw(panel: Panel, *, styled: bool = True) -> markupsafe.Markup:
     """The SVG, for a file with `STYLE` in it, or for a page that has it, with links.
 
     Raises:
@@ -97,10 +104,11 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
     shown = [mark for marks in panel.lines.values() for mark in marks]
     if not shown:
         raise ValueError(f"{panel.title}: nothing to draw")
-    low = min(mark.y - (mark.spread or 0) for mark in shown)
-    high = max(mark.y + (mark.spread or 0) for mark in shown)
+    heights = [*panel.levels.values()]
+    heights += [mark.y - (mark.spread or 0) for mark in shown]
+    heights += [mark.y + (mark.spread or 0) for mark in shown]
     across, x_ticks = _horizontal(panel, [mark.x for mark in shown])
-    up, y_ticks = _vertical(panel, low, high)
+    up, y_ticks = _vertical(panel, min(heights), max(heights))
     turned = _turned(panel, x_ticks)
     below = 20 + (max(len(text) for _, text in x_ticks) * 4 if turned else 0)
     bottom = _TOP + _HEIGHT
@@ -114,22 +122,27 @@ def draw(panel: Panel, *, styled: bool = True) -> str:
             f'width="{_WIDTH}" height="{_number(height)}">'
         ),
         f"<style>{STYLE}</style>" if styled else "",
-        f"<title>{html.escape(panel.title)}</title>",
-        f'<text class="title" x="4" y="14">{html.escape(panel.title)}</text>',
+        _element("<title>{}</title>", panel.title),
+        _element('<text class="title" x="4" y="14">{}</text>', panel.title),
         *_grid(y_ticks, x_ticks, bottom, turned=turned, log=panel.log),
-        (
-            f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_number(bottom + below + 14)}" '
-            f'text-anchor="middle">{html.escape(panel.x)}</text>'
+        _element(
+            '<text x="{}" y="{}" text-anchor="middle">{}</text>',
+            f"{(_LEFT + _WIDTH - _RIGHT) / 2:g}",
+            _number(bottom + below + 14),
+            panel.x,
         ),
-        (
-            f'<text transform="translate(12 {_TOP + _HEIGHT / 2:g})rotate(-90)" '
-            f'text-anchor="middle">{html.escape(panel.y)}</text>'
+        _element(
+            '<text transform="translate(12 {})rotate(-90)" text-anchor="middle">{}</text>',
+            f"{_TOP + _HEIGHT / 2:g}",
+            panel.y,
         ),
     ]
+    for index, (name, height) in enumerate(panel.levels.items(), len(panel.lines)):
+        parts.append(_level(index, name, up(height)))
     for index, marks in enumerate(panel.lines.values()):
         if marks:
             parts.append(_line(panel, index, marks, across, up, linked=not styled))
-    return "\n".join([*filter(None, parts), legend, "</svg>\n"])
+    return markupsafe.Markup("\n".join([*filter(None, parts), legend, "</svg>\n"]))
 
 
 _To = Callable[[float], float]
@@ -242,7 +255,7 @@ def _grid(
                 f'transform="translate({_number(x + 4)} {bottom + 12})rotate(-40)" '
                 'text-anchor="end"'
             )
-        parts.append(f"<text {place}>{html.escape(text)}</text>")
+        parts.append(_element(f"<text {place}>{{}}</text>", text))
     return parts
 
 
@@ -284,15 +297,28 @@ def _line(
         shape = _shape(index)
         for mark, (x, y) in zip(marks, spots):
             empty = ' fill="none" stroke="currentColor" stroke-width="1.5"'
-            drawn = (
+            drawn = _element(
                 f'<g transform="translate({_number(x)} {_number(y)})"'
-                f"{empty if mark.hollow else ''}>"
-                f"<title>{html.escape(mark.name)}</title>{shape}</g>"
+                f"{empty if mark.hollow else ''}><title>{{}}</title>{shape}</g>",
+                mark.name,
             )
             if mark.link and linked:
-                drawn = f'<a href="{html.escape(mark.link)}">{drawn}</a>'
+                drawn = _element('<a href="{}">{}</a>', mark.link, drawn)
             parts.append(drawn)
     return "".join([*parts, "</g>"])
+
+
+def _level(index: int, name: str, y: float) -> markupsafe.Markup:
+    return _element(
+        f'<path class="c{index % len(_COLOURS)}" fill="none" stroke="currentColor" '
+        f'stroke-width="1.4" stroke-dasharray="{_level_dashes(index)}" '
+        f'd="M{_LEFT} {_number(y)}H{_WIDTH - _RIGHT}"><title>{{}}</title></path>',
+        name,
+    )
+
+
+def _level_dashes(index: int) -> str:
+    return _DASHES[1 + index % (len(_DASHES) - 1)]
 
 
 def _shape(index: int) -> str:
@@ -301,29 +327,46 @@ def _shape(index: int) -> str:
 
 
 def _legend(panel: Panel, top: float) -> tuple[str, int]:
-    """Names of the lines, as many in a row as fit; and the number of rows."""
+    """Names of lines and levels, as many in a row as fit; and the number of rows."""
+    named = {name: _sample(panel, i) for i, name in enumerate(panel.lines)}
+    shown = [name for name, marks in panel.lines.items() if marks]
+    for index, name in enumerate(panel.levels, len(panel.lines)):
+        named[name] = _stroke(_level_dashes(index))
+    colours = {name: index % len(_COLOURS) for index, name in enumerate(named)}
     parts, x, row = [], 8.0, 0
-    for index, (name, marks) in enumerate(panel.lines.items()):
-        if not marks:
-            continue
+    for name in [*shown, *panel.levels]:
         width = 30 + _LETTER * len(name)
         if x > 8 and x + width > _WIDTH:
             x, row = 8.0, row + 1
         y = top + row * _ROW + 8
-        shape = _shape(index)
-        if not panel.marked:
-            dashes = _DASHES[index // len(_COLOURS) % len(_DASHES)]
-            shape = (
-                '<path fill="none" stroke="currentColor" stroke-width="2" '
-                f'stroke-dasharray="{dashes or "none"}" d="M-7 0H7"/>'
-            )
+        place = (_number(x + 17), _number(y + 4))
+        text = _element('<text x="{}" y="{}">{}</text>', *place, name)
         parts.append(
-            f'<g class="c{index % len(_COLOURS)}" fill="currentColor" '
-            f'transform="translate({_number(x + 6)} {_number(y)})">{shape}</g>'
-            f'<text x="{_number(x + 17)}" y="{_number(y + 4)}">{html.escape(name)}</text>'
+            f'<g class="c{colours[name]}" fill="currentColor" '
+            f'transform="translate({_number(x + 6)} {_number(y)})">{named[name]}</g>'
+            f"{text}"
         )
         x += width
     return "\n".join(parts), row + 1
+
+
+def _sample(panel: Panel, index: int) -> str:
+    """What stands for a line in the legend."""
+    if panel.marked:
+        return _shape(index)
+    return _stroke(_DASHES[index // len(_COLOURS) % len(_DASHES)])
+
+
+def _stroke(dashes: str) -> str:
+    return (
+        '<path fill="none" stroke="currentColor" stroke-width="2" '
+        f'stroke-dasharray="{dashes or "none"}" d="M-7 0H7"/>'
+    )
+
+
+def _element(markup: str, *values: str) -> markupsafe.Markup:
+    """Markup with values in its {} places, escaped unless they are markup."""
+    return markupsafe.Markup(markup).format(*values)
 
 
 def _number(value: float) -> str:

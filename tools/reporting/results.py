@@ -167,11 +167,18 @@ def places(
 
 
 def value(found: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
-    """A metric's value and its count; 'accuracy' is that of the only split."""
+    """A metric's value and its count; 'accuracy' is that of the only split.
+
+    'test/accuracy@100' is what was evaluated after 100 steps.
+    """
+    metric, _, step = metric.partition("@")
     split, _, name = metric.rpartition("/")
     for of in found["metrics"]:
         if of["name"] == name and split in ("", of["split"]):
-            return of["value"], of["count"]
+            if not step:
+                return of["value"], of["count"]
+            curve = dict(found["curves"].get(f"{of['split']}/{name}", ()))
+            return (curve[int(step)], of["count"]) if int(step) in curve else None
     return None
 
 

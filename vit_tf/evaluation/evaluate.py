@@ -15,7 +15,7 @@ from vit_tf.data import catalog, data_source
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.models import build, npz_weights
 from vit_tf.objectives import classification
-from vit_tf.runs import checkpoint, loading, run_directory
+from vit_tf.runs import loading, run_directory, stored_weights
 from vit_tf.runtime import devices, progress, timing
 
 FEW_SHOT, RESOLUTION = "fewshot", "resolution"
@@ -133,11 +133,11 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
 def _run_of(request: Request) -> config.Config | None:
     """The config of the run that is evaluated; None for an .npz."""
     path = request.checkpoint
-    if checkpoint.weights_file(path) == path:
+    if not stored_weights.locate(path).is_run:
         return None
     if request.variant is not None:
         raise errors.UserError(f"--variant: {path} is a run, which says what it is")
-    return checkpoint.read_run(path)[0]
+    return stored_weights.read_run(path)[0]
 
 
 def _check_request(request: Request) -> None:

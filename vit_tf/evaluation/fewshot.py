@@ -17,7 +17,7 @@ import tensorflow as tf
 from vit_tf import config, errors
 from vit_tf.data import catalog, data_source, subsets
 from vit_tf.evaluation import evaluators, inference, ridge_regression
-from vit_tf.models import build, network, npz_weights
+from vit_tf.models import build, npz_weights
 from vit_tf.runtime import devices
 
 # (what is read, how many images) -> a context that is told how many are done.
@@ -304,11 +304,7 @@ def prepare(
 def features(model, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """What enters the head, float32 (batch, width), and the labels."""
     images = tf.cast(batch["image"], model.compute_dtype)
-    record: dict[str, tf.Tensor] = {}
-    pooled = model.pool(model.encode(model.embed(images)))
-    model.head(pooled, record=record)
-    found = record.get(network.PRE_LOGITS, pooled)
-    return {"features": found, "label": batch["label"]}
+    return {"features": model.forward(images)[0], "label": batch["label"]}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from vit_tf.data import data_source, mixture
 from vit_tf.evaluation import evaluators
 from vit_tf.inspection import figures, plots, training_hooks
 from vit_tf.objectives import masked_patches
-from vit_tf.runs import checkpoint, hooks, loading, run_directory
+from vit_tf.runs import hooks, loading, run_directory, stored_weights
 from vit_tf.runtime import devices, filesystem
 
 NUMBER = 8  # images that a run draws
@@ -46,11 +46,11 @@ def of_run(
     Raises:
         errors.UserError: no such run, or one that predicted no patches.
     """
-    if checkpoint.weights_file(path) == path:
+    if not stored_weights.locate(path).is_run:
         raise errors.UserError(
             f"{path}: an .npz holds no prediction of patches; name a run's folder"
         )
-    cfg = checkpoint.read_run(path)[0]
+    cfg = stored_weights.read_run(path)[0]
     if cfg.objective.task is not config.Task.MASKED_PATCH or not cfg.evals.splits:
         raise errors.UserError(
             f"{path}: was not trained with objective.task={config.Task.MASKED_PATCH} "
@@ -60,7 +60,7 @@ def of_run(
     with machine.strategy.scope():
         model = loading.open_model(path, dtype=str(cfg.train.precision)).network
         objective = masked_patches.MaskedPatches(cfg.objective, model=model)
-    checkpoint.load_objective(objective, path)
+    stored_weights.load_objective(objective.variables, path)
     evaluator = evaluators.MaskedPatches(
         model=model,
         objective=objective,
@@ -80,7 +80,7 @@ def figure(
 ) -> figures.Figure:
     """The same as a drawing named masked_patches; it takes and raises the same."""
     panels = of_run(path, number=number, machine=machine, data_dir=data_dir)
-    cfg = checkpoint.read_run(path)[0]
+    cfg = stored_weights.read_run(path)[0]
     shown = len(panels["image"])
     title = (
         f"{cfg.model.variant}: masked patches\nof the first {shown} images of "

@@ -282,6 +282,26 @@ def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarr
     return (soft - soft.min()) / spread if spread else np.ones(size)
 
 
+def heat(image: np.ndarray, weight: np.ndarray, *, patch_size: int) -> np.ndarray:
+    """An image in grey with a map of patches as colour on it.
+
+    The colour (inferno) is added as light, so that it is seen on black too, where
+    `mask` leaves black; where the map is smallest nothing is added.
+
+    Args:
+        image: (height, width, 3) in [0, 1].
+        weight: (g, g), not negative.
+        patch_size: pixels from one token to the next.
+
+    Returns:
+        (height, width, 3) in [0, 1].
+    """
+    light = mask(weight, image.shape[:2], patch_size)
+    colour = matplotlib.colormaps["inferno"](light)[..., :3]
+    grey = image @ np.array([0.299, 0.587, 0.114])[:, None]
+    return 1 - (1 - 0.6 * grey) * (1 - 0.9 * colour)
+
+
 def tiles(matrix: np.ndarray, grid: int) -> np.ndarray:
     """(grid^2, grid^2) -> one picture with a gap of one cell between tiles."""
     size = grid * (grid + 1) - 1

@@ -1,9 +1,7 @@
 """Draws what a run recorded and what its model looks at, as PNG files."""
 
-import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -17,70 +15,7 @@ from vit_tf.inspection import plots
 # Classes in a confusion matrix, and up to how many are numbered.
 _CONFUSED, _NUMBERED = 40, 20
 
-COLOURS, _STYLE = plots.COLOURS, plots.STYLE
-
-
-def curves(
-    panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
-    path: pathlib.Path,
-    *,
-    name: str,
-    label: str,
-    smooth: int = 1,
-) -> None:
-    """Field `name` of metrics.jsonl rows against the step, a line per run.
-
-    Args:
-        panels: title -> run -> its rows; runs of one panel share its axes.
-        path: the PNG to write.
-        name: 'loss', 'learning_rate', ...
-        label: the vertical axis' label, with its unit.
-        smooth: rows in the running mean that is drawn over the faint raw line.
-    """
-    looks = itertools.cycle((c, s) for s in ("-", "--", ":") for c in COLOURS)
-    with plt.rc_context(_STYLE):
-        figure, found = plt.subplots(
-            1, len(panels), figsize=(3.6 * len(panels), 2.7), squeeze=False
-        )
-        for axes, (title, runs) in zip(found[0], panels.items()):
-            for run, rows in runs.items():
-                points = [(r["step"], r[name]) for r in rows if name in r]
-                steps, values = np.array(points).T
-                colour, dashes = next(looks)
-                if smooth > 1:
-                    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-                    steps, values = _running_mean(steps, values, smooth)
-                axes.plot(steps, values, dashes, color=colour, linewidth=1.8, label=run)
-            axes.set(title=title, xlabel="training step", ylabel=label)
-            axes.set_ylim(bottom=0)
-            if len(runs) > 1:
-                axes.legend(frameon=False)
-        _save(figure, path)
-
-
-def accuracies(
-    results: Mapping[str, tuple[float, int]], path: pathlib.Path, *, chance: float
-) -> None:
-    """Accuracy of each run with a 95 % interval, and chance as a dotted line.
-
-    Args:
-        results: run -> (accuracy in [0, 1], number of examples).
-        path: the PNG to write.
-        chance: accuracy of guessing.
-    """
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(5.2, 0.55 * len(results) + 1.1))
-        for i, (value, count) in enumerate(results.values()):
-            low, high = wilson_interval(value, count)
-            axes.barh(i, 100 * value, color=COLOURS[i], height=0.6)
-            axes.plot([100 * low, 100 * high], [i, i], color="black", linewidth=1.5)
-            axes.text(1.5, i, f"{100 * value:.1f} %", va="center", color="white")
-        axes.axvline(100 * chance, color="black", linestyle=":", linewidth=1)
-        axes.set_yticks(range(len(results)), results)
-        axes.invert_yaxis()
-        axes.set(xlim=(0, 100), xlabel="accuracy on held-out images [%]")
-        axes.grid(axis="y", visible=False)
-        _save(figure, path)
+_STYLE = plots.STYLE
 
 
 def confusion(
@@ -164,13 +99,6 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     half /= 1 + z * z / count
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
-
-
-def _running_mean(steps, values, width):
-    if len(values) < 2 * width:
-        return steps, values
-    mean = np.convolve(values, np.ones(width) / width, mode="valid")
-    return steps[width - 1 :], mean
 
 
 def _save(figure, path: pathlib.Path) -> None:

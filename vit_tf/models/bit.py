@@ -191,32 +191,28 @@ class BiT(network.Network):
                 with keras.name_scope("head"):
                     self.classifier.build()
 
-    def embed(self, images, *, training=False, seed=None, record=None):
+    def forward(self, images, *, training=False, seed=None, record=None):
+        """The whole forward pass; see `Network`. Nothing in it draws."""
+        del seed
+        x = self.embed(images)  # (batch, rows, columns, channels)
+        for i, units in enumerate(self.stages):
+            for unit in units:
+                x = network.checkpointed(unit, self.remat and training)(x)
+            network.note(record, STAGE.format(i), x)
+        encoded = network.note(record, network.ENCODED, ops.relu(self.norm(x)))
+        pooled = ops.mean(ops.cast(encoded, "float32"), axis=(1, 2))
+        network.note(record, network.POOLED, pooled)  # (batch, width) float32
+        if self.classifier is None:
+            return pooled, pooled
+        return pooled, network.note(record, network.LOGITS, self.classifier(pooled))
+
+    def embed(self, images):
         """Images (batch, size, size, 3) to (batch, rows, columns, channels)."""
         self.check_images(images)
         # Zeros before the pool, not minus infinity: the convolution's results may
         # all be negative, and the released weights were trained so.
         x = resnet.pad_zeros(self.root(ops.cast(images, self.compute_dtype)), 1)
         return resnet.max_pool(x)
-
-    def encode(self, x, *, training=False, seed=None, record=None):
-        """The root's map through all units and the last norm."""
-        for i, units in enumerate(self.stages):
-            for unit in units:
-                x = network.checkpointed(unit, self.remat and training)(x)
-            network.note(record, STAGE.format(i), x)
-        return network.note(record, network.ENCODED, ops.relu(self.norm(x)))
-
-    def pool(self, x, *, record=None):
-        """(batch, rows, columns, width) to features (batch, width) float32."""
-        pooled = ops.mean(ops.cast(x, "float32"), axis=(1, 2))
-        return network.note(record, network.POOLED, pooled)
-
-    def head(self, features, *, record=None):
-        """Features (batch, width) to logits, or as they are without classes."""
-        if self.classifier is None:
-            return features
-        return network.note(record, network.LOGITS, self.classifier(features))
 
     def get_config(self):
         return super().get_config() | {

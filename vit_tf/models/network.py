@@ -1,7 +1,8 @@
 """What every network here shares: its call, its checks, and its record.
 
-A network is `head(pool(encode(embed(images))))`; each verb is a joint where callers
-may enter. A call with `record={}` leaves intermediates in that dict.
+A network writes its whole forward pass once, in `forward`; the steps of it that have
+names (`embed_patches`, `encode`, `pool`, `head`) are joints where callers may enter.
+A call with `record={}` leaves intermediates in that dict.
 """
 
 import keras
@@ -18,7 +19,7 @@ LOGITS = "logits"  # (batch, classes) float32, only with classes
 class Network(keras.Model):
     """Takes square images in [-1, 1]; every variable exists once it is made.
 
-    Subclasses set `image_size` and `draws`, write the four verbs, and build in their
+    Subclasses set `image_size` and `draws`, write `forward`, and build in their
     constructor.
 
     Attributes:
@@ -58,9 +59,16 @@ class Network(keras.Model):
 
     def call(self, images, training=False, seed=None, record=None):
         record = record.value if isinstance(record, _Held) else record
-        how = {"training": training, "seed": seed, "record": record}
-        encoded = self.encode(self.embed(images, **how), **how)
-        return self.head(self.pool(encoded, record=record), record=record)
+        return self.forward(images, training=training, seed=seed, record=record)[1]
+
+    def forward(self, images, *, training=False, seed=None, record=None):
+        """Computes features and logits of images (batch, size, size, 3) in [-1, 1].
+
+        Returns:
+            What the last layer reads, float32 (batch, width), and its logits, float32
+            (batch, classes); without classes the features twice.
+        """
+        raise NotImplementedError
 
     def is_drawing(self, training) -> bool:
         """Whether a call draws random numbers."""

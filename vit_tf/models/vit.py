@@ -211,6 +211,46 @@ class VisionTransformer(network.Network):
             if layer is not None:
                 layer.build()
 
+    def forward(
+        self, images, *, training=False, seed=None, record=None, run_blocks=None
+    ):
+        """The whole forward pass (section 3.1, equations 1 to 4); see `Network`.
+
+        Args:
+            images: (batch, size, size, 3) in [-1, 1].
+            training: whether dropout draws.
+            seed: two int32, needed where dropout draws.
+            record: a dict that receives the intermediates named in this file.
+            run_blocks: (batch, T, width) to the same, in the place of the blocks:
+                for serving, which has them in a form that its runtime fuses.
+        """
+        how = {"training": training, "seed": seed, "record": record}
+        patches = self.embed_patches(images, training=training, record=record)
+        tokens = self.place(patches, **how)  # (batch, T, width), equation 1
+        if run_blocks is None:
+            tokens = self.run_blocks(tokens, **how)  # (batch, T, width), 2 and 3
+        else:
+            tokens = run_blocks(tokens)
+
+        # Equation 4. Where nobody reads the other tokens, the class token alone is
+        # normed: a TPU would keep a float32 copy of all. Its token axis goes before
+        # the norm: kept at length 1 it turns the layout of all tokens (docs/scale.md).
+        # (The loop's float32 stays as it is, to the last bit.)
+        reads_one = self.pooling is config.Pool.TOKEN and record is None
+        if reads_one and (self.compute_dtype != "float32" or run_blocks is not None):
+            pooled = ops.cast(self.encoder_norm(tokens[:, 0]), "float32")
+        else:
+            encoded = network.note(record, ENCODED, self.encoder_norm(tokens))
+            pooled = self.pool(encoded, record=record)  # (batch, width) float32
+
+        features = pooled
+        if self.pre_logits is not None:
+            hidden = ops.tanh(self.pre_logits(pooled))
+            features = network.note(record, PRE_LOGITS, hidden)
+        if self.classifier is None:
+            return features, features
+        return features, network.note(record, LOGITS, self.classifier(features))
+
     def embed(self, images, *, training=False, seed=None, record=None):
         """Images (batch, size, size, 3) to tokens (batch, T, width) with positions."""
         patches = self.embed_patches(images, training=training, record=record)
@@ -241,12 +281,8 @@ class VisionTransformer(network.Network):
     def _run_stem(self, images):
         return resnet.run_stem(self.stem_layers, images)
 
-    def encode(self, tokens, *, training=False, seed=None, record=None):
-        """Tokens (batch, T, width) through all blocks and the last LayerNorm."""
-        tokens = self._run_blocks(tokens, training=training, seed=seed, record=record)
-        return network.note(record, ENCODED, self.encoder_norm(tokens))
-
-    def _run_blocks(self, tokens, *, training, seed, record=None):
+    def run_blocks(self, tokens, *, training=False, seed=None, record=None):
+        """Tokens (batch, T, width) through all blocks: equations 2 and 3."""
         keys = self._keys(training, seed)
         for i, block in enumerate(self.blocks):
             if 0 < i < len(self.positions):
@@ -260,25 +296,16 @@ class VisionTransformer(network.Network):
             network.note(record, ATTENTION.format(i), block.full_weights(weights))
         return tokens
 
-    def call(self, images, training=False, seed=None, record=None):
-        how = {"training": training, "seed": seed}
-        reads_one = record is None and self.pooling is config.Pool.TOKEN
-        if not reads_one or self.compute_dtype == "float32":
-            return super().call(images, record=record, **how)
-        # The last norm of the class token alone: a TPU would keep a float32 copy of
-        # the others, which nobody reads. Its token axis goes before the norm: kept at
-        # length 1 it turns the layout of all tokens (docs/scale.md). (Float32 stays
-        # as it is, to the last bit.)
-        tokens = self._run_blocks(self.embed(images, **how), **how)
-        features = self.encoder_norm(tokens[:, 0])
-        return self.head(ops.cast(features, "float32"))
-
     def _run_block(self, block, tokens, keys, training):
         # Without the weights, which nobody asked for and a gradient would keep.
         def run(x):
             return block(x, keys=keys)[0]
 
         return network.checkpointed(run, self.remat and training)(tokens)
+
+    def encode(self, tokens, *, training=False, seed=None):
+        """Tokens (batch, T, width) through all blocks and the last LayerNorm."""
+        return self.encoder_norm(self.run_blocks(tokens, training=training, seed=seed))
 
     def pool(self, tokens, *, record=None):
         """Encoded tokens (batch, T, width) to features (batch, width) float32.
@@ -294,15 +321,6 @@ class VisionTransformer(network.Network):
             config.Pool.MAP: lambda: self.map_head(tokens),
         }[self.pooling]()
         return network.note(record, POOLED, pooled)
-
-    def head(self, features, *, record=None):
-        """Features (..., width) to logits; layers that the model lacks are skipped."""
-        if self.pre_logits is not None:
-            features = ops.tanh(self.pre_logits(features))
-            network.note(record, PRE_LOGITS, features)
-        if self.classifier is None:
-            return features
-        return network.note(record, LOGITS, self.classifier(features))
 
     def _keys(self, training, seed):
         """Keys for all places that draw, (blocks + 1, SITES, 2); None: no draws.

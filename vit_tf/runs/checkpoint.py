@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and starting from other weights.
+"""Checkpoints of a run: whole or not there, saved while training goes on.
 
 A checkpoint is a folder `step_00001200` with TensorFlow's files and, written
 last, `complete.json`. A folder without that file is an interrupted write.
@@ -9,23 +9,19 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, errors
-from vit_tf.models import npz_weights
+from vit_tf import errors
+from vit_tf.models import network
 from vit_tf.runtime import filesystem
 
 _NAME = re.compile(r"^step_(\d{8})$")
 _LEFT = re.compile(r"^step_\d{8}(\.unfinished)?$")  # whole or not
 _MARK = "complete.json"
+_END = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the names in TensorFlow's files
 _PARTS = ("model/", "objective/", "optimizer/")
-
-# In a run's folder, beside weights.npz: what the objective learned for itself.
-OBJECTIVE = "objective.npz"
 
 
 class CheckpointManager:
@@ -156,6 +152,7 @@ class CheckpointManager:
         if not steps:
             return 0
         path = os.path.join(self.folder, f"step_{steps[-1]:08d}")
+        check_step(path, steps[-1])
         try:
             self._check_names(path)
             status = _state(self._parts).read(os.path.join(path, "state"))
@@ -173,9 +170,8 @@ class CheckpointManager:
     def _check_names(self, path: str) -> None:
         """Refuses a checkpoint whose arrays are not those of model and optimizer."""
         reader = tf.train.load_checkpoint(os.path.join(path, "state"))
-        end = "/.ATTRIBUTES/VARIABLE_VALUE"
         saved = {
-            name.removesuffix(end): tuple(shape)
+            name.removesuffix(_END): tuple(shape)
             for name, shape in reader.get_variable_to_shape_map().items()
             if name.startswith(_PARTS) and "save_counter" not in name
         }
@@ -219,136 +215,51 @@ def saved_steps(folder: str) -> list[int]:
     return sorted(found)
 
 
-def save_weights(model, path: str) -> None:
-    """Writes the model's weights in the released .npz layout, whole or not."""
-    write_weights(path, npz_weights.released(model))
-
-
-def write_weights(path: str, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz to any path of tf.io.gfile, whole or not."""
-    with tempfile.TemporaryDirectory() as folder:
-        local = os.path.join(folder, "weights.npz")
-        npz_weights.write_npz(local, arrays)
-        with filesystem.refusing(path):
-            try:
-                tf.io.gfile.copy(local, f"{path}.unfinished", overwrite=True)
-                tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
-            except tf.errors.OpError:
-                if tf.io.gfile.exists(f"{path}.unfinished"):
-                    tf.io.gfile.remove(f"{path}.unfinished")
-                raise
-
-
-def save_objective(objective, workdir: str) -> None:
-    """Writes what the objective owns, if it owns anything, into a run's folder."""
-    if arrays := {v.path: v.numpy() for v in objective.variables}:
-        write_weights(os.path.join(workdir, OBJECTIVE), arrays)
-
-
-def load_objective(objective, workdir: str) -> None:
-    """Gives an objective what `save_objective` wrote of one like it.
+def check_step(path: str, step: int) -> None:
+    """Refuses a checkpoint whose folder was renamed to another step.
 
     Raises:
-        errors.UserError: another one's.
+        errors.UserError: `complete.json` in it has another step, or is damaged.
     """
-    arrays = _objective_arrays(workdir)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if shapes != {v.path: tuple(v.shape) for v in objective.variables}:
+    remedy = f"remove the folder {path} to go on from the checkpoint before it"
+    mark = os.path.join(path, _MARK)
+    saved = filesystem.read_json(mark, remedy).get("step")
+    if saved != step:
         raise errors.UserError(
-            f"{os.path.join(workdir, OBJECTIVE)}: holds {_listed(arrays) or 'nothing'}, "
-            "which is not what this objective learns; finish that run again"
+            f"{path}: holds the state of step {saved}; give the folder its name back, "
+            f"or {remedy}"
         )
-    for variable in objective.variables:
-        variable.assign(arrays[variable.path])
 
 
-def _objective_arrays(workdir: str) -> dict[str, np.ndarray]:
-    """What the objective of a finished run owned; empty: nothing."""
-    path = os.path.join(workdir, OBJECTIVE)
-    if not tf.io.gfile.exists(path):
-        return {}
-    with local_copy(path) as file, np.load(file) as arrays:
-        return dict(arrays)
+def load_model(model: network.Network, folder: str, step: int) -> None:
+    """Gives a model the weights of one checkpoint, averaged where an average is kept.
 
-
-def _listed(arrays: dict[str, np.ndarray]) -> str:
-    return ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-
-
-def load_weights(
-    model, path: str, *, head: npz_weights.Head = npz_weights.Head.KEEP
-) -> list[str]:
-    """`weights.load_released` from any path of tf.io.gfile, such as gs://..."""
-    with local_copy(path) as file:
-        return npz_weights.load_released(model, file, head=head)
-
-
-def weights_file(path: str) -> str:
-    """The .npz that `path` stands for: itself, or that of a finished run.
+    Args:
+        model: as the run built it.
+        folder: of the run's checkpoints.
+        step: of the checkpoint.
 
     Raises:
-        errors.UserError: there is neither.
+        errors.UserError: it cannot be read, or is of another model.
     """
-    with filesystem.reading(path):
-        there, folder = tf.io.gfile.exists(path), tf.io.gfile.isdir(path)
-    if not there:
-        raise errors.UserError(
-            f"{path}: no such file or folder; name a finished run or a released .npz"
-        )
-    if not folder:
-        return path
-    if not tf.io.gfile.exists(os.path.join(path, "result.json")):
-        known = tf.io.gfile.exists(os.path.join(path, "config.json"))
-        remedy = "finish that run first" if known else "name a run's folder"
-        raise errors.UserError(f"{path}: no finished run there; {remedy}")
-    return os.path.join(path, "weights.npz")
-
-
-def start_from(model, path: str, *, class_names: Sequence[str]) -> list[str]:
-    """Loads a finished run's or a released .npz file's weights for transfer.
-
-    The head is replaced by the model's zero-initialised one (section 3.2), unless
-    the run had these very classes and head layers. A file does not say which
-    classes it knows, so its head is always replaced. Position embeddings are
-    resized to the model's grid (3.4). What a run's objective owned stays behind.
-
-    Returns:
-        Lines that say what was loaded, resized and left out.
-    """
+    path = os.path.join(folder, f"step_{step:08d}")
+    check_step(path, step)
     try:
-        file, head = weights_file(path), npz_weights.Head.RESET
-    except errors.UserError as refusal:
-        raise errors.UserError(f"start_from={refusal}") from None
-    left: list[str] = []
-    if file != path:
-        cfg, result = read_run(path)
-        same_layers = cfg.model.pre_logits == model.has_pre_logits
-        if same_layers and result["class_names"] == list(class_names):
-            head = npz_weights.Head.KEEP
-        if owned := _objective_arrays(path):
-            task = cfg.objective.task
-            left = [f"left behind, the objective {task}'s own: {_listed(owned)}"]
-    return load_weights(model, file, head=head) + left
-
-
-def read_run(workdir: str) -> tuple[config.Config, dict]:
-    """The config and the result of a finished run."""
-    settings = filesystem.read(os.path.join(workdir, "config.json"))
-    result = filesystem.read(os.path.join(workdir, "result.json"))
-    return config.from_json(settings), json.loads(result)
-
-
-@contextlib.contextmanager
-def local_copy(path: str) -> Iterator[str]:
-    """A local copy of a remote file, because models/ opens local files only."""
-    if "://" not in path:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = os.path.join(folder, "weights.npz")
-        with filesystem.reading(path):
-            tf.io.gfile.copy(path, copy)
-        yield copy
+        reader = tf.train.load_checkpoint(os.path.join(path, "state"))
+        shapes = reader.get_variable_to_shape_map()
+        names = {key.removesuffix(_END): key for key in shapes if key.endswith(_END)}
+        values = {}
+        for name, variable in _named(model.variables).items():
+            averages = [k for k in names if k.endswith(f"{name}_polyak")]
+            key = averages[0] if averages else f"model/{name}"
+            values[name] = reader.get_tensor(names[key])
+        for name, variable in _named(model.variables).items():
+            variable.assign(values[name])
+    except (tf.errors.OpError, KeyError, ValueError, RuntimeError) as error:
+        raise errors.UserError(
+            f"checkpoint {path} cannot be read: {filesystem.reason(error)}; name "
+            "another step of that run"
+        ) from error
 
 
 def _named(variables) -> dict[str, tf.Variable]:

@@ -2,7 +2,7 @@
 
 from vit_tf import errors
 from vit_tf.models import build, npz_identification, npz_layouts, npz_weights
-from vit_tf.runs import checkpoint
+from vit_tf.runs import stored_weights
 
 _HEADS = ("head/", "pre_logits/", "resnet/head/")
 
@@ -33,8 +33,8 @@ def convert(
     Raises:
         errors.UserError: no such file, damaged, or not of this variant.
     """
-    path = checkpoint.weights_file(source)
-    with checkpoint.local_copy(path) as file:
+    path = stored_weights.weights_file(source)
+    with stored_weights.local_copy(path) as file:
         arrays, lines = npz_weights.read_npz(file)
     number = sum(array.size for array in arrays.values())
     lines = [f"{path}: {len(arrays)} arrays, {number:,} numbers", *lines]
@@ -54,7 +54,7 @@ def convert(
             "the flag out"
         )
     written = npz_layouts.from_ours(arrays, layout)
-    checkpoint.write_weights(target, written)
+    stored_weights.write_weights(target, written)
     return [*lines, f"{target}: {len(written)} arrays written, layout {layout}"]
 
 

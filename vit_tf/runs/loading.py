@@ -4,11 +4,9 @@ import dataclasses
 import os
 from typing import Any
 
-import tensorflow as tf
-
 from vit_tf import config
 from vit_tf.models import build, npz_identification, npz_weights
-from vit_tf.runs import checkpoint
+from vit_tf.runs import stored_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +58,18 @@ class LoadedModel:
 
 
 def model_of(path: str, *, variant: str | None = None) -> config.Model:
-    """What is trained in a finished run or stands in an .npz, without its weights.
+    """Returns the description of a stored model, without loading its weights.
 
     Args:
-        path: a run's folder or an .npz of any layout.
-        variant: for an .npz whose arrays do not tell it.
+        path: see `stored_weights.locate`.
+        variant: for a file whose arrays are those of several variants.
 
     Raises:
         errors.UserError: no such file or run, or nothing that this library knows.
     """
-    path = run_around(path)
-    file = checkpoint.weights_file(path)
-    if file != path:
-        return checkpoint.read_run(path)[0].model
-    return _recognised(file, variant)[0]
+    if stored_weights.locate(path).is_run:
+        return stored_weights.read_run(path)[0].model
+    return _recognised(path, variant)[0]
 
 
 def open_model(
@@ -83,45 +79,41 @@ def open_model(
     variant: str | None = None,
     dtype: str | None = None,
 ) -> LoadedModel:
-    """Builds the model of a finished run or an .npz and loads its weights.
+    """Builds a stored model and loads its weights.
 
     Args:
-        path: a run's folder or an .npz of any layout; any path of tf.io.gfile.
+        path: see `stored_weights.locate`; any path of tf.io.gfile.
         image_size: position embeddings are resized to it; None: as trained.
-        variant: for an .npz whose arrays do not tell it.
+        variant: for a file whose arrays are those of several variants.
         dtype: a Keras dtype policy; None: Keras' default.
 
     Raises:
         errors.UserError: no such file or run, damaged, or nothing that this library
             knows.
     """
-    path = run_around(path)
-    file = checkpoint.weights_file(path)
+    file = stored_weights.weights_file(path)
     class_names = data = objective = None
-    if file != path:
-        cfg, result = checkpoint.read_run(path)
-        model, classes, size = cfg.model, len(result["class_names"]), None
+    if stored_weights.locate(path).is_run:
+        cfg, result = stored_weights.read_run(path)
+        model, classes = cfg.model, len(result["class_names"])
         class_names = tuple(result["class_names"])
-        data, objective = cfg.data, cfg.objective
-        size = image_size or cfg.data.image_size
+        data, objective, trained = cfg.data, cfg.objective, cfg.data.image_size
     else:
         model, classes, trained = _recognised(file, variant)
-        size = image_size or trained
+    size = trained if image_size is None else image_size
     network = build.build(model, num_classes=classes, image_size=size, dtype=dtype)
-    lines = checkpoint.load_weights(network, file)
+    lines = stored_weights.load_weights(network, file)
     return LoadedModel(network, model, size, class_names, data, objective, tuple(lines))
 
 
 def run_around(path: str) -> str:
-    """The finished run whose weights.npz `path` is, because it knows more; or `path`."""
-    folder, name = os.path.split(path)
-    there = tf.io.gfile.exists(os.path.join(folder, "result.json"))
-    return (folder or ".") if name == "weights.npz" and there else path
+    """Returns the folder of the run that `path` names, or `path` where it names a file."""
+    return stored_weights.locate(path).path
 
 
 def _recognised(file: str, variant: str | None = None) -> tuple[config.Model, int, int]:
     """Model, classes and pixels of an .npz."""
-    with checkpoint.local_copy(file) as local:
+    with stored_weights.local_copy(file) as local:
         arrays, _ = npz_weights.read_npz(local)
     model = npz_identification.recognise(
         arrays, name=os.path.basename(file), variant=variant

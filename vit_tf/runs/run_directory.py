@@ -90,7 +90,7 @@ class RunDirectory:
         """The result of the run if it is finished."""
         if not tf.io.gfile.exists(self.path("result.json")):
             return None
-        return json.loads(filesystem.read(self.path("result.json")))
+        return read_result(self.workdir)
 
     def begin(self, step: int, *, data: dict[str, Any]) -> None:
         """Claims the folder and drops the rows that will be written again.
@@ -181,7 +181,7 @@ class RunDirectory:
                 tf.summary.scalar(f"train/{name}", row[name])
 
     def _check_data(self, data: dict[str, Any]) -> None:
-        began = json.loads(filesystem.read(self.path("data.json")))
+        began = read_data(self.workdir)
         changed = [
             f"{name} {began.get(name)} against {data[name]}"
             for name in data
@@ -202,9 +202,10 @@ class RunDirectory:
             theirs = config.from_json(filesystem.read(path))
         except errors.UserError as error:
             raise errors.UserError(
-                f"{path} cannot be read ({error}); choose another --workdir"
+                f"{path} cannot be read ({error}); put back the config of this run, or "
+                "choose another workdir"
             ) from None
-        differing = config.differences(theirs, self.config)
+        differing = config.differences(theirs, self.config, ignore=config.NEUTRAL)
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise errors.UserError(
@@ -214,17 +215,49 @@ class RunDirectory:
             )
 
 
+def read_result(workdir: str) -> dict[str, Any]:
+    """Returns the result of a finished run.
+
+    Raises:
+        errors.UserError: result.json cannot be read, or is damaged.
+    """
+    remedy = "remove it and train again: the run goes on at its last checkpoint"
+    return filesystem.read_json(os.path.join(workdir, "result.json"), remedy)
+
+
+def read_data(workdir: str) -> dict[str, Any]:
+    """Returns the facts of the data that a run began with.
+
+    Raises:
+        errors.UserError: data.json cannot be read, or is damaged.
+    """
+    remedy = "put it back from a backup, or train again in another folder"
+    return filesystem.read_json(os.path.join(workdir, "data.json"), remedy)
+
+
 def read_rows(workdir: str) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+    """Returns the rows of metrics.jsonl; a last line cut off by a kill is left out.
+
+    Raises:
+        errors.UserError: any other line is damaged: what stands below it would be lost.
+    """
     path = os.path.join(workdir, "metrics.jsonl")
     if not tf.io.gfile.exists(path):
         return []
     rows = []
-    for line in filesystem.read(path).split("\n"):
+    lines = filesystem.read(path).split("\n")
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
-            break
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif number < len(lines):  # a whole line ends with a newline
+            raise errors.UserError(
+                f"{path}: line {number} is damaged; mend or remove that line (the "
+                "run's weights and checkpoints do not depend on it)"
+            )
     return rows
 
 

@@ -1,10 +1,12 @@
 """Files that are whole or not there, on any path that tf.io.gfile opens."""
 
 import contextlib
+import json
 import os
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,8 +15,33 @@ from vit_tf import errors
 
 def read(path: str) -> str:
     """Returns the text of a file."""
-    with tf.io.gfile.GFile(path) as file:
-        return file.read()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise errors.UserError(f"{path}: damaged, not text ({error.reason})") from None
+
+
+def read_json(path: str, remedy: str) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Args:
+        path: any path of tf.io.gfile.
+        remedy: what the user can do where the file is damaged.
+
+    Raises:
+        errors.UserError: it cannot be read, or does not hold a JSON object.
+    """
+    with reading(path):
+        text = read(path)
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise errors.UserError(f"{path}: damaged, not a JSON object; {remedy}")
+    return content
 
 
 def write_whole(path: str, content: str | bytes) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from vit_tf import config, errors
 from vit_tf.data import safe_decoding
-from vit_tf.runs import checkpoint, loading
+from vit_tf.runs import loading, stored_weights
 from vit_tf.serving import predictions
 
 TOP = 5  # classes that are named where nobody asks for another number
@@ -93,10 +93,10 @@ def check_top(top: int | None, available: int, whose: str) -> int:
 
 def _of_checkpoint(path, top, image_size, eval_crop, variant) -> tuple[Ask, int]:
     precision = None  # a run's own, so that its own numbers come out
-    if checkpoint.weights_file(path) != path:
+    if stored_weights.locate(path).is_run:
         if variant is not None:
             raise errors.UserError(f"--variant: {path} is a run, which says what it is")
-        precision = str(checkpoint.read_run(path)[0].train.precision)
+        precision = str(stored_weights.read_run(path)[0].train.precision)
     opened = loading.open_model(
         path, image_size=image_size, variant=variant, dtype=precision
     )

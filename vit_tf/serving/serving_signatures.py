@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from vit_tf import config, errors
 from vit_tf.data import safe_decoding
-from vit_tf.models import network, vit
+from vit_tf.models import vit
 from vit_tf.runs import loading
 from vit_tf.serving import fused_encoder
 
@@ -202,19 +202,9 @@ class ServedModel:
 
     def _compute(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Features and logits; without classes the features twice."""
-        model, record = self.model, {}
+        fused = {} if self._encode is None else {"run_blocks": self._encode}
         with _scope(self._outside):
-            tokens = model.embed(self._cast(images))
-            if self._encode is None:
-                pooled = model.pool(model.encode(tokens))
-            elif model.pooling is config.Pool.TOKEN:
-                # The last norm of the class token alone: nobody reads the others.
-                norm = model.encoder_norm(self._encode(tokens)[:, 0])
-                pooled = tf.cast(norm, tf.float32)
-            else:
-                pooled = model.pool(model.encoder_norm(self._encode(tokens)))
-            logits = model.head(pooled, record=record)
-        return record.get(network.PRE_LOGITS, pooled), logits
+            return self.model.forward(self._cast(images), **fused)
 
     def _cast(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(images, self.model.compute_dtype)

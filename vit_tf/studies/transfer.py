@@ -20,7 +20,7 @@ from vit_tf.data import data_source, images, record_store
 from vit_tf.evaluation import evaluators
 from vit_tf.objectives import classification
 from vit_tf.recipes import fine_tuning
-from vit_tf.runs import checkpoint, loading, run_directory
+from vit_tf.runs import loading, run_directory, stored_weights
 from vit_tf.runtime import devices, filesystem
 from vit_tf.studies import runner
 from vit_tf.training import failures
@@ -177,7 +177,7 @@ def predictions(
     folder: str, source: data_source.Source, machine: devices.Runtime
 ) -> evaluators.Predictions:
     """What the model of a finished run says of each example of its test split."""
-    cfg, _ = checkpoint.read_run(folder)
+    cfg, _ = stored_weights.read_run(folder)
     with machine.strategy.scope():
         opened = loading.open_model(folder, dtype=str(cfg.train.precision))
     objective = classification.Classification(

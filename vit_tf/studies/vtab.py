@@ -19,7 +19,7 @@ from vit_tf.data import catalog, vtab_splits
 from vit_tf.evaluation import fewshot, inference, ridge_regression
 from vit_tf.models import build
 from vit_tf.recipes import fine_tuning
-from vit_tf.runs import checkpoint, loading, run_directory
+from vit_tf.runs import loading, run_directory, stored_weights
 from vit_tf.runtime import devices, filesystem
 from vit_tf.studies import runner
 
@@ -149,7 +149,7 @@ class Linear:
         with machine.strategy.scope():
             opened = loading.open_model(path, image_size=image_size, variant=variant)
         self.path, self.size = path, opened.image_size
-        self._weights = _digest(checkpoint.weights_file(path))
+        self._weights = _digest(stored_weights.weights_file(path))
         self._pass = inference.InferencePass(
             opened.network,
             fewshot.features,

@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from vit_tf import config
-from vit_tf.runs import checkpoint, hooks, run_directory
-from vit_tf.runtime import devices, multihost, progress, signals, timing
+from vit_tf.runs import checkpoint, hooks, run_directory, stored_weights
+from vit_tf.runtime import devices, multihost, signals, timing
 from vit_tf.training import failures, setup, step
 
 # Makes the hooks of a run that are no part of training, such as drawings.
@@ -72,17 +72,15 @@ def train(
 
         log = hooks.Every(cfg.train.log_every_steps, total)
         save = hooks.Every(cfg.train.checkpoint_every_steps, total)
-        after = [Evaluation(prepared, run), *more_hooks(run, prepared)]
+        after = [hook(prepared, run) for hook in (SaveWeights, Evaluation)]
+        after += more_hooks(run, prepared)
         stops = [log, save, *(hook.when for hook in after)]
 
         done, loaded = _restore_or_start(cfg.start_from, prepared, checkpoints)
         processes.agree("the step to go on from", done)
         run.begin(done, data=prepared.data_facts())
         batches = prepared.batches(machine.strategy, start_step=done)
-        silent = not processes.chief
-        display = progress.Progress(
-            prepared.name, done=done, total=total, unit="step", silent=silent
-        )
+        display = prepared.display(done, silent=not processes.chief)
         with checkpoints.finishing(), display:
             display.say(*loaded)
             while True:
@@ -96,7 +94,7 @@ def train(
                 stop_at = min(stop_at, done + cfg.train.steps_per_loop)
                 with monitor.naming_failures():
                     values = take_steps(batches, tf.constant(stop_at - done))
-                values = {name: v.numpy().tolist() for name, v in values.items()}
+                    values = {name: v.numpy().tolist() for name, v in values.items()}
                 display.say(*monitor.check_steps(values, done=stop_at))
                 timer.tick(stop_at - done)
                 done = stop_at
@@ -115,6 +113,28 @@ def train(
                     display.say(stop.sentence(done))
                     return None
         return _finish(run, prepared, machine)
+
+
+@dataclasses.dataclass
+class SaveWeights:
+    """The hook that writes the final weights, before an evaluation can fail."""
+
+    prepared: setup.TrainingSetup
+    run: run_directory.RunDirectory
+
+    @property
+    def when(self) -> hooks.Every:
+        """After the last step."""
+        return hooks.Every(None, self.prepared.total_steps)
+
+    def __call__(self, step: int) -> list[str]:
+        """Writes weights.npz, and what the objective learned besides."""
+        del step
+        if self.run.writes:
+            trainable, run = self.prepared.trainable, self.run
+            stored_weights.save_weights(trainable.model, run.path("weights.npz"))
+            stored_weights.save_objective(trainable.objective.variables, run.workdir)
+        return []
 
 
 @dataclasses.dataclass
@@ -160,7 +180,7 @@ def _restore_or_start(
         return done, [f"resumed at step {done}"]
     lines, trainable = [], prepared.trainable
     if start_from is not None:
-        lines = checkpoint.start_from(
+        lines = stored_weights.start_from(
             trainable.model, start_from, class_names=prepared.class_names
         )
     trainable.optimizer.start_average()
@@ -178,7 +198,7 @@ def _finish(
     prepared: setup.TrainingSetup,
     machine: devices.Runtime,
 ) -> dict[str, Any] | None:
-    """Writes the weights, then the result, whose presence says that all is there."""
+    """Writes the result, whose presence says that all else is there."""
     cfg, trainable, total = prepared.cfg, prepared.trainable, prepared.total_steps
     rows = run_directory.read_rows(run.workdir)
     metrics = [
@@ -196,10 +216,6 @@ def _finish(
         "train_seconds": run.seconds(),
         "metrics": metrics,
     }
-    if machine.processes.chief:
-        with trainable.averaged():
-            checkpoint.save_weights(trainable.model, run.path("weights.npz"))
-            checkpoint.save_objective(trainable.objective, run.workdir)
-        run.finish(result)
+    run.finish(result)
     machine.processes.wait()
     return run.result()

@@ -15,7 +15,7 @@ from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.models import build, network
 from vit_tf.objectives import objective
 from vit_tf.runs import checkpoint, run_directory
-from vit_tf.runtime import devices, timing
+from vit_tf.runtime import devices, progress, timing
 from vit_tf.training import optimizers
 
 
@@ -169,6 +169,12 @@ class TrainingSetup:
             every=train.keep_every_steps,
             best=best,
             writes=run.writes,
+        )
+
+    def display(self, done: int, *, silent: bool) -> progress.Progress:
+        """Returns the progress display of a run that goes on at step `done`."""
+        return progress.Progress(
+            self.name, done=done, total=self.total_steps, unit="step", silent=silent
         )
 
     def batches(self, strategy: tf.distribute.Strategy, *, start_step: int) -> Iterator:

@@ -293,3 +293,26 @@ def test_a_logarithm_of_nothing_is_refused():
     panel = plot_svg.Panel("t", "x", "y", {"a": [plot_svg.Mark(0.0, 1.0)]}, log=True)
     with pytest.raises(ValueError, match="logarithmic"):
         plot_svg.draw(panel)
+
+
+def test_levels_cross_the_plot_where_they_belong_and_are_in_the_legend():
+    lines = {"ours": [plot_svg.Mark(0, 10.0), plot_svg.Mark(100, 60.0)]}
+    levels = {"<theirs>": 90.0, "half": 35.0}
+    panel = plot_svg.Panel("title", "step", "accuracy [%]", lines, levels=levels)
+    drawing = plot_svg.draw(panel)
+    root = xml.etree.ElementTree.fromstring(drawing)
+    space = "{http://www.w3.org/2000/svg}"
+    paths = {
+        path[0].text: re.fullmatch(r"M\d+ ([\d.]+)H\d+", path.get("d"))
+        for path in root.iter(f"{space}path")
+        if len(path)
+    }
+    heights = {name: float(found[1]) for name, found in paths.items()}
+    assert heights.keys() == levels.keys()
+    # Between the two marks of 10 and 60, and above both: up is a smaller y.
+    places = re.findall(r'translate\([\d.]+ ([\d.]+)\)"><title>', drawing)
+    low, high = map(float, places)
+    assert heights["half"] == pytest.approx((low + high) / 2, abs=0.2)
+    assert heights["<theirs>"] == pytest.approx(high + 0.6 * (high - low), abs=0.2)
+    texts = [text.text for text in root.iter(f"{space}text")]
+    assert {"ours", "<theirs>", "half"} <= set(texts)

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -34,11 +33,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # nothing is downloaded
-        digits: Any = sklearn_datasets.load_digits()  # a Bunch: keys are attributes
-        pixels = np.rint(digits.images * (255 / _GREY_LEVELS)).astype(np.uint8)
+        pixels, labels = _scans()
         return {
-            split: self._generate_examples(pixels, digits.target, rows)
-            for split, rows in _split_rows(digits.target).items()
+            split: self._generate_examples(pixels, labels, rows)
+            for split, rows in _split_rows(labels).items()
         }
 
     def _generate_examples(
@@ -48,20 +46,31 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             yield row, {"image": _png(pixels[row]), "label": int(labels[row])}
 
 
+def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same examples without TFDS: (n, 8, 8) uint8 pixels and (n,) int64 labels."""
+    pixels, labels = _scans()
+    rows = _split_rows(labels)[split]
+    return pixels[rows], labels[rows]
+
+
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    digits = sklearn_datasets.load_digits()
+    pixels = np.rint(digits.images * (255 / _GREY_LEVELS)).astype(np.uint8)
+    return pixels, digits.target
+
+
 def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns row numbers of each split, always the same, stratified by class."""
-    rest = np.arange(len(labels))
-    chosen: dict[str, np.ndarray] = {}
+    """Row numbers of each split, always the same, each class at its own share."""
+    rest, chosen = np.arange(len(labels)), {}
     for split in ("test", "validation"):
-        parts = model_selection.train_test_split(
+        rest, chosen[split] = model_selection.train_test_split(
             rest, test_size=SPLIT_SIZES[split], stratify=labels[rest], random_state=0
         )
-        rest, chosen[split] = map(np.asarray, parts)
     return {"train": rest, **chosen}
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Encodes grey pixels (8, 8) uint8 as a PNG file."""
+    """Grey pixels (8, 8) uint8 as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="png")
     return file.getvalue()

@@ -1,8 +1,12 @@
-"""Coloured shapes on textured ground, drawn here: real pixels, no download.
+"""Light shapes on dark, textured ground, drawn here: real pixels, no download.
 
 The label is the form alone. Colour, size, rotation and place are drawn without
 looking at the class, and every class covers the same area on average, so mean
 colour and brightness say nothing about it.
+
+Figures are lighter than their ground, as in version 1 they need not be: a ViT then
+spends most of its first steps on learning that a dark form on light ground is the same
+form. The quickstart's, on one seed, named 35 % after 1,500 steps, and of these 95 %.
 """
 
 import functools
@@ -18,6 +22,8 @@ import tensorflow_datasets as tfds
 IMAGE_SIZE = 48
 SPLIT_SIZES = {"train": 20_000, "validation": 2_000, "test": 2_000}
 _BLOCK = 500  # images drawn together; image i depends on (split, i) only
+_DARK = np.float32(0.55)  # of full brightness at most, the ground's two colours
+_LIGHT = 0.45  # of full brightness at least, the figure's colour
 _NUM_MARKS = 3  # small distractors per image
 _MOST_TURN = np.pi / 6  # either way; all the way round takes hours to learn
 _PETALS = 5  # points of the star
@@ -26,7 +32,7 @@ _PETALS = 5  # points of the star
 class Shapes(tfds.core.GeneratorBasedBuilder):
     """24,000 JPEG images of ten forms."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -74,7 +80,8 @@ def draw(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:
     )
     labels = np.arange(_BLOCK) % len(FORMS)
     ground = rng.random((_BLOCK, 1, 3), np.float32) + _uniform(rng, -0.2, 0.2, 2, 3)
-    figure = _contrasting_colour(rng, ground)
+    ground *= _DARK
+    figure = _lighter_colour(rng, ground)
 
     weight = _waves(rng, cycles=3.0)[..., None]
     image = weight * _pixels(ground[:, 0]) + (1 - weight) * _pixels(ground[:, 1])
@@ -98,9 +105,9 @@ def _pixels(colours: np.ndarray) -> np.ndarray:
     return colours[:, None, None, :]  # (500, 1, 1, 3)
 
 
-def _contrasting_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """Of eight random colours the one farthest from both ground colours."""
-    candidates = rng.random((_BLOCK, 8, 3), np.float32)
+def _lighter_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
+    """Of eight random light colours the one farthest from both ground colours."""
+    candidates = _uniform(rng, _LIGHT, 1, 8, 3)
     gap = np.linalg.norm(candidates[:, :, None] - ground[:, None], axis=-1).min(-1)
     return candidates[np.arange(_BLOCK), gap.argmax(1)]
 

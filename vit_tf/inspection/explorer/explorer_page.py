@@ -11,18 +11,18 @@ is chosen.
 import base64
 import dataclasses
 import gzip
-import html
 import io
-import json
 import pathlib
-import re
 
+import jinja2.utils
+import markupsafe
 import matplotlib
 import numpy as np
 from PIL import Image
 
 from vit_tf import errors
 from vit_tf.inspection import inspector, measures
+from vit_tf.inspection.pages import templates
 from vit_tf.runtime import filesystem
 
 _TEMPLATES = pathlib.Path(__file__).parent
@@ -179,28 +179,23 @@ def _page(seen: inspector.Inspector, blocks, pictures, packed) -> str:
         "images": pictures,
         **_positions(network),
     }
-    parts = {
-        "TITLE": html.escape(f"Attention of {seen.name}"),
-        "CSS": (_TEMPLATES / "page.css").read_text(),
-        "JS": (_TEMPLATES / "page.js").read_text(),
-        "DATA": _json(data),
-        "PACKED": "\n".join(
-            f'<script type="text/plain" id="packed-{i}">{text}</script>'
-            for i, text in enumerate(packed)
-        ),
-    }
-    template = (_TEMPLATES / "page.html").read_text()
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], template)
+    return templates.render(
+        _TEMPLATES,
+        "page.html",
+        title=f"Attention of {seen.name}",
+        data=_json(data),
+        packed=packed,
+    )
 
 
-def _json(data: dict) -> str:
+def _json(data: dict) -> markupsafe.Markup:
     """JSON that cannot end the script it stands in, whatever names are in it.
 
     Raises:
         errors.UserError: a number is not finite, which a browser refuses to read.
     """
     try:
-        return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+        return jinja2.utils.htmlsafe_json_dumps(data, allow_nan=False)
     except ValueError:
         raise _not_finite(data["name"]) from None
 
