@@ -197,7 +197,7 @@ def test_the_newest_version_is_opened(tmp_path, scans_dir):
 
 
 def test_an_ambiguous_label_is_refused(scans_dir):
-    with pytest.raises(errors.UserError, match="'colour', 'kind'.*add a row"):
+    with pytest.raises(errors.UserError, match="'colour', 'kind'.*add a spec"):
         catalog.open_source("two_labels", str(scans_dir))
 
 

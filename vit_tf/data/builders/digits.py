@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -61,19 +60,17 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns row numbers of each split, always the same, stratified by class."""
-    rest = np.arange(len(labels))
-    chosen: dict[str, np.ndarray] = {}
+    """Row numbers of each split, always the same, each class at its own share."""
+    rest, chosen = np.arange(len(labels)), {}
     for split in ("test", "validation"):
-        parts = model_selection.train_test_split(
+        rest, chosen[split] = model_selection.train_test_split(
             rest, test_size=SPLIT_SIZES[split], stratify=labels[rest], random_state=0
         )
-        rest, chosen[split] = map(np.asarray, parts)
     return {"train": rest, **chosen}
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Encodes grey pixels (8, 8) uint8 as a PNG file."""
+    """Grey pixels (8, 8) uint8 as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="png")
     return file.getvalue()
