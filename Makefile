@@ -62,6 +62,7 @@ $(LOWEST_READY): requirements.txt
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
 
 # Adds libtpu and JAX to .venv: `make test-extras` compiles the training step for a TPU.
 libtpu: $(VENV)/.libtpu
