@@ -413,7 +413,7 @@ def test_the_command_writes_and_serves_a_page(tmp_path, evaluated, data_dir):
         (["--checkpoint=x"], "--images is missing"),
         (
             ["--checkpoint=x", "--images=y", "--blocks=1,a"],
-            "--blocks=1,a: need numbers",
+            "--blocks=1,a: need whole numbers",
         ),
         (["--checkpoint=x.npz", "--images=y"], "x.npz: no such file"),
     ],

@@ -57,6 +57,39 @@ def build(
     """
     replicas = strategy.num_replicas_in_sync
     share(data, accumulation=train.accumulation, replicas=replicas)
+    optimizer = state.optimizer
+    replica_step = _replica_step(
+        state,
+        data=data,
+        train=train,
+        optim=optim,
+        replicas=replicas,
+        jit_compile=jit_compile,
+    )
+    names = METRICS + COUNTS * optimizer.skips + (SCALE,) * optimizer.scales
+
+    @tf.function
+    def steps(iterator, count):
+        rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(names)])
+        for i in tf.range(count):
+            results = strategy.run(replica_step, args=(next(iterator),))
+            # Already equal on every replica; the first speaks for all.
+            rows = rows.write(i, strategy.experimental_local_results(results)[0])
+        return dict(zip(names, tf.unstack(rows.stack(), axis=1)))
+
+    return steps
+
+
+def _replica_step(
+    state: train_state.TrainState,
+    *,
+    data: config.Data,
+    train: config.Train,
+    optim: config.Optim,
+    replicas: int,
+    jit_compile: bool,
+) -> Callable:
+    """batch -> what one step reports, on one replica; takes the step on its way."""
     optimizer, variables = state.optimizer, state.variables
     gradients_of = tf.function(
         _gradients(state, batch_size=data.batch_size, accumulation=train.accumulation),
@@ -95,18 +128,7 @@ def build(
             optimizer.apply(gradients, variables)
         return tf.stack(_row(optimizer, loss, norm, rate, scale))
 
-    names = METRICS + COUNTS * optimizer.skips + (SCALE,) * optimizer.scales
-
-    @tf.function
-    def steps(iterator, count):
-        rows = tf.TensorArray(tf.float32, size=count, element_shape=[len(names)])
-        for i in tf.range(count):
-            results = strategy.run(replica_step, args=(next(iterator),))
-            # Already equal on every replica; the first speaks for all.
-            rows = rows.write(i, strategy.experimental_local_results(results)[0])
-        return dict(zip(names, tf.unstack(rows.stack(), axis=1)))
-
-    return steps
+    return replica_step
 
 
 def _shortened(gradient: tf.Tensor) -> tf.Tensor:

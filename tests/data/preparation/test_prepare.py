@@ -147,6 +147,8 @@ def test_the_list_names_another_version(tmp_path, data_dir, capsys):
 
 def test_a_failing_download_is_one_line(tmp_path, monkeypatch):
     class Failing:
+        url_infos = None
+
         def download_and_prepare(self):
             raise ConnectionError("no route\nto host")
 
