@@ -93,7 +93,7 @@ def test_rows_carry_their_epoch_and_record(source, path):
 def test_a_stream_can_start_anywhere(source, path):
     whole = _indices(source, 3 * NUM_ROWS, seed=2**31 - 1)
 
-    @hypothesis.settings(deadline=None, max_examples=8)
+    @hypothesis.settings(deadline=None, max_examples=4)
     @hypothesis.given(start=st.integers(0, 3 * NUM_ROWS - 40))
     @hypothesis.example(start=NUM_ROWS)
     @hypothesis.example(start=NUM_ROWS - 1)

@@ -51,7 +51,7 @@ def _every(counts):
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     counts=COUNTS,
     batch_size=st.sampled_from([1, 2, 6, 16, 24]),
@@ -68,7 +68,7 @@ def test_every_epoch_has_every_row_once(counts, batch_size, window):
         assert len(found) == total and set(found) == _every(counts)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     counts=COUNTS,
     batch_size=st.sampled_from([2, 6, 16, 32]),
@@ -84,7 +84,7 @@ def test_any_position_is_reached_without_what_lies_before(
     assert again == whole[start:]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(counts=COUNTS, hosts=st.sampled_from([2, 3, 4]), per_host=st.integers(1, 4))
 def test_hosts_together_give_the_batch_of_one(counts, hosts, per_host):
     batch_size = hosts * per_host

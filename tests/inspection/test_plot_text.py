@@ -34,18 +34,10 @@ def _drawn(texts):
     images = np.zeros((number, 8, 8, 3))
     matrix = np.ones((number, number), int)
     title = texts[0]
-    rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
-    runs = dict.fromkeys(texts, rows)
     return {
         "confusion": lambda to: run_plots.confusion(matrix, texts, to, title=title),
         "contact_sheet": lambda to: run_plots.contact_sheet(
             images, texts, to, title=title
-        ),
-        "curves": lambda to: run_plots.curves(
-            {text: runs for text in texts[:2]}, to, name="loss", label="loss"
-        ),
-        "accuracies": lambda to: run_plots.accuracies(
-            {text: (0.5, 10) for text in texts[:6]}, to, chance=0.1
         ),
         "rollout": lambda to: plots.save(
             plots.rollout(

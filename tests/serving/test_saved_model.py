@@ -178,14 +178,6 @@ def test_warm_up_requests_replay(exported, loaded):
     assert sizes == [1, 2, 4, 8, 16]
 
 
-def test_without_the_api_there_are_no_warm_up_requests(evaluated, tmp_path, without):
-    without("tensorflow_serving", "tensorflow_serving.apis")
-    done = saved_model.saved_model(saved_model.Request(str(evaluated), str(tmp_path)))
-    (line,) = [line for line in done.lines if "warm-up" in line]
-    assert "tensorflow-serving-api is not installed (pip install" in line
-    assert not (pathlib.Path(done.path) / "assets.extra").exists()
-
-
 def _stored_bytes(folder) -> dict[str, int]:
     """Bytes of the constants of a graph, by dtype."""
     model = saved_model_pb2.SavedModel()
@@ -343,7 +335,10 @@ def test_labels_that_do_not_fit_are_refused(evaluated, tmp_path, text, words):
         saved_model.saved_model(request)
 
 
-def test_names_of_all_kinds_and_the_smallest_batch(evaluated, tmp_path):
+def test_names_of_all_kinds_the_smallest_batch_and_no_warm_up(
+    evaluated, tmp_path, without
+):
+    without("tensorflow_serving", "tensorflow_serving.apis")
     names = ["é", "a b", " padded ", "0", "二", "x,y", '"q"', "#", "\\n", "tab\tin"]
     (tmp_path / "names.txt").write_text("\r\n".join(names) + "\r\n", newline="")
     options = serving_signatures.Options(max_batch_size=1, top_k=10)
@@ -361,6 +356,9 @@ def test_names_of_all_kinds_and_the_smallest_batch(evaluated, tmp_path):
         found = model("serving_default", {"image_bytes": file})
     order = np.argsort(-found["probabilities"][0])
     assert [c.decode() for c in found["classes"][0]] == [names[i] for i in order]
+    (line,) = [line for line in done.lines if "warm-up" in line]
+    assert "tensorflow-serving-api is not installed (pip install" in line
+    assert not (pathlib.Path(done.path) / "assets.extra").exists()
 
 
 def test_samples_that_cannot_be_read_are_named(evaluated, tmp_path):

@@ -89,7 +89,7 @@ def test_batching_config_keeps_the_servers_rules():
     assert found.num_batch_threads.value >= 1
     assert found.batch_timeout_micros.value < 100_000
     client = (tiny.ROOT / "tools" / "predict_client.py").read_text()
-    (sent,) = re.findall(r'"batch_size",\s*(\d+),', client)
+    (sent,) = re.findall(r"define_batch_size\(\s*(\d+),", client)
     assert int(sent) <= found.max_batch_size.value
 
 

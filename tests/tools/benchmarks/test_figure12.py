@@ -47,6 +47,7 @@ def _sizes(path) -> list[int]:
 
 def test_a_half_written_file_is_gone_on_with(tmp_path):
     path = tmp_path / "found" / "cpu.json"
+    path.parent.mkdir()
     cut = _run(path, "--models=ViT-B/32", "--sizes=64,128,384,224")
     assert cut.returncode == 130 and "interrupted" in cut.stderr
     assert _sizes(path) == [64, 128]  # whole, and of all that was done

@@ -77,7 +77,7 @@ def test_the_stream_of_a_folder_beside_another_loader(tmp_path):
     script = tmp_path / "loader.py"
     script.write_text("import sys\nassert sys.argv[2:4] == ['16', '4']\nprint(123.5)\n")
     data = config.Data(image_size=16, batch_size=4)
-    options = {"rounds": 2, "torch_script": str(script), "batches": 2}
+    options = {"rounds": 1, "torch_script": str(script), "batches": 2}
     rates = speed.loaders(
         str(tmp_path / "photos"), data, torch_python=sys.executable, **options
     )
