@@ -51,7 +51,7 @@ GIGAMACS = {
 @functools.cache
 def _cost(variant, size=224):
     """A variant's cost; the large ones take most of a second to outline."""
-    return flops.of(config.Model(variant=variant), image_size=size)
+    return flops.count(config.Model(variant=variant), image_size=size)
 
 
 @pytest.mark.parametrize(("variant", "epochs", "published"), TABLE_6)
