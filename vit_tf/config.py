@@ -272,7 +272,7 @@ class Objective:
 @_typed
 class Optim:
     rule: Rule = Rule.ADAM
-    lr: float = Field(default=1e-3, gt=0, le=1e6)
+    lr: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule.COSINE
     warmup_steps: int = Field(default=0, ge=0, lt=2**31)
     # Where the linear schedule ends; the paper's runs end at 1e-5.

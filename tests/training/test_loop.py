@@ -624,7 +624,7 @@ def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
     def ends_early(*_):
         raise tiny.tf.errors.FailedPreconditionError(None, None, "file ends early")
 
-    monkeypatch.setattr(prepared.evaluator._pass, "_step", ends_early)
+    monkeypatch.setattr(prepared.evaluator.inference_pass, "step", ends_early)
     monkeypatch.setattr(
         inference.pipeline, "find_corrupt_eval", lambda *_: "test.tfrecord is damaged"
     )
@@ -638,7 +638,7 @@ def test_an_evaluation_too_large_for_memory_says_what_helps(data_dir, monkeypatc
     def is_full(*_):
         raise tiny.tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-    monkeypatch.setattr(prepared.evaluator._pass, "_step", is_full)
+    monkeypatch.setattr(prepared.evaluator.inference_pass, "step", is_full)
     with pytest.raises(
         errors.UserError, match="out of memory at 16 pixels .* lower the"
     ):

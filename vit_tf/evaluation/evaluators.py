@@ -114,7 +114,7 @@ class Classification:
             losses, logits = objective(model, batch, training=False)
             return {"loss": losses, **judge(logits, batch["label"])}
 
-        self._pass = inference.InferencePass(
+        self.inference_pass = inference.InferencePass(
             model, compute, strategy=strategy, processes=processes
         )
 
@@ -134,7 +134,7 @@ class Classification:
         Raises:
             errors.UserError: a damaged record; a loss that is not finite.
         """
-        rows = self._pass.over(
+        rows = self.inference_pass.over(
             source, view, split, batch_size=batch_size, on_progress=on_progress
         )
         _check_finite(rows["loss"], split)
@@ -171,7 +171,7 @@ class MaskedPatches:
         processes: multihost.Processes,
     ):
         self._objective = objective
-        self._pass = inference.InferencePass(
+        self.inference_pass = inference.InferencePass(
             model, objective.judge, strategy=strategy, processes=processes
         )
         self._shown = inference.InferencePass(
@@ -196,7 +196,7 @@ class MaskedPatches:
         Raises:
             errors.UserError: a damaged record; a loss that is not finite.
         """
-        rows = self._pass.over(source, view, split, batch_size=batch_size)
+        rows = self.inference_pass.over(source, view, split, batch_size=batch_size)
         _check_finite(rows["loss"], split)
         count = self._objective.count * len(rows["loss"])
         values = {

@@ -62,7 +62,8 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Row numbers of each split, always the same, each class at its own share."""
-    rest, chosen = np.arange(len(labels)), {}
+    rest = np.arange(len(labels))
+    chosen: dict[str, np.ndarray] = {}
     for split in ("test", "validation"):
         rest, chosen[split] = model_selection.train_test_split(
             rest, test_size=SPLIT_SIZES[split], stratify=labels[rest], random_state=0
