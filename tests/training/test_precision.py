@@ -64,7 +64,7 @@ class _Run:
         values = self.steps(_batches(self.machine, poison), tf.constant(len(poison)))
         return {name: value.numpy().tolist() for name, value in values.items()}
 
-    def state(self):
+    def arrays(self):
         """What a skipped step leaves alone, by variable path."""
         optimizer = self.state.optimizer
         counters = ("iteration", "skipped", "bad_steps", "loss_scale", "_scale")
@@ -88,11 +88,11 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(data_dir, replica):
     # 1e6 * 2**15 is beyond float16, while the loss itself is float32.
     run = _Run(data_dir, tiny.mirrored(2), 1e6, **FLOAT16)
     run.take([(False, False)])
-    before = run.state()
+    before = run.arrays()
     marks = [False, False]
     marks[replica] = True
     values = run.take([marks])
-    _assert_same(run.state(), before)
+    _assert_same(run.arrays(), before)
     assert np.isfinite(values["loss"][0])
     assert not np.isfinite(values["gradient_norm"][0])
     assert values["skipped_steps"] == [1.0] and values["bad_steps"] == [0.0]
@@ -107,7 +107,7 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(data_dir, replica):
         assert np.isfinite(copy.numpy()).all()
     values = run.take([(False, False)])
     assert np.isfinite(values["gradient_norm"][0])
-    assert any((run.state()[k] != v).any() for k, v in before.items())
+    assert any((run.arrays()[k] != v).any() for k, v in before.items())
 
 
 def test_a_skipped_step_leaves_no_trace(data_dir):
@@ -115,9 +115,9 @@ def test_a_skipped_step_leaves_no_trace(data_dir):
     changes = {"train__skip_bad_steps": 3, **PLAIN}
     skipping = _Run(data_dir, tiny.one_device(), np.nan, **changes)
     skipping.take([(False,)])
-    before = skipping.state()
+    before = skipping.arrays()
     values = skipping.take([(True,)])
-    _assert_same(skipping.state(), before)
+    _assert_same(skipping.arrays(), before)
     assert values["bad_steps"] == [1.0]
     assert int(skipping.state.optimizer.iterations.numpy()) == 2
     assert int(skipping.state.optimizer.updates()) == 2, "the second is to come"
@@ -167,8 +167,8 @@ def test_the_first_moment_in_bfloat16(data_dir, rule):
     assert len(slots) == len(rounded.state.model.trainable_variables)
     whole.take([(False,)])
     rounded.take([(False,)])
-    for path, value in whole.state().items():
-        ours = rounded.state()[path]
+    for path, value in whole.arrays().items():
+        ours = rounded.arrays()[path]
         tolerance = 2**-8 if "moment" in path or "trace" in path else 0
         if "second_moment" in path:
             tolerance = 0
@@ -201,10 +201,10 @@ def test_gradients_of_matrices_summed_in_bfloat16(data_dir):
     losses = [run.take([(False, False)])["loss"] for run in (whole, short)]
     assert losses[0] == losses[1]
     changed = 0
-    for path, value in whole.state().items():
+    for path, value in whole.arrays().items():
         if "first_moment" not in path:
             continue
-        ours = short.state()[path]
+        ours = short.arrays()[path]
         if value.ndim < 2:
             np.testing.assert_array_equal(ours, value, err_msg=path)
             continue

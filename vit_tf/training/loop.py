@@ -84,6 +84,8 @@ def train(
         with checkpoints.finishing(), display:
             display.say(*loaded)
             while True:
+                if done == total:
+                    checkpoints.wait()  # nothing of the end before the last checkpoint
                 for hook in [hook for hook in after if done in hook.when]:
                     with timer.paused(), state.averaged():
                         display.say(*hook(done))
