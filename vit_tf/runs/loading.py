@@ -152,8 +152,13 @@ def open_model(
 
 
 def run_around(path: str) -> str:
-    """Returns the folder of the run that `path` names, or `path` where it names a file."""
-    return stored_weights.locate(path).path
+    """Returns the finished run that `path` is the weights.npz of, or `path` itself.
+
+    The run's folder also holds class names, the view of images and the loss.
+    """
+    folder, name = os.path.split(path)
+    there = tf.io.gfile.exists(os.path.join(folder, "result.json"))
+    return (folder or ".") if name == "weights.npz" and there else path
 
 
 def _recognised(file: str, variant: str | None = None) -> tuple[config.Model, int, int]:

@@ -20,7 +20,9 @@ def read(path: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise errors.UserError(f"{path}: damaged, not text ({error.reason})") from None
+        raise errors.UserError(
+            f"{path}: is not UTF-8 text, or damaged ({error.reason})"
+        ) from None
 
 
 def read_json(path: str, remedy: str) -> dict[str, Any]:
