@@ -61,13 +61,14 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Row numbers of each split, always the same, each class at its own share."""
+    """Returns row numbers of each split, always the same, each class at its own share."""
     rest = np.arange(len(labels))
     chosen: dict[str, np.ndarray] = {}
     for split in ("test", "validation"):
-        rest, chosen[split] = model_selection.train_test_split(
+        parts = model_selection.train_test_split(
             rest, test_size=SPLIT_SIZES[split], stratify=labels[rest], random_state=0
         )
+        rest, chosen[split] = (np.asarray(part) for part in parts)
     return {"train": rest, **chosen}
 
 
