@@ -38,7 +38,9 @@ def _pair(cfg, *, learned=True):
         image_size=cfg.data.image_size,
         dtype=str(cfg.train.precision),
     )
-    objective = choice.build(cfg.objective, model=model, num_classes=10)
+    objective = choice.build(
+        cfg.objective, model=model, num_classes=10, measures=cfg.evals.measures
+    )
     if learned:
         kernel = objective.head.kernel
         noise = np.random.default_rng(0).normal(size=kernel.shape)

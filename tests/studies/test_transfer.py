@@ -147,7 +147,7 @@ def test_pictures_come_in_the_order_asked(source):
 def test_splits_follow_from_what_there_is(splits, development, final):
     class Source:
         name = "photos"
-        row = types.SimpleNamespace(development=None, final=None)
+        spec = types.SimpleNamespace(development=None, final=None)
 
         class builder:
             class info:
