@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -165,6 +166,31 @@ def test_functions_are_called_through_their_module(name):
                 assert (ROOT / f"{dotted}.py").exists() or (ROOT / dotted).is_dir(), (
                     f"{name}: from {node.module} import {alias.name}"
                 )
+
+
+def test_the_reading_path_of_a_step_is_short_and_true():
+    text = (ROOT / "WORKSPACE.md").read_text()
+    path = text.split("## Reading path for one training step")[1].split("Off the path")[
+        0
+    ]
+    steps = path.split("1. ", 1)[1]
+    files = list(dict.fromkeys(re.findall(r"`(vit_tf/[\w/]+\.py)`", steps)))
+    assert 6 <= len(files) <= 12
+    assert sum(len((ROOT / f).read_text().splitlines()) for f in files) <= 2500
+    named = re.findall(r"`(vit_tf/[\w/]+\.py)`\s+`([\w.]+)`", steps)
+    assert len(named) >= len(files) - 2
+    for file, symbol in named:
+        assert symbol in set(_definitions(file)), f"{file} defines no {symbol}"
+
+
+def _definitions(name):
+    """Names that a file defines: functions, classes and `Class.method`."""
+    for node in _tree(name).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name
+        if isinstance(node, ast.ClassDef):
+            inner = (n for n in node.body if isinstance(n, ast.FunctionDef))
+            yield from (f"{node.name}.{n.name}" for n in inner)
 
 
 def test_nothing_is_called_utils():

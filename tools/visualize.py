@@ -18,6 +18,7 @@ from absl import flags
 from tools import command
 from tools.flags import inspection_flags, number_flags, path_flags
 from vit_tf import config, errors
+from vit_tf.data import evaluation_stream
 
 # Figures of a model, in the order of `vit_tf.inspection.figures.NAMES`.
 MODEL_FIGURES = (
@@ -173,13 +174,12 @@ def _mixed_name(sources, weights):
 
 def _evaluation(cfg, source):
     """The same of the first split that the config evaluates."""
-    from vit_tf.data import pipeline
 
     if not cfg.evals.splits:
         raise errors.UserError("evals.splits is empty: name a split to draw from")
     split = cfg.evals.splits[0]
     number = min(_NUMBER.value, source.num_examples(split))
-    stream = pipeline.eval_stream(source, cfg.data.view, split, batch_size=number)
+    stream = evaluation_stream.stream(source, cfg.data.view, split, batch_size=number)
     (batch,) = stream.take(1)
     return (batch["image"].numpy() + 1) / 2, _names(source, batch)
 

@@ -9,7 +9,12 @@ from scipy import stats
 
 from tests.support import tiny
 from vit_tf import config, errors
-from vit_tf.data import catalog, mixup_cutmix, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    mixup_cutmix,
+    pipeline,
+)
 from vit_tf.training import loop, step
 
 SIZE = 16
@@ -172,7 +177,7 @@ def test_the_stream_carries_a_steps_mixture_in_every_row(data_dir):
 def test_evaluation_is_never_mixed(data_dir):
     source = catalog.open_source("digits", data_dir=data_dir)
     data = tiny.make(**MIXED).data
-    stream = pipeline.eval_stream(source, data, "test", batch_size=16)
+    stream = evaluation_stream.stream(source, data, "test", batch_size=16)
     assert set(stream.element_spec) == {"image", "label", "mask", "index"}
 
 

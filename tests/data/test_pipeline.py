@@ -15,7 +15,16 @@ from PIL import Image
 
 from tests.support import fakes, tiny
 from vit_tf import config, errors
-from vit_tf.data import catalog, images, mixture, pipeline, record_store
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    failing_records,
+    images,
+    mixture,
+    pipeline,
+    record_files,
+    record_store,
+)
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 
@@ -190,7 +199,7 @@ def test_a_part_of_a_split_is_all_that_is_read(source, path):
 def test_no_python_runs_in_the_graph(source, path):
     for stream in (
         pipeline.train_stream(source, _data(), seed=0),
-        pipeline.eval_stream(source, _data(), "test", batch_size=8),
+        evaluation_stream.stream(source, _data(), "test", batch_size=8),
     ):
         graph = tf.raw_ops.DatasetToGraphV2(
             input_dataset=tf.data.experimental.to_variant(stream)
@@ -203,7 +212,7 @@ def test_no_python_runs_in_the_graph(source, path):
 @pytest.mark.parametrize("batch_size,replicas", [(8, 1), (10, 2), (37, 1), (64, 4)])
 @pytest.mark.parametrize("split", ["test", "test[5:20]"])
 def test_evaluation_gives_every_example_once(source, split, batch_size, replicas):
-    stream = pipeline.eval_stream(
+    stream = evaluation_stream.stream(
         source, _data(), split, batch_size=batch_size, num_replicas=replicas
     )
     elements = list(stream.as_numpy_iterator())
@@ -229,8 +238,8 @@ def test_evaluation_gives_every_example_once(source, split, batch_size, replicas
 @pytest.mark.parametrize("crop", list(config.EvalCrop))
 def test_evaluation_uses_the_configured_view(source, crop):
     data = _data(eval_crop=crop)
-    (batch,) = pipeline.eval_stream(source, data, "test[:4]", batch_size=4)
-    for row, example in enumerate(record_store.in_order(source, "test[:4]")):
+    (batch,) = evaluation_stream.stream(source, data, "test[:4]", batch_size=4)
+    for row, example in enumerate(record_files.in_order(source, "test[:4]")):
         encoded = source.parse(example["record"])["image"]
         expected = images.evaluation_view(encoded, data)
         np.testing.assert_array_equal(batch["image"][row], expected)
@@ -242,7 +251,7 @@ def test_hosts_evaluate_what_one_host_evaluates(source, num_hosts, batch_size):
     """Host by host, the rows of a batch and its padding are the same."""
 
     def indices(hosts, host):
-        stream = pipeline.eval_stream(
+        stream = evaluation_stream.stream(
             source,
             _data(),
             "test",
@@ -265,7 +274,7 @@ def test_a_batch_that_does_not_divide_is_refused(source):
     ):
         pipeline.train_stream(source, _data(batch_size=100), seed=0, num_replicas=8)
     with pytest.raises(errors.UserError, match="evals.batch_size=3.*near.*: 8$"):
-        pipeline.eval_stream(source, _data(), "test", batch_size=3, num_replicas=8)
+        evaluation_stream.stream(source, _data(), "test", batch_size=3, num_replicas=8)
 
 
 def test_unequal_hosts_are_an_error(source):
@@ -285,7 +294,7 @@ def test_a_split_that_is_not_there_is_refused(source):
     with pytest.raises(errors.UserError, match="validation"):
         pipeline.train_stream(source, _data(split="validation"), seed=0)
     with pytest.raises(errors.UserError, match="validation"):
-        pipeline.eval_stream(source, _data(), "validation", batch_size=8)
+        evaluation_stream.stream(source, _data(), "validation", batch_size=8)
 
 
 def test_corrupt_images_are_named(tmp_path, path):
@@ -293,7 +302,7 @@ def test_corrupt_images_are_named(tmp_path, path):
     source = _prepare(tmp_path, "broken", damaged=bad)
     stream = iter(pipeline.train_stream(source, _data(), seed=0))
     for step in range(4):
-        found = pipeline.find_corrupt(source, _data(), seed=0, step=step)
+        found = failing_records.find_in_batch(source, _data(), seed=0, step=step)
         try:
             next(stream)
         except tf.errors.InvalidArgumentError:
@@ -303,8 +312,8 @@ def test_corrupt_images_are_named(tmp_path, path):
         pytest.fail("the damaged image was decoded")
     assert found.startswith("train/dark/040.jpg (record ")
     assert found.endswith(" of broken 1.0.0 train) cannot be decoded")
-    assert bad[1] in pipeline.find_corrupt_eval(source, _data(), "test")
-    assert pipeline.find_corrupt_eval(source, _data(), "test[:1]") is None
+    assert bad[1] in failing_records.find_in_split(source, _data(), "test")
+    assert failing_records.find_in_split(source, _data(), "test[:1]") is None
 
 
 def test_a_cut_file_is_named(tmp_path, monkeypatch):
@@ -316,11 +325,13 @@ def test_a_cut_file_is_named(tmp_path, monkeypatch):
     stream = pipeline.train_stream(source, _data(), seed=0)
     with pytest.raises(tf.errors.DataLossError):
         _take(stream, 4)
-    found = [pipeline.find_corrupt(source, _data(), seed=0, step=s) for s in range(4)]
+    found = [
+        failing_records.find_in_batch(source, _data(), seed=0, step=s) for s in range(4)
+    ]
     assert any(line and shard in line for line in found)
     with open(source.shards("test")[0].filename, "r+b") as file:
         file.truncate(100)
-    line = pipeline.find_corrupt_eval(source, _data(), "test")
+    line = failing_records.find_in_split(source, _data(), "test")
     assert source.shards("test")[0].filename in line
 
 
@@ -337,7 +348,7 @@ def real(tmp_path_factory) -> catalog.Source:
 
 def test_several_labels_are_a_vector_of_ones(real):
     assert real.multi_label and real.num_classes == 1000
-    stream = pipeline.eval_stream(real, _data(), "validation", batch_size=3)
+    stream = evaluation_stream.stream(real, _data(), "validation", batch_size=3)
     assert stream.element_spec["label"] == tf.TensorSpec((3, 1000), tf.float32)
     batches = list(stream.as_numpy_iterator())
     joined = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
@@ -381,8 +392,8 @@ def test_a_label_out_of_range_is_named(tmp_path):
         "scene12.png (record 1 of vtab/clevr_count 3.1.0 train) has a label out of "
         "range 0 to 7"
     )
-    assert pipeline.find_corrupt(source, data, seed=0, step=0) == line
-    assert pipeline.find_corrupt_eval(source, data, "train") == line
+    assert failing_records.find_in_batch(source, data, seed=0, step=0) == line
+    assert failing_records.find_in_split(source, data, "train") == line
     shots = _data(subset=config.Subset(amount=1, unit="shots"))
     with pytest.raises(
         errors.UserError, match="a label is out of range 0 to 7; `python"
@@ -485,7 +496,7 @@ def test_the_streams_run_in_parallel_and_ahead_under_op_determinism(
     data.randaug_layers = 2
     streams["RandAugment"] = _ahead(pipeline.train_stream(sources, data, seed=0))
     streams["evaluation"] = _ahead(
-        pipeline.eval_stream(sources.sources[0], data, "test", batch_size=8)
+        evaluation_stream.stream(sources.sources[0], data, "test", batch_size=8)
     )
     for stream, nodes in streams.items():
         assert nodes["run"] == nodes["written"], stream

@@ -11,7 +11,13 @@ import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
 from vit_tf import errors
-from vit_tf.data import catalog, data_source, record_store, sharded_shuffle
+from vit_tf.data import (
+    catalog,
+    data_source,
+    record_files,
+    record_store,
+    sharded_shuffle,
+)
 from vit_tf.data.builders import digits
 
 # Rows in seven files, the last one cut.
@@ -59,7 +65,7 @@ def _shard_of(source: catalog.Source, indices: list[int]) -> np.ndarray:
 
 
 def test_rows_in_order_are_those_that_tfds_reads(source):
-    ours = list(record_store.in_order(source, "train[10%:60%]"))
+    ours = list(record_files.in_order(source, "train[10%:60%]"))
     one_by_one = tfds.ReadConfig(interleave_cycle_length=1)
     theirs = source.builder.as_dataset("train[10%:60%]", read_config=one_by_one)
     assert [int(row["index"]) for row in ours] == list(range(len(theirs)))
@@ -81,7 +87,7 @@ def test_every_epoch_holds_every_row_once_in_a_new_order(source, path):
 
 def test_rows_carry_their_epoch_and_record(source, path):
     records = {
-        int(r["index"]): r["record"] for r in record_store.in_order(source, SPLIT)
+        int(r["index"]): r["record"] for r in record_files.in_order(source, SPLIT)
     }
     rows = record_store.shuffled(source, SPLIT, seed=3, start=300, share=_share())
     for place, row in enumerate(rows.take(200), start=300):
@@ -234,7 +240,7 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch, damage):
         download_config=tfds.download.DownloadConfig(num_shards=3)
     )
     source = catalog.open_source("digits", str(tmp_path))
-    assert record_store.find_broken_file(source, "train") is None
+    assert record_files.find_broken_file(source, "train") is None
     file = pathlib.Path(source.shards("train")[1].filename)
     content = file.read_bytes()
     if damage == "gone":
@@ -250,7 +256,7 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch, damage):
             length = int.from_bytes(content[ends[-1] :][:8], "little")
             ends.append(ends[-1] + length + 16)
         file.write_bytes(content[: ends[-2]])
-    assert file.name in record_store.find_broken_file(source, "train")
+    assert file.name in record_files.find_broken_file(source, "train")
     with pytest.raises(errors.UserError, match=file.name):
         record_store.shuffled(source, "train", seed=0, start=0, share=_share())
     monkeypatch.setattr(record_store, "IN_MEMORY_BYTES", 0)

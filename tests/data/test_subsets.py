@@ -8,7 +8,14 @@ import tensorflow_datasets as tfds
 from hypothesis import strategies as st
 
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline, record_store, subsets
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    pipeline,
+    record_files,
+    record_store,
+    subsets,
+)
 from vit_tf.data.builders import digits
 
 TOTAL = 1197  # examples of 'train'
@@ -100,7 +107,7 @@ def test_shots_are_those_of_the_authors_and_nested(source, seed):
 
 
 def test_labels_are_read_in_file_order(source):
-    rows = record_store.in_order(source, "train[100:200]")
+    rows = record_files.in_order(source, "train[100:200]")
     expected = [int(source.parse(row["record"])["label"]) for row in rows]
     assert subsets.read_labels(source, "train[100:200]").tolist() == expected
 
@@ -142,7 +149,7 @@ def test_an_epoch_is_the_subset(source, path, amount, unit):
 def test_rows_of_a_subset_are_the_rows_of_the_split(source, path):
     data = _data(2, "shots", flip=False)
     batches = _take(source, data, 4)
-    examples = list(pipeline.eval_stream(source, data, "train", batch_size=1))
+    examples = list(evaluation_stream.stream(source, data, "train", batch_size=1))
     for index, label, image in zip(
         *(
             batches[key].reshape(-1, *batches[key].shape[2:])
@@ -178,14 +185,14 @@ def test_a_run_on_a_subset_resumes_at_any_step(source, path):
 
 def test_memory_holds_the_subset_only(source, monkeypatch):
     sizes = []
-    load = record_store.load_rows
+    load = record_files.load_rows
 
     def watched(*arguments):
         loaded = load(*arguments)
         sizes.append(len(loaded["record"]))
         return loaded
 
-    monkeypatch.setattr(record_store, "load_rows", watched)
+    monkeypatch.setattr(record_files, "load_rows", watched)
     _take(source, _data(30, "examples"), 1)
     # Small enough for memory although the split is not.
     monkeypatch.setattr(record_store, "IN_MEMORY_BYTES", 40 * 200)
@@ -198,9 +205,9 @@ def test_memory_holds_the_subset_only(source, monkeypatch):
 def test_files_without_chosen_rows_are_not_opened(source, path):
     first = source.shards("train")[0].take
     keep = np.arange(5, first, 7)
-    shards = record_store.Shards(source, "train", keep)
+    shards = record_files.Shards(source, "train", keep)
     assert len(shards.paths) == 1 and shards.counts.tolist() == [len(keep)]
-    rows = [int(row["index"]) for row in record_store.in_order(source, "train", keep)]
+    rows = [int(row["index"]) for row in record_files.in_order(source, "train", keep)]
     assert rows == keep.tolist()
     share = record_store.Share(batch_size=1, first=0, count=1)
     rows = record_store.shuffled(
@@ -211,5 +218,5 @@ def test_files_without_chosen_rows_are_not_opened(source, path):
 
 def test_evaluations_see_everything(source):
     data = _data(1, "shots")
-    batches = pipeline.eval_stream(source, data, "test", batch_size=100)
+    batches = evaluation_stream.stream(source, data, "test", batch_size=100)
     assert sum(int(tf.reduce_sum(tf.cast(b["mask"], tf.int32))) for b in batches) == 400

@@ -7,7 +7,14 @@ import tensorflow_datasets as tfds
 
 from tests.support import fakes
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline, record_store, vtab_catalog
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    pipeline,
+    record_files,
+    record_store,
+    vtab_catalog,
+)
 
 # Task: classes, examples of the part of train that 800 are from, where the 200 are
 # from, and the test set's size (task_adaptation).
@@ -113,7 +120,7 @@ def test_tasks_load_offline(name, tmp_path):
             example["objects"] = {key: part[: 3 + number] for key, part in parts}
     fakes.write(name, tmp_path, {"train": examples})
     source = catalog.open_source(name, str(tmp_path))
-    stream = pipeline.eval_stream(
+    stream = evaluation_stream.stream(
         source, config.Data(image_size=8), "train", batch_size=4
     )
     (batch,) = stream
@@ -155,7 +162,7 @@ def test_grey_images_have_three_equal_channels_and_the_full_range(name, tmp_path
     source = catalog.open_source(name, str(tmp_path))
     size = examples[0]["image"].shape[0]
     for stream in (
-        pipeline.eval_stream(
+        evaluation_stream.stream(
             source, config.Data(image_size=size), "train", batch_size=2
         ),
     ):
@@ -193,7 +200,7 @@ def test_a_sum_of_splits_is_read_in_order_and_shuffled(caltech, where, monkeypat
         monkeypatch.setattr(record_store, "IN_MEMORY_BYTES", 0)
     split = vtab_catalog.TASKS["vtab/caltech101"].protocol.train800val200
     expected = [f"train{n}" for n in (*range(800), *range(2754, 2954))]
-    in_order = list(record_store.in_order(caltech, split))
+    in_order = list(record_files.in_order(caltech, split))
     assert _names(caltech, split, in_order) == expected
     assert [int(row["index"]) for row in in_order] == list(range(1000))
     share = record_store.Share(batch_size=100, first=0, count=100)

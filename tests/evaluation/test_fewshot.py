@@ -9,7 +9,10 @@ from sklearn import linear_model
 
 from tests.support import fakes, tiny, twins
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+)
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import evaluators, fewshot, inference
@@ -98,7 +101,7 @@ def _read(model, source, split):
     """Features and labels of a whole split in one batch."""
     view = config.Data(image_size=16, eval_crop="square_central")
     count = source.num_examples(split)
-    (batch,) = pipeline.eval_stream(source, view, split, batch_size=count)
+    (batch,) = evaluation_stream.stream(source, view, split, batch_size=count)
     record = {}
     model(batch["image"], training=False, record=record)
     return record["pooled"].numpy().astype("float64"), batch["label"].numpy()

@@ -8,7 +8,10 @@ from PIL import Image
 
 from tests.support import image_files
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+)
 from vit_tf.inspection import image_sets
 
 DATA = config.View(image_size=8)
@@ -76,7 +79,7 @@ def test_a_data_set_is_read_as_evaluation_sees_it(data_dir):
     )
     keep = image_sets.choose(400, 5)
     view = data.view
-    (batch,) = pipeline.eval_stream(source, view, "test", batch_size=5, keep=keep)
+    (batch,) = evaluation_stream.stream(source, view, "test", batch_size=5, keep=keep)
     np.testing.assert_array_equal(found.pixels, batch["image"])
     np.testing.assert_array_equal(found.labels, batch["label"])
     assert found.names == tuple(f"test {row}" for row in keep)

@@ -7,7 +7,11 @@ import pytest
 
 from tests.support import tiny, twins
 from vit_tf import config, errors
-from vit_tf.data import catalog, labels, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    labels,
+)
 from vit_tf.evaluation import ridge_regression
 from vit_tf.inspection import image_sets, linear_probes
 from vit_tf.models import vit
@@ -28,7 +32,9 @@ def _probe(model, source, **changes):
 
 def _block(model, source, split, keep):
     """Class tokens of block 0 and labels, image by image."""
-    stream = pipeline.eval_stream(source, DATA, split, batch_size=len(keep), keep=keep)
+    stream = evaluation_stream.stream(
+        source, DATA, split, batch_size=len(keep), keep=keep
+    )
     (batch,) = stream
     record = {}
     model(batch["image"], training=False, record=record)

@@ -4,7 +4,7 @@ import pytest
 
 from vit_tf import config, errors
 from vit_tf.recipes import fine_tuning, paper
-from vit_tf.training import optimizers
+from vit_tf.training import schedules
 
 VIT = config.Model(variant="ViT-B/16", pre_logits=True, head_bias=-10.0, dropout=0.1)
 RESNET = config.Model(variant="R50x1")
@@ -52,7 +52,7 @@ def test_other_sets_are_as_long_as_their_size_asks(examples, steps):
     for cfg in _candidates(examples=examples).values():
         assert cfg.train.length == steps
         assert cfg.train.precision == config.Precision.FLOAT32
-        optimizers.LearningRate(
+        schedules.LearningRate(
             base=cfg.optim.lr,
             schedule=cfg.optim.schedule,
             total_steps=steps,

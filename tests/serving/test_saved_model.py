@@ -12,7 +12,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.support import image_files, tiny, twins, warm
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline, record_store
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    record_files,
+)
 from vit_tf.inspection import measures
 from vit_tf.runs import loading
 from vit_tf.serving import (
@@ -60,10 +64,10 @@ def opened(evaluated):
 def _stream(data_dir, count):
     """The first images of the test split: as they are stored, and as they are shown."""
     source = catalog.open_source("digits", data_dir)
-    rows = record_store.in_order(source, "test", None).take(count)
+    rows = record_files.in_order(source, "test", None).take(count)
     rows = rows.map(lambda row: source.parse(row["record"])["image"])
     data = config.Data(image_size=16, eval_crop=config.EvalCrop.RESIZE)
-    (batch,) = pipeline.eval_stream(
+    (batch,) = evaluation_stream.stream(
         source, data, "test", batch_size=count, keep=np.arange(count)
     )
     return list(rows.as_numpy_iterator()), batch["image"].numpy()

@@ -8,7 +8,10 @@ import pytest
 
 from tests.support import fakes, tiny, twins, warm
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+)
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import evaluate, evaluators
@@ -148,7 +151,7 @@ def test_real_counts_images_with_a_label_and_any_label_as_right(tmp_path):
     examples = fakes.drawn("imagenet2012_real", 8)
     fakes.write("imagenet2012_real", tmp_path, {"validation": examples})
     source = catalog.open_source("imagenet2012_real", str(tmp_path))
-    stream = pipeline.eval_stream(
+    stream = evaluation_stream.stream(
         source, config.Data(image_size=16), "validation", batch_size=8
     )
     (batch,) = stream

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from tests.support import stand_in, tiny, warm
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline, record_store, safe_decoding
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+    record_files,
+    safe_decoding,
+)
 from vit_tf.evaluation import evaluators
 from vit_tf.objectives import classification
 from vit_tf.runs import conversion, loading, stored_weights
@@ -24,7 +29,7 @@ COUNT = 24  # images of the test split that are looked at
 
 def _drawn(source):
     """The first images of the split, as they are stored."""
-    rows = record_store.in_order(source, "test", None).take(COUNT)
+    rows = record_files.in_order(source, "test", None).take(COUNT)
     rows = rows.map(lambda row: source.parse(row["record"])["image"])
     return list(rows.as_numpy_iterator())
 
@@ -32,7 +37,7 @@ def _drawn(source):
 def _shown(source, **changes):
     """What evaluation shows of the same images."""
     data = config.Data(image_size=16, **changes)
-    stream = pipeline.eval_stream(
+    stream = evaluation_stream.stream(
         source, data, "test", batch_size=COUNT, keep=np.arange(COUNT)
     )
     (batch,) = stream

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import closeness, fakes, tiny, warm
 from vit_tf import config_values, errors
+from vit_tf.data import evaluation_stream
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import inference
@@ -299,9 +300,8 @@ def _randomise(model):
 
 def _by_hand(prepared):
     """Accuracy and loss, one example at a time, without the evaluator."""
-    from vit_tf.data import pipeline
 
-    stream = pipeline.eval_stream(
+    stream = evaluation_stream.stream(
         prepared.source, tiny.make().data.view, "test", batch_size=1
     )
     hits, losses = [], []

@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from vit_tf import config, errors
-from vit_tf.training import optimizers
+from vit_tf.training import optimizers, schedules
 
 
 def _rate(**kwargs):
-    return optimizers.LearningRate(**kwargs)
+    return schedules.LearningRate(**kwargs)
 
 
 def _at(rate, *steps):

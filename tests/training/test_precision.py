@@ -7,7 +7,11 @@ import pytest
 
 from tests.support import tiny
 from vit_tf import errors
-from vit_tf.data import mixture, pipeline
+from vit_tf.data import (
+    failing_records,
+    mixture,
+    pipeline,
+)
 from vit_tf.objectives import classification
 from vit_tf.runtime import devices
 from vit_tf.training import loop, optimizers, setup
@@ -240,7 +244,7 @@ def _train(tmp_path, data_dir, **changes):
 
 def _indices(cfg, step, data_dir):
     source = mixture.open_all(cfg.data.name, data_dir=data_dir)
-    (rows,) = pipeline.batch_indices(
+    (rows,) = failing_records.batch_indices(
         source, cfg.data, seed=cfg.train.seed, step=step - 1
     ).values()
     return rows
@@ -268,7 +272,9 @@ def test_indices_are_those_of_the_stream(data_dir):
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     batches = iter(pipeline.train_stream(sources, cfg.data, seed=0))
     for step in range(3):
-        (found,) = pipeline.batch_indices(sources, cfg.data, seed=0, step=step).values()
+        (found,) = failing_records.batch_indices(
+            sources, cfg.data, seed=0, step=step
+        ).values()
         assert found == next(batches)["index"].numpy().tolist()
 
 

@@ -10,7 +10,10 @@ import numpy as np
 from experiments import quickstart
 from tools.reporting import results
 from vit_tf import config
-from vit_tf.data import data_source, pipeline
+from vit_tf.data import (
+    data_source,
+    evaluation_stream,
+)
 from vit_tf.evaluation import raw_pixels
 from vit_tf.inspection import run_plots
 from vit_tf.runs import run_directory
@@ -76,7 +79,7 @@ def _raw(source: data_source.Source, split: str) -> tuple[np.ndarray, np.ndarray
     """Grey images as stored, uint8 (examples, height, width), and their labels."""
     size = source.builder.info.features["image"].shape[0]
     view = config.View(size)  # so nothing is resized
-    batches = list(pipeline.eval_stream(source, view, split, batch_size=256))
+    batches = list(evaluation_stream.stream(source, view, split, batch_size=256))
     real = np.concatenate([batch["mask"] for batch in batches])
     images = np.concatenate([batch["image"] for batch in batches])[real]
     labels = np.concatenate([batch["label"] for batch in batches])[real]

@@ -20,7 +20,10 @@ import numpy as np
 from PIL import Image
 
 from tools.reporting import demo_findings, plot_svg
-from vit_tf.data import catalog, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+)
 from vit_tf.inspection import measures, plots
 from vit_tf.inspection.pages import templates
 from vit_tf.runs import loading, run_directory
@@ -227,7 +230,7 @@ class _Answers:
 def _answers(opened: loading.LoadedModel, data_dir: str | None) -> _Answers:
     source = catalog.open_source(opened.data.name, data_dir=data_dir)
     found = []
-    for batch in pipeline.eval_stream(source, opened.view, "test", batch_size=200):
+    for batch in evaluation_stream.stream(source, opened.view, "test", batch_size=200):
         logits = np.asarray(opened.network(batch["image"], training=False), np.float64)
         shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares = shifted / shifted.sum(axis=-1, keepdims=True)

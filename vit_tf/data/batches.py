@@ -4,6 +4,8 @@ from typing import NotRequired, TypedDict
 
 import tensorflow as tf
 
+from vit_tf import errors
+
 
 class TrainBatch(TypedDict):
     """One replica's share of a training step, as `pipeline.train_stream` gives it.
@@ -25,7 +27,7 @@ class TrainBatch(TypedDict):
 
 
 class EvalBatch(TypedDict):
-    """One replica's share of an evaluation, as `pipeline.eval_stream` gives it.
+    """One replica's share of an evaluation, as `evaluation_stream.stream` gives it.
 
     Attributes:
         image: float32 (b, height, width, 3) in [-1, 1].
@@ -38,3 +40,34 @@ class EvalBatch(TypedDict):
     label: tf.Tensor
     mask: tf.Tensor
     index: tf.Tensor
+
+
+def per_replica(batch_size: int, num_replicas: int, name: str) -> int:
+    """Returns the rows of a global batch that each replica gets.
+
+    Args:
+        batch_size: global.
+        num_replicas: over all hosts.
+        name: of the field that the batch size comes from, for the refusal.
+
+    Raises:
+        errors.UserError: the batch does not divide.
+    """
+    if batch_size % num_replicas:
+        near = errors.near_multiples(batch_size, num_replicas)
+        raise errors.UserError(
+            f"{name}={batch_size}: does not divide over {num_replicas} replicas; "
+            f"near sizes that do: {near}"
+        )
+    return batch_size // num_replicas
+
+
+def finished(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the batches in a fixed order, made ahead, and not cut up once more."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # The stream is cut to hosts and replicas already.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

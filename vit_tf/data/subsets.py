@@ -10,7 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, errors
-from vit_tf.data import data_source, labels, mixture, record_store
+from vit_tf.data import (
+    data_source,
+    labels,
+    mixture,
+    record_files,
+)
 
 
 def choose(source: data_source.Source, data: config.Data) -> np.ndarray | None:
@@ -73,7 +78,7 @@ def read_labels(source: data_source.Source, split: str) -> np.ndarray:
     Returns:
         int32 (examples,), or float32 (examples, num_classes) if multi-hot.
     """
-    rows = record_store.in_order(source, split).map(
+    rows = record_files.in_order(source, split).map(
         lambda row: source.parse_label(row["record"]),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -81,7 +86,7 @@ def read_labels(source: data_source.Source, split: str) -> np.ndarray:
     try:
         return np.concatenate(list(rows.batch(4096).as_numpy_iterator()))
     except tf.errors.OpError as error:
-        broken = record_store.find_broken_file(source, split)
+        broken = record_files.find_broken_file(source, split)
         if broken is None and labels.OUT_OF_RANGE in error.message:
             broken = f"a label is out of range 0 to {source.num_classes - 1}"
         if broken is None:

@@ -13,7 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, errors
-from vit_tf.data import data_source, pipeline
+from vit_tf.data import (
+    data_source,
+    evaluation_stream,
+    failing_records,
+)
 from vit_tf.runtime import multihost
 
 # (model, `batches.EvalBatch`) -> {name: (batch, ...)} of numbers, on one replica. No
@@ -26,7 +30,7 @@ class InferencePass:
 
     Args:
         model: the first argument of `compute`.
-        compute: gives a row for each example of a batch of `pipeline.eval_stream`.
+        compute: gives a row for each example of a batch of `evaluation_stream.stream`.
         strategy: its replicas share each batch.
         processes: those of the run; all of them have to make the pass together.
     """
@@ -118,7 +122,7 @@ class InferencePass:
         except tf.errors.OpError as error:
             if self.processes.is_loss(error):  # another process died; not the data
                 raise
-            culprit = pipeline.find_corrupt_eval(source, view, split, keep)
+            culprit = failing_records.find_in_split(source, view, split, keep)
             if culprit is None:
                 raise
             raise errors.UserError(
@@ -136,7 +140,7 @@ class InferencePass:
     def _batches(self, source, view, split, batch_size, keep) -> Iterator:
         replicas = self.strategy.num_replicas_in_sync
         stream = self.strategy.distribute_datasets_from_function(
-            lambda context: pipeline.eval_stream(
+            lambda context: evaluation_stream.stream(
                 source,
                 view,
                 split,

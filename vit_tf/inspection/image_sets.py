@@ -9,7 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, errors
-from vit_tf.data import catalog, data_source, image_files, pipeline, safe_decoding
+from vit_tf.data import (
+    catalog,
+    data_source,
+    evaluation_stream,
+    failing_records,
+    image_files,
+    safe_decoding,
+)
 
 _BATCH = 64  # read at a time
 
@@ -82,13 +89,13 @@ def of_split(
     """The same of one split of an opened data set."""
     total = source.num_examples(split)
     keep = choose(total, max_images)
-    stream = pipeline.eval_stream(
+    stream = evaluation_stream.stream(
         source, view, split, batch_size=min(len(keep), _BATCH), keep=keep
     )
     try:
         found = [{k: v.numpy() for k, v in batch.items()} for batch in stream]
     except tf.errors.InvalidArgumentError as error:
-        culprit = pipeline.find_corrupt_eval(source, view, split, keep)
+        culprit = failing_records.find_in_split(source, view, split, keep)
         raise errors.UserError(f"{culprit}: leave it out") from error
     real = np.concatenate([batch["mask"] for batch in found])
     pixels, labels, rows = (

@@ -17,7 +17,11 @@ from typing import Any
 import numpy as np
 
 from vit_tf import config, errors
-from vit_tf.data import data_source, images, record_store
+from vit_tf.data import (
+    data_source,
+    images,
+    record_files,
+)
 from vit_tf.evaluation import evaluators
 from vit_tf.recipes import fine_tuning
 from vit_tf.runs import loading, run_directory, stored_weights
@@ -223,7 +227,7 @@ def pictures(
     Returns:
         float32 (places, image_size, image_size, 3) in [0, 1].
     """
-    rows = record_store.in_order(source, split, keep=np.sort(places))
+    rows = record_files.in_order(source, split, keep=np.sort(places))
     views = {
         int(row["index"]): images.evaluation_view(
             source.parse(row["record"])["image"], view
@@ -260,7 +264,7 @@ def splits(source: data_source.Source) -> tuple[tuple[str, str], tuple[str, str]
 
 
 def _median_pixels(source: data_source.Source, split: str) -> float:
-    rows = record_store.in_order(source, split).take(_MEASURED)
+    rows = record_files.in_order(source, split).take(_MEASURED)
     decoded = [images.decode(source.parse(row["record"])["image"]) for row in rows]
     return float(np.median([np.prod(image.numpy().shape[:2]) for image in decoded]))
 

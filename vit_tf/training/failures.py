@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from vit_tf import errors
-from vit_tf.data import pipeline
+from vit_tf.data import (
+    failing_records,
+)
 from vit_tf.runs import checkpoint
 from vit_tf.runtime import multihost
 from vit_tf.training import setup
@@ -94,7 +96,7 @@ class StepMonitor:
     def _name_bad_data(self, error: tf.errors.OpError) -> None:
         """Saves what was trained, where data are to blame."""
         done = int(self._optimizer.iterations.numpy())
-        culprit = pipeline.find_corrupt(
+        culprit = failing_records.find_in_batch(
             self._sources, self._data, seed=self._train.seed, step=done
         )
         if culprit is None:
@@ -121,7 +123,7 @@ class StepMonitor:
 
     def _indices(self, step: int) -> str:
         """The data of a step, in words."""
-        found = pipeline.batch_indices(
+        found = failing_records.batch_indices(
             self._sources, self._data, seed=self._train.seed, step=step - 1
         )
         sets = []

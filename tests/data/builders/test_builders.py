@@ -12,7 +12,10 @@ from PIL import Image
 from sklearn import discriminant_analysis
 
 from vit_tf import config, errors
-from vit_tf.data import catalog, pipeline
+from vit_tf.data import (
+    catalog,
+    evaluation_stream,
+)
 from vit_tf.data.builders import digits, image_folder, objectnet, shapes
 from vit_tf.data.preparation import image_folders, prepare
 
@@ -263,7 +266,7 @@ def test_objectnet_goes_in_and_comes_out_without_its_border(tmp_path):
     source = catalog.open_source("objectnet", str(tmp_path))
     assert source.num_examples("test") == 4  # air fresheners are not in ImageNet
     data = config.Data(image_size=6)
-    (batch,) = pipeline.eval_stream(source, data, "test", batch_size=4)
+    (batch,) = evaluation_stream.stream(source, data, "test", batch_size=4)
     listed = [np.flatnonzero(label).tolist() for label in batch["label"].numpy()]
     assert sorted(listed) == [[1, 3], [1, 3], [3], [3]]
     pixels = np.rint(batch["image"].numpy() * 127.5 + 127.5)

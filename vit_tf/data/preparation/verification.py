@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf.data import data_source, images, labels, record_store
+from vit_tf.data import (
+    data_source,
+    images,
+    labels,
+    record_files,
+)
 from vit_tf.data.builders import image_folder
 
 # Without `every`, so many files of each split are read, and so many records of each.
@@ -142,7 +147,7 @@ def _find_corrupt(
         pixel = tf.reduce_max(images.decode(example["image"]))
         return row["index"], pixel, example["label"]
 
-    rows = record_store.in_order(source, split, keep)
+    rows = record_files.in_order(source, split, keep)
     looked = rows.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     seen = {int(index) for index, _, _ in looked.as_numpy_iterator()}
     bad = np.array([index for index in keep if index not in seen], np.int64)
@@ -151,7 +156,7 @@ def _find_corrupt(
     return [
         f"{source.describe(row['record'], split, int(row['index']))}: "
         f"{_reason(source, row['record'])}"
-        for row in record_store.in_order(source, split, bad)
+        for row in record_files.in_order(source, split, bad)
     ]
 
 
