@@ -626,7 +626,9 @@ def test_a_cut_file_of_an_evaluation_split_is_named(data_dir, monkeypatch):
 
     monkeypatch.setattr(prepared.evaluator.inference_pass, "step", ends_early)
     monkeypatch.setattr(
-        inference.failing_records, "find_in_split", lambda *_: "test.tfrecord is damaged"
+        inference.failing_records,
+        "find_in_split",
+        lambda *_: "test.tfrecord is damaged",
     )
     with pytest.raises(errors.UserError, match="evaluating 'test': test.tfrecord is"):
         prepared.evaluate()
