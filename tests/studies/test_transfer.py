@@ -47,14 +47,17 @@ def source(data_dir):
 
 
 @pytest.fixture(scope="module")
-def finished(source, data_dir, tmp_path_factory):
+def finished(source, data_dir, once):
     """A sweep of three, of which one diverges, and the final runs."""
-    workdir = str(tmp_path_factory.mktemp("transfer"))
     candidates = _candidates(low=1e-9, mad=1e6, good=0.3)
-    outcome = transfer.run(
-        _target(source), candidates, workdir, seeds=SEEDS, data_dir=data_dir
-    )
-    return candidates, workdir, outcome
+
+    def run(folder):
+        return transfer.run(
+            _target(source), candidates, str(folder), seeds=SEEDS, data_dir=data_dir
+        )
+
+    workdir = once("transfer", run)
+    return candidates, str(workdir), run(workdir)  # which repeats nothing
 
 
 def test_the_best_of_those_that_did_not_diverge_is_chosen(finished):

@@ -77,6 +77,7 @@ def examples(
 ) -> tf.data.Dataset:
     """Maps rows of `record_files.in_order` to evaluation examples, one by one."""
 
+    @tf.autograph.experimental.do_not_convert
     def show(row: dict[str, tf.Tensor]) -> dict[str, Any]:
         example = source.parse(row["record"])
         image = images.evaluation_view(example["image"], view)

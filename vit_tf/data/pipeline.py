@@ -136,6 +136,7 @@ def augmented(
 ) -> tf.data.Dataset:
     """Maps rows of `record_store.shuffled` to augmented examples, one by one."""
 
+    @tf.autograph.experimental.do_not_convert
     def view(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         example = source.parse(row["record"])
         # Orders are drawn from [seed, 0]; views have a key of their own.
@@ -161,6 +162,7 @@ def _with_draws(
     """
     draw = mixup_cutmix.drawer(data)
 
+    @tf.autograph.experimental.do_not_convert
     def add(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         # Next to the keys of orders, [seed, 0], and of views, [seed, 1].
         key = tf.constant([seed, 2], tf.int64)

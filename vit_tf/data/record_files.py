@@ -79,6 +79,7 @@ class Shards:
         self._takes = takes[used]
         self._firsts = firsts[used]
 
+    @tf.autograph.experimental.do_not_convert
     def read(self, number: int | tf.Tensor) -> tf.data.Dataset:
         """Rows {index, record} of one file. Fails if the file ends early."""
         take = tf.gather(self._takes, number)
@@ -91,6 +92,7 @@ class Shards:
         if self._kept is None:
             return rows
 
+        @tf.autograph.experimental.do_not_convert
         def is_kept(row: Any) -> tf.Tensor:
             return tf.gather(self._kept, row["index"])
 

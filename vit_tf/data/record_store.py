@@ -124,10 +124,12 @@ def _from_memory(
     """Streams encoded rows from memory, which holds only the kept ones."""
     loaded = record_files.load_rows(source, split, keep)
 
+    @tf.autograph.experimental.do_not_convert
     def permute(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
         place = order.choose(epoch)
         return {"epoch": tf.fill(tf.shape(place), epoch), "place": place}
 
+    @tf.autograph.experimental.do_not_convert
     def stream(loaded: dict[str, tf.Tensor]) -> tf.data.Dataset:
         rows = tf.data.Dataset.range(order.first_epoch, tf.int64.max).map(permute)
         rows = rows.prefetch(1).unbatch()

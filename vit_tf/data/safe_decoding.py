@@ -44,6 +44,7 @@ def views(
     n, size = tf.size(encoded, tf.int64), view.image_size
     nothing = tf.zeros((size, size, 3))
 
+    @tf.autograph.experimental.do_not_convert
     def show(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
         problem = _problem(encoded[i], view, max_pixels)
         image = tf.cond(

@@ -60,8 +60,13 @@ def stream(
         window=max(1, window // lanes),
     )
     low, high = first // width, -(-(first + count) // width)
+
+    @tf.autograph.experimental.do_not_convert
+    def read_lane(number: tf.Tensor) -> tf.data.Dataset:
+        return lane.rows(number).batch(width, drop_remainder=True)
+
     rows = tf.data.Dataset.range(low, high).interleave(
-        lambda number: lane.rows(number).batch(width, drop_remainder=True),
+        read_lane,
         cycle_length=high - low,
         block_length=1,
         num_parallel_calls=high - low,

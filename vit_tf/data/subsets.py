@@ -78,8 +78,13 @@ def read_labels(source: data_source.Source, split: str) -> np.ndarray:
     Returns:
         int32 (examples,), or float32 (examples, num_classes) if multi-hot.
     """
+
+    @tf.autograph.experimental.do_not_convert
+    def parse(row: dict[str, tf.Tensor]) -> tf.Tensor:
+        return source.parse_label(row["record"])
+
     rows = record_files.in_order(source, split).map(
-        lambda row: source.parse_label(row["record"]),
+        parse,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

@@ -56,7 +56,9 @@ class InferencePass:
             own = {k: tf.identity(v) for k, v in values.items()}
             return {k: context.all_gather(v, axis=0) for k, v in own.items()}
 
-        self.step = tf.function(lambda batch: strategy.run(replica, args=(batch,)))
+        self.step = tf.function(
+            lambda batch: strategy.run(replica, args=(batch,)), autograph=False
+        )
 
     def over(
         self,

@@ -122,7 +122,10 @@ class _Stored:
         self.names = np.array(opened.labels, object)
         self.shape = (data.image_size, data.image_size, 3)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *self.shape), tf.float32)])
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, *self.shape), tf.float32)],
+            autograph=False,
+        )
         def judge(pixels):
             logits = network(tf.cast(pixels, network.compute_dtype), training=False)
             return tf.math.top_k(opened.probabilities(tf.cast(logits, tf.float32)), top)

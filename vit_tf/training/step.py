@@ -97,6 +97,7 @@ def _replica_step(
         autograph=False,
     )
 
+    @tf.autograph.experimental.do_not_convert
     def replica_step(batch):
         context = tf.distribute.get_replica_context()
         step = tf.cast(optimizer.iterations.value, tf.int32)
