@@ -66,6 +66,7 @@ _L2 = number_flags.define_floats(
 )
 _DATA_DIR = data_flags.define_data_dir()
 _NUM_DEVICES = device_flags.define_num_devices()
+_MEMORY = device_flags.define_memory()
 _JSON = path_flags.define_path("json", None, "File to write all of it to.")
 
 _WORST = 10  # classes that are shown
@@ -93,7 +94,11 @@ def main() -> None:
         data_dir=_DATA_DIR.value,
         **_VIEW(),
     )
-    machine = devices.start(config.Train(), num_devices=_NUM_DEVICES.value)
+    machine = devices.start(
+        config.Train(),
+        num_devices=_NUM_DEVICES.value,
+        memory=device_flags.memory_bytes(_MEMORY),
+    )
     report = evaluate.evaluate(request, machine)
     _show(report)
     if _JSON.value is not None:

@@ -58,18 +58,26 @@ def main() -> None:
         )
     path_flags.check_folder(_WORKDIR)
     command.load_tensorflow()
+    from vit_tf.costs import memory
     from vit_tf.data import catalog
     from vit_tf.runtime import devices
     from vit_tf.studies import transfer
 
-    devices.start(
-        config.Train(), **_STUDY.devices()
-    )  # the data would start it otherwise
+    # The data would start TensorFlow otherwise.
+    machine = devices.start(config.Train(), **_STUDY.devices())
     source = catalog.open_source(_DATASET.value, _STUDY.data_dir)
     target = transfer.describe(source)
     candidates = _candidates(target)
     transfer.check(source, target, candidates)
     _print_plan(target, candidates, source)
+    cut = memory.fit_batches(
+        candidates,
+        num_classes=source.num_classes,
+        memory=machine.memory,
+        replicas=machine.local_replicas,
+    )
+    if cut is not None:
+        print(cut)
     outcome = transfer.run(
         target,
         candidates,
@@ -95,12 +103,14 @@ def _candidates(target) -> dict[str, config.Config]:
     """The protocol's runs with what the flags change; refuses what cannot be built."""
     from vit_tf.models import build
 
+    model, trained_size = _model()
     found = fine_tuning.candidates(
         _PROTOCOL.value,
-        _model(),
+        model,
         target,
         start_from=_START_FROM.value,
         image_size=_IMAGE_SIZE.value,
+        trained_size=trained_size,
     )
     if _LRS.value is not None:
         found = fine_tuning.with_rates(found, _LRS.value)
@@ -115,10 +125,10 @@ def _candidates(target) -> dict[str, config.Config]:
     return found
 
 
-def _model() -> config.Model:
-    """Returns what is fine-tuned, as --start_from or --variant says."""
+def _model() -> tuple[config.Model, int | None]:
+    """Returns what is fine-tuned, and the pixels that its start was trained at."""
     if _START_FROM.value is None:
-        return config.Model(variant=_VARIANT.value)
+        return config.Model(variant=_VARIANT.value), None
     return model_flags.model_of(_START_FROM.value, _VARIANT.value)
 
 

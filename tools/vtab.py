@@ -69,7 +69,7 @@ def main() -> None:
 def _fine_tune(tasks: list[str]) -> None:
     from vit_tf.studies import runner, vtab
 
-    model = model_flags.model_of(_START_FROM.value, _VARIANT.value)
+    model, _ = model_flags.model_of(_START_FROM.value, _VARIANT.value)
     jobs = vtab.jobs(
         model,
         tasks,

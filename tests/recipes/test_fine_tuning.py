@@ -46,6 +46,21 @@ def test_the_head_of_pretraining_is_left_behind():
 
 
 @pytest.mark.parametrize(
+    ("trained", "size"), [(None, 384), (32, 64), (224, 384), (196, 384), (150, 304)]
+)
+def test_own_images_have_at_most_four_times_the_tokens_of_the_start(trained, size):
+    for name, want in (("photos", size), ("cifar10", 384)):
+        found = fine_tuning.candidates(
+            "paper", VIT, _target(name), start_from="w.npz", trained_size=trained
+        )
+        assert {cfg.data.image_size for cfg in found.values()} == {want}
+    asked = fine_tuning.candidates(
+        "paper", VIT, _target(), start_from="w", image_size=512, trained_size=trained
+    )
+    assert {cfg.data.image_size for cfg in asked.values()} == {512}
+
+
+@pytest.mark.parametrize(
     ("examples", "steps"), [(3_000, 500), (20_000, 10_000), (500_000, 20_000)]
 )
 def test_other_sets_are_as_long_as_their_size_asks(examples, steps):

@@ -29,6 +29,7 @@ class Choice(typing.TypedDict):
     strategy: "devices.Strategy"
     num_devices: int | None
     tpu: str
+    memory: int | None
 
 
 def define_num_devices() -> flags.FlagHolder[int]:
@@ -42,8 +43,26 @@ def define_num_devices() -> flags.FlagHolder[int]:
     )
 
 
+def define_memory() -> flags.FlagHolder[float]:
+    """Defines --memory."""
+    return number_flags.define_float(
+        "memory",
+        None,
+        "GiB that this process may take on the host's processors; work that is "
+        "estimated to take more is refused before it begins. Default: what the machine "
+        "or its container has.",
+        lower=0.1,
+        upper=1e6,
+    )
+
+
+def memory_bytes(holder: flags.FlagHolder[float]) -> int | None:
+    """Returns --memory in bytes, None where it was not given."""
+    return None if holder.value is None else round(holder.value * 2**30)
+
+
 class DeviceFlags:
-    """Defines --strategy, --num_devices and --tpu; called, reads them.
+    """Defines --strategy, --num_devices, --tpu and --memory; called, reads them.
 
     Args:
         strategies: those of `devices.Strategy` that may be named.
@@ -58,6 +77,7 @@ class DeviceFlags:
         self._tpu = flags.DEFINE_string(
             "tpu", None, "'local' on a TPU VM, or the TPU's name: trains on that TPU."
         )
+        self._memory = define_memory()
         self._forced: list[tuple[str, str]] = []
 
     def __call__(self) -> Choice:
@@ -67,6 +87,7 @@ class DeviceFlags:
             "strategy": devices.Strategy(self.check()),
             "num_devices": self._num_devices.value,
             "tpu": "local" if self._tpu.value is None else self._tpu.value,
+            "memory": memory_bytes(self._memory),
         }
 
     def force(self, strategy: str, *, why: str) -> None:

@@ -89,8 +89,8 @@ class ViewFlags:
         )
 
 
-def model_of(path: str, variant: str | None) -> config.Model:
-    """Returns what the model of --start_from is, without its weights.
+def model_of(path: str, variant: str | None) -> tuple[config.Model, int]:
+    """Returns the model of --start_from without its weights, and its pixels.
 
     Raises:
         errors.UserError: no such file or run, or nothing that this library knows.
@@ -98,6 +98,7 @@ def model_of(path: str, variant: str | None) -> config.Model:
     from vit_tf.runs import loading
 
     try:
-        return loading.model_of(path, variant=variant)
+        model = loading.model_of(path, variant=variant)
+        return model, loading.trained_size(path, variant=variant)
     except errors.UserError as refusal:
         raise type(refusal)(f"--start_from={refusal}") from None

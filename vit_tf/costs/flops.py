@@ -9,6 +9,7 @@ the layers after pooling are left out; they are below 1 %.
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 
 import keras
 
@@ -55,10 +56,30 @@ def exaflops(macs: int, *, images: float) -> float:
 
 
 def forward_macs(network: keras.Model) -> int:
-    """Multiply-accumulates of one image's forward pass."""
-    return {vit.VisionTransformer: _transformer, bit.BiT: _resnet}[type(network)](
-        network
-    )
+    """Returns the multiply-accumulates of one image's forward pass."""
+    total = sum(made.macs for made in feature_maps(network))
+    is_resnet = isinstance(network, bit.BiT)
+    return total if is_resnet else total + _transformer(network)
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """A feature map that a convolution or an axial attention makes of one image.
+
+    Attributes:
+        macs: multiply-accumulates that it takes.
+        values: numbers in it.
+    """
+
+    macs: int
+    values: int
+
+
+def feature_maps(network: keras.Model) -> list[Map]:
+    """Returns the maps of a BiT ResNet or of a hybrid's stem; none of a plain ViT."""
+    if isinstance(network, bit.BiT):
+        return list(_resnet(network))
+    return list(_stem(network)) if network.stem is not None else []
 
 
 def _transformer(network: vit.VisionTransformer) -> int:
@@ -74,53 +95,52 @@ def _transformer(network: vit.VisionTransformer) -> int:
     if network.map_head is not None:
         total += tokens * 2 * width**2 + 2 * tokens * width
         total += 2 * width**2 + 2 * width * hidden
-    return total + _stem(network)
+    return total
 
 
-def _stem(network: vit.VisionTransformer) -> int:
-    if network.stem is None:
-        return 0
+def _stem(network: vit.VisionTransformer) -> Iterator[Map]:
     root, _, *stages = network.stem_layers
-    total, length = _convolution(root, network.image_size)
+    made, length = _convolution(root, network.image_size)
+    yield made
     length = resnet.halved(length)
     for stage in stages:
         for unit in stage.units:
             if unit.conv_proj is not None:
-                total += _convolution(unit.conv_proj, length)[0]
+                yield _convolution(unit.conv_proj, length)[0]
             for conv in (unit.conv1, unit.conv2, unit.conv3):
-                macs, length = _convolution(conv, length)
-                total += macs
-    return total
+                made, length = _convolution(conv, length)
+                yield made
 
 
-def _resnet(network: bit.BiT) -> int:
-    total, length = _convolution(network.root, network.image_size)
+def _resnet(network: bit.BiT) -> Iterator[Map]:
+    made, length = _convolution(network.root, network.image_size)
+    yield made
     length = resnet.halved(length)
     for unit in network.units:
         if unit.a.proj is not None:
-            total += _convolution(unit.a.proj, length)[0]
+            yield _convolution(unit.a.proj, length)[0]
         for branch in (unit.a, unit.b, unit.c):
             count = _axial if branch.length else _convolution
-            macs, length = count(branch.conv, length)
-            total += macs
-    return total
+            made, length = count(branch.conv, length)
+            yield made
 
 
-def _axial(layer: axial.AxialAttention, length: int) -> tuple[int, int]:
-    """Multiply-accumulates of both axes, and the length they leave."""
+def _axial(layer: axial.AxialAttention, length: int) -> tuple[Map, int]:
+    """Returns what attention along both axes makes, and the length it leaves."""
     features, lines = layer.features, length
     # Queries and keys are half as wide as values: 2 f^2 for the three of them.
     projections = length * lines * 2 * features**2
     # Query with key and both with their offsets; value and offset with the weights.
     pairs = lines * length**2 * (3 * features // 2 + 2 * features)
     after = length if layer.stride == 1 else resnet.halved(length)
-    return 2 * (projections + pairs), after
+    return Map(2 * (projections + pairs), length * lines * 4 * features), after
 
 
-def _convolution(conv: resnet.StdConv, length: int) -> tuple[int, int]:
-    """Multiply-accumulates on a square map, and the length it leaves."""
+def _convolution(conv: resnet.StdConv, length: int) -> tuple[Map, int]:
+    """Returns what it makes of a square map, and the length it leaves."""
     taps, after = _taps(length, conv.size, conv.stride, conv.padding)
-    return taps**2 * conv.inputs * conv.outputs, after
+    macs = taps**2 * conv.inputs * conv.outputs
+    return Map(macs, after**2 * conv.outputs), after
 
 
 @functools.cache

@@ -56,17 +56,13 @@ def stream(
         read,
         permute,
         lanes=lanes,
+        width=width,
         start=start // batch_size * width,
         window=max(1, window // lanes),
     )
     low, high = first // width, -(-(first + count) // width)
-
-    @tf.autograph.experimental.do_not_convert
-    def read_lane(number: tf.Tensor) -> tf.data.Dataset:
-        return lane.rows(number).batch(width, drop_remainder=True)
-
     rows = tf.data.Dataset.range(low, high).interleave(
-        read_lane,
+        lane.batches,
         cycle_length=high - low,
         block_length=1,
         num_parallel_calls=high - low,
@@ -102,12 +98,19 @@ class _Lane:
         permute: Callable[..., tf.Tensor],
         *,
         lanes: int,
+        width: int,
         start: int,
         window: int,
     ) -> None:
         self.counts, self.read, self.permute = counts, read, permute
-        self.lanes, self.start, self.window = lanes, start, window
+        self.lanes, self.width = lanes, width
+        self.start, self.window = start, window
         self.total = int(counts.sum())
+
+    @tf.autograph.experimental.do_not_convert
+    def batches(self, number: tf.Tensor) -> tf.data.Dataset:
+        """Yields the lane's rows in groups of `width`, its part of a batch."""
+        return self.rows(number).batch(self.width, drop_remainder=True)
 
     def rows(self, number: tf.Tensor) -> tf.data.Dataset:
         """Yields the lane's endless rows from its `start` on."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vit_tf import config, config_values, errors
+from vit_tf.costs import memory
 from vit_tf.data import catalog, data_source
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.models import build, npz_weights
@@ -275,6 +276,12 @@ def _measure(
     sizes = dict.fromkeys([*own, *request.resolutions] if request.measures else [])
     for size in sizes:
         now = opened if size == opened.image_size else model.at(size)
+        memory.check_evaluation(
+            now.network,
+            batch_size=request.batch_size,
+            precision=config.Precision(now.network.dtype_policy.name),
+            memory=model.machine.memory,
+        )
         evaluator = evaluators.of(now, model.machine)
         view = config.View(size, crop)
         for source, split in sets:

@@ -115,6 +115,21 @@ def model_of(path: str, *, variant: str | None = None) -> config.Model:
     return _recognised(path, variant)[0]
 
 
+def trained_size(path: str, *, variant: str | None = None) -> int:
+    """Returns the pixels of an image's side that a stored model was trained at.
+
+    Args:
+        path: see `stored_weights.locate`.
+        variant: for a file whose arrays are those of several variants.
+
+    Raises:
+        errors.UserError: no such file or run, or nothing that this library knows.
+    """
+    if stored_weights.locate(path).is_run:
+        return stored_weights.read_run(path)[0].data.image_size
+    return _recognised(path, variant)[2]
+
+
 def open_model(
     path: str,
     *,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context as eager_context
 
 from vit_tf import config, errors
-from vit_tf.runtime import cluster, multihost
+from vit_tf.runtime import cluster, host_memory, multihost
 
 # How long to wait for workers to connect, and until a silent one counts as dead.
 _START_SECONDS, _SILENCE_SECONDS = 300, 60
@@ -36,7 +36,9 @@ class Runtime:
         strategy: under whose scope variables are made and steps run.
         jit_compile: whether XLA compiles each replica's forward and backward.
         device: named for results, such as '4 virtual CPU devices'.
-        among: the processes that run this together; by default only this one.
+        processes: those that run this together; by default only this one.
+        memory: bytes that this process may take on the host's processors; None: on
+            GPUs and TPUs, which say themselves when they are full.
     """
 
     strategy: tf.distribute.Strategy
@@ -45,6 +47,12 @@ class Runtime:
     processes: multihost.Processes = dataclasses.field(
         default_factory=multihost.Processes
     )
+    memory: int | None = None
+
+    @property
+    def local_replicas(self) -> int:
+        """Replicas of this process, which share the host's memory."""
+        return self.strategy.num_replicas_in_sync // self.processes.count
 
 
 def seed(number: int) -> None:
@@ -75,6 +83,7 @@ def start(
     num_devices: int | None = None,
     workers: cluster.Cluster | None = None,
     tpu: str = "local",
+    memory: int | None = None,
 ) -> Runtime:
     """Makes the kernels of this process deterministic and chooses its devices.
 
@@ -85,6 +94,8 @@ def start(
             CPU devices are made, which has to happen before TensorFlow runs.
         workers: the processes of `Strategy.MULTI_WORKER`; None: from TF_CONFIG.
         tpu: the TPU of `Strategy.TPU`: 'local', or a name or address.
+        memory: bytes that this process may take on the host's processors; None: what
+            the machine or its container has.
 
     Raises:
         errors.UserError: devices that are not there.
@@ -108,6 +119,22 @@ def start(
         )
     if strategy == Strategy.TPU:
         return _tpu(tpu)
+    machine = _of_host(strategy, num_devices, workers, gpus=len(gpus), jit=jit)
+    if gpus:
+        return machine
+    memory = host_memory.total_bytes() if memory is None else memory
+    return dataclasses.replace(machine, memory=memory)
+
+
+def _of_host(
+    strategy: Strategy,
+    num_devices: int | None,
+    workers: cluster.Cluster | None,
+    *,
+    gpus: int,
+    jit: bool,
+) -> Runtime:
+    """Returns this host's GPUs, or its processors where it has none."""
     if strategy == Strategy.MULTI_WORKER:
         workers = workers or cluster.parse(os.environ.get("TF_CONFIG"))
         return _multi_worker(workers, bool(gpus), jit)
@@ -115,7 +142,7 @@ def start(
         kind = "GPU" if gpus else "CPU"
         return Runtime(tf.distribute.get_strategy(), jit, f"1 {kind}")
     if gpus:
-        return _mirrored_gpus(len(gpus), num_devices, jit)
+        return _mirrored_gpus(gpus, num_devices, jit)
     return _mirrored_cpus(num_devices, jit)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from vit_tf import config, errors
+from vit_tf.costs import memory
 from vit_tf.data import data_source, mixture, pipeline, subsets
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.objectives import objective
@@ -136,6 +137,12 @@ def prepare(
     examples = subsets.count_all(sources, cfg.data)
     total_steps = timing.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
+    )
+    memory.check_training(
+        cfg,
+        num_classes=source.num_classes,
+        memory=machine.memory,
+        replicas=machine.local_replicas,
     )
     state = train_state.build(
         cfg,
