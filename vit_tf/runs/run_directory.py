@@ -19,11 +19,11 @@ import os
 import pathlib
 import platform
 import subprocess
-import time
 from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
+import tenacity
 import tensorflow as tf
 
 from vit_tf import config, config_values, errors
@@ -346,11 +346,16 @@ def _lock(workdir: str) -> int | None:
     if fcntl is None or "://" in workdir:
         return None
     handle = os.open(os.path.join(workdir, ".lock"), os.O_CREAT | os.O_RDWR)
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError:  # held by a run, or for a moment by `in_use`
-            time.sleep(_LOCK_SECONDS)
-    os.close(handle)
-    raise InUse(f"--workdir={workdir}: another process is writing to this run")
+    tries = tenacity.Retrying(  # `in_use` holds it for a moment
+        retry=tenacity.retry_if_exception_type(OSError),
+        wait=tenacity.wait_fixed(_LOCK_SECONDS),
+        stop=tenacity.stop_after_attempt(_LOCK_TRIES),
+    )
+    try:
+        tries(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle
+    except tenacity.RetryError:
+        os.close(handle)
+        raise InUse(
+            f"--workdir={workdir}: another process is writing to this run"
+        ) from None

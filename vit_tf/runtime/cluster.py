@@ -6,6 +6,8 @@ import json
 import socket
 import time
 
+import tenacity
+
 from vit_tf import errors
 
 
@@ -174,20 +176,25 @@ def _why_refused(hello: dict, known: dict, num_workers: int) -> str | None:
 def _ask(host: str, port: int, num_workers: int, index: int, until: float) -> list[str]:
     """The other workers: send worker 0 a port, wait for the list of addresses."""
     hello = {"index": index, "num_workers": num_workers, "port": _free_port()}
-    while True:
-        try:
-            with socket.create_connection((host, port), timeout=5) as line:
-                line.sendall((json.dumps(hello) + "\n").encode())
-                line.settimeout(max(1.0, until - time.monotonic()))
-                answer = json.loads(line.makefile().readline())
-            break
-        except (OSError, ValueError):
-            if time.monotonic() > until:
-                raise errors.UserError(
-                    f"--coordinator={host}:{port}: worker 0 does not answer; start "
-                    "it there with --worker_index=0"
-                ) from None
-            time.sleep(0.2)
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((OSError, ValueError)),
+        wait=tenacity.wait_fixed(0.2),
+        stop=tenacity.stop_after_delay(max(0.0, until - time.monotonic())),
+    )
+
+    def ask() -> dict:
+        with socket.create_connection((host, port), timeout=5) as line:
+            line.sendall((json.dumps(hello) + "\n").encode())
+            line.settimeout(max(1.0, until - time.monotonic()))
+            return json.loads(line.makefile().readline())
+
+    try:
+        answer = tries(ask)
+    except tenacity.RetryError:
+        raise errors.UserError(
+            f"--coordinator={host}:{port}: worker 0 does not answer; start it there "
+            "with --worker_index=0"
+        ) from None
     if "refused" in answer:
         raise errors.UserError(answer["refused"])
     return answer["addresses"]

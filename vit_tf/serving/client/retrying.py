@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import tenacity
+
 _T = TypeVar("_T")
 
 
@@ -24,7 +26,7 @@ class Passing(Exception):
 
 
 class GaveUp(Exception):
-    """It did not pass in time, or somebody said to stop."""
+    """It did not pass in time, or somebody asked to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,26 +43,12 @@ class Patience:
     first_seconds: float = 0.2
     most_seconds: float = 5.0
 
-    def wait_seconds(self, failures: int, draw: float) -> float:
-        """The wait after so many failures: between half and all of the longest.
-
-        Clients that failed together come back apart.
-
-        Args:
-            draw: a number in [0, 1).
-        """
-        # 2**60 outlasts any deadline and does not overflow.
-        longest = self.first_seconds * 2.0 ** min(failures - 1, 60)
-        return min(longest, self.most_seconds) * (0.5 + draw / 2)
-
 
 def call(
     attempt: Callable[[float], _T],
     patience: Patience,
     *,
     stop: threading.Event | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    draw: Callable[[], float] = random.random,
 ) -> _T:
     """Calls `attempt` until it succeeds.
 
@@ -68,27 +56,41 @@ def call(
         attempt: gets the seconds that are left, raises `Passing` to be called again.
         patience: how long.
         stop: set by somebody else to end the waiting.
-        clock: seconds.
-        draw: the jitter, in [0, 1).
 
     Raises:
         GaveUp: with the last reason.
     """
-    stop = stop or threading.Event()
-    begun, failures = clock(), 0
-    while True:
-        left = patience.deadline_seconds - (clock() - begun)
-        try:
-            return attempt(max(left, 0.001))
-        except Passing as failure:
-            failures += 1
-            wait = max(patience.wait_seconds(failures, draw()), failure.after_seconds)
-            left = patience.deadline_seconds - (clock() - begun)
-            tries = f"{failures} tries" if failures > 1 else "1 try"
-            if wait >= left:
-                raise GaveUp(
-                    f"no answer within {patience.deadline_seconds:g} s and {tries}: "
-                    f"{failure}"
-                ) from failure
-        if stop.wait(wait):
+    stop, limit = stop or threading.Event(), patience.deadline_seconds
+    longest = tenacity.wait_exponential(
+        multiplier=patience.first_seconds, max=patience.most_seconds
+    )
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        """Waits half to all of the longest: those that failed together come apart."""
+        jittered = longest(state) * (0.5 + random.random() / 2)
+        failure = state.outcome and state.outcome.exception()
+        asked = failure.after_seconds if isinstance(failure, Passing) else 0.0
+        return max(jittered, asked)
+
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Passing),
+        wait=wait,
+        stop=tenacity.stop_before_delay(limit),
+        sleep=tenacity.sleep_using_event(stop),
+    )
+    begun = time.monotonic()
+
+    def try_once() -> _T:
+        if stop.is_set() and tries.statistics["attempt_number"] > 1:
             raise GaveUp("stopped")
+        return attempt(max(limit - (time.monotonic() - begun), 0.001))
+
+    try:
+        return tries(try_once)
+    except tenacity.RetryError as error:
+        failure, count = (
+            error.last_attempt.exception(),
+            error.last_attempt.attempt_number,
+        )
+        many = f"{count} tries" if count > 1 else "1 try"
+        raise GaveUp(f"no answer within {limit:g} s and {many}: {failure}") from failure
