@@ -13,6 +13,7 @@ ORDER = [
     {"errors"},
     {"config"},
     {"config_values"},
+    {"identity"},
     {"runtime", "models"},
     {"data"},
     {"recipes", "objectives"},
@@ -192,6 +193,14 @@ def _definitions(name):
         if isinstance(node, ast.ClassDef):
             inner = (n for n in node.body if isinstance(n, ast.FunctionDef))
             yield from (f"{node.name}.{n.name}" for n in inner)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_needs_modules_that_windows_lacks(name):
+    """The benchmark of memory does: it reads what the Linux kernel counts."""
+    lacking = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+    if name != "tools/benchmarks/footprint.py":
+        assert not lacking & set(_imports(name))
 
 
 def test_nothing_is_called_utils():

@@ -5,7 +5,8 @@ python -m tools.predict --checkpoint=ViT-B_16.npz --images='*.jpg' --to=found.js
 python -m tools.predict --checkpoint=exports/vit --images=new_photos --to=new.csv
 
 The table is that of tools.predict_client. Images are shown as evaluation shows them.
-Cut off and started again it goes on with the images that have no row yet.
+Cut off and started again it goes on with the images that have no row yet; a table
+that another checkpoint or other settings made is refused.
 """
 
 from tools import command
@@ -25,6 +26,7 @@ _TOP = number_flags.define_integer(
     "top", None, "Classes of a row. Default: 5, or all where they are fewer."
 )
 _BATCH_SIZE = model_flags.define_batch_size(32, "Images at a time.")
+_OVERWRITE = path_flags.define_overwrite("A table")
 _VIEW = model_flags.ViewFlags()
 
 _IN_FLIGHT = 2  # one batch is read and decoded while the other is computed
@@ -44,7 +46,9 @@ def main() -> None:
         top=_TOP.value,
         **_VIEW(),
     )
-    with predictions_table.Table(_TO.value, top) as table:
+    with predictions_table.Table(
+        _TO.value, top, ask.identity, overwrite=_OVERWRITE.value
+    ) as table:
         count = batch_prediction.fill(
             table,
             paths,

@@ -23,7 +23,7 @@ from vit_tf.serving import (
     predictions,
     predictions_table,
 )
-from vit_tf.serving.client import retrying, serving_channel
+from vit_tf.serving.client import channel, grpc_channel, rest_channel, retrying
 
 _SERVER = flags.DEFINE_string(
     "server", None, "HOST:PORT, usually 8500 for gRPC and 8501 for REST.", required=True
@@ -53,6 +53,7 @@ _IN_FLIGHT = number_flags.define_integer(
 _DEADLINE = number_flags.define_float(
     "deadline", 60.0, "Seconds for a request with all its tries.", lower=0.1
 )
+_OVERWRITE = path_flags.define_overwrite("A table")
 _TLS = flags.DEFINE_bool("tls", False, "Encrypt, as by a proxy before the server.")
 
 _FIRST_SECONDS = 10.0  # for the first answer: an unreachable server is said soon
@@ -64,12 +65,16 @@ def main() -> None:
     path_flags.check_file(_TO)
     address = _address()
     paths = named_images.find(_IMAGES.value)
-    channel = _open(address)
+    server = _open(address)
     try:
-        patience = retrying.Patience(_DEADLINE.value)
-        top = _top(address, channel)
-        with predictions_table.Table(_TO.value, top) as table:
-            ask = functools.partial(_ask, channel, address, patience, top)
+        metadata = _metadata(address, server)
+        top = _top(address, metadata)
+        made_by = channel.identify(address, metadata, top)
+        with predictions_table.Table(
+            _TO.value, top, made_by, overwrite=_OVERWRITE.value
+        ) as table:
+            patience = retrying.Patience(_DEADLINE.value)
+            ask = functools.partial(_ask, server, address, patience, top)
             count = batch_prediction.fill(
                 table,
                 paths,
@@ -78,11 +83,11 @@ def main() -> None:
                 in_flight=_IN_FLIGHT.value,
             )
     finally:
-        channel.close()
+        server.close()
     print(count.line(_TO.value))
 
 
-def _address() -> serving_channel.Address:
+def _address() -> channel.Address:
     host, _, port = _SERVER.value.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise errors.UserError(
@@ -90,7 +95,7 @@ def _address() -> serving_channel.Address:
         )
     if _VERSION.value is not None and _LABEL.value is not None:
         raise errors.UserError("--version and --label name one version each: give one")
-    return serving_channel.Address(
+    return channel.Address(
         server=_SERVER.value,
         model=_MODEL.value,
         version=_VERSION.value,
@@ -100,51 +105,55 @@ def _address() -> serving_channel.Address:
     )
 
 
-def _open(address: serving_channel.Address) -> serving_channel.Channel:
+def _open(address: channel.Address) -> channel.Channel:
     if _PROTOCOL.value == "rest":
-        return serving_channel.Rest(address)
+        return rest_channel.RestChannel(address)
     command.load_tensorflow()  # whose messages the protocol is made of
-    return serving_channel.Grpc(address)
+    return grpc_channel.GrpcChannel(address)
 
 
-def _top(address: serving_channel.Address, channel: serving_channel.Channel) -> int:
-    """Classes of a row; asks the server what it has, so that it must be there."""
+def _metadata(address: channel.Address, server: channel.Channel) -> channel.Metadata:
+    """Asks the server what it has, so that it must be there."""
     patience = retrying.Patience(min(_FIRST_SECONDS, _DEADLINE.value))
     try:
-        found = retrying.call(channel.signatures, patience)
+        return retrying.call(server.metadata, patience)
     except retrying.GaveUp as failure:
         raise errors.UserError(
             f"--server={address.server}: {failure}; is it running, and is this its "
             f"port for {_PROTOCOL.value}?"
         ) from failure
-    given = serving_channel.check(address, found)
+
+
+def _top(address: channel.Address, metadata: channel.Metadata) -> int:
+    """Chooses the classes of a row."""
+    given = channel.check(address, metadata.signatures)
     if given is not None and (_TOP.value or 0) > given:
         raise errors.UserError(
-            f"--top={_TOP.value}: {address.name} at {address.server} tells {given}; "
+            f"--top={_TOP.value}: {address.name} at {address.server} gives {given}; "
             "name at most that many"
         )
     return _TOP.value or given or _USUAL_TOP
 
 
 def _ask(
-    channel: serving_channel.Channel,
-    address: serving_channel.Address,
+    server: channel.Channel,
+    address: channel.Address,
     patience: retrying.Patience,
     top: int,
     encoded: Sequence[bytes],
     stop: threading.Event,
 ) -> list[predictions.Prediction]:
-    """The answers to a batch, however often it takes to get them."""
+    """Asks for the predictions of a batch, however often it takes to get them."""
     try:
-        said = retrying.call(
-            functools.partial(channel.predict, encoded), patience, stop=stop
+        answers = retrying.call(
+            functools.partial(server.predict, encoded), patience, stop=stop
         )
     except retrying.GaveUp as failure:
         raise errors.UserError(
             f"{address.server}, model {address.name}: {failure}; the rows so far are "
             f"in {_TO.value}, the same command goes on; or raise --deadline"
         ) from failure
-    return [predictions.first(one, top) for one in said]
+    return [predictions.first(one, top) for one in answers]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import zlib
 
@@ -200,10 +201,48 @@ def test_the_command_writes_the_table_and_goes_on(evaluated, folder, tmp_path, k
     ask, _ = predictor.open_stored(str(evaluated))
     said = ask([path.read_bytes() for path in sorted(folder.iterdir())])
     for row, answer in zip(rows, said, strict=True):
-        assert row["error"] == answer.error
+        assert row.get("error", "") == answer.error
         if not answer.error:
             assert row["class_5"] == answer.classes[4]
             assert float(row["score_1"]) == pytest.approx(answer.scores[0], rel=1e-5)
+
+
+def test_a_table_of_another_checkpoint_or_view_is_refused(evaluated, folder, tmp_path):
+    other = tmp_path / "other.npz"
+    conversion.convert(str(evaluated), str(other))
+    with np.load(other) as arrays:
+        np.savez(other, **{k: v * 1.01 for k, v in arrays.items()})
+    to, copied = tmp_path / "found.csv", tmp_path / "same"
+    shutil.copytree(evaluated, copied)
+
+    def predict(checkpoint, *more):
+        images = f"--images={folder / '00.png'}"
+        return warm.run(
+            "-m",
+            "tools.predict",
+            f"--checkpoint={checkpoint}",
+            images,
+            f"--to={to}",
+            *more,
+        )
+
+    assert predict(evaluated).returncode == 0
+    content = to.read_bytes()
+    done = predict(copied)  # the same weights in another place
+    assert done.returncode == 0 and "1 had their row before" in done.stdout
+    for checkpoint, more, reason in (
+        (other, [], "weights: .* against"),
+        (evaluated, ["--eval_crop=central"], "eval_crop: resize against central"),
+        (evaluated, ["--image_size=24"], "image_size: 16 against 24"),
+    ):
+        done = predict(checkpoint, *more)
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
+        assert re.search(reason, line) and "--overwrite" in line, line
+        assert to.read_bytes() == content
+    done = predict(other, "--overwrite")
+    assert done.returncode == 0 and "before" not in done.stdout
+    assert to.read_bytes() != content
 
 
 def test_an_export_answers_by_its_signature(tmp_path):
@@ -233,10 +272,10 @@ def _other_export(folder):
     [
         ("nowhere", {}, "nowhere: no such file or folder"),
         ("run", {"variant": "ViT-mu/8"}, "--variant: .* says what it is"),
-        ("run", {"top": 11}, "--top=11: .* tells 10"),
+        ("run", {"top": 11}, "--top=11: .* has 10"),
         ("body.npz", {}, "has no last layer"),
         ("tokens", {}, "logits for every token"),
-        ("vit", {"top": 3}, "--top=3: .* tells 2"),
+        ("vit", {"top": 3}, "--top=3: .* has 2"),
         ("vit", {"image_size": 32}, "--image_size=32: .* is an export"),
         ("other", {}, "no signature serving_default with classes and scores"),
         ("broken", {}, "broken: cannot be loaded"),

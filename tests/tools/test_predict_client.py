@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import stand_in, warm
 from vit_tf import errors
-from vit_tf.serving.client import retrying, serving_channel
+from vit_tf.serving.client import channel, grpc_channel, rest_channel, retrying
 
 SERVER = pytest.mark.needs("tensorflow_serving")
 CODE = grpc.StatusCode
@@ -86,9 +86,9 @@ def _check(rows, photos):
     for i, row in enumerate(rows):
         if i in BAD:
             assert row["error"] == "not an image that this reads"
-            assert row["class_1"] == row["score_1"] == row["score_2"] == ""
+            assert not any(row.get(name) for name in ("class_1", "score_1", "score_2"))
             continue
-        assert row["error"] == ""
+        assert not row.get("error")
         for k, (name, score) in enumerate(stand_in.answer(COLORS[i]), 1):
             assert row[f"class_{k}"] == name
             assert float(row[f"score_{k}"]) == pytest.approx(score, rel=1e-5)
@@ -189,7 +189,7 @@ def _unused_port():
         (["--label=canary"], "--model=vit:canary: .* does not serve it"),
         (["--signature=serving_defualt"], "did you mean serving_default"),
         (["--signature=serving_tensor"], "maps images to .*; need image_bytes to"),
-        (["--top=3"], "--top=3: vit at .* tells 2"),
+        (["--top=3"], "--top=3: vit at .* gives 2"),
         (["--batch_size=17"], "larger than maximum input batch size 16"),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_file_that_vanishes_is_a_row(server, photos, tmp_path):
     done = _client(server, "grpc", tmp_path / "in", tmp_path / "f.jsonl")
     assert done.returncode == 0, done.stderr
     good, gone = _rows(tmp_path / "f.jsonl")
-    assert good["error"] == "" and gone["error"].startswith("cannot be read: No such")
+    assert "error" not in good and gone["error"].startswith("cannot be read: No such")
 
 
 def _ask(server, body, what=":predict"):
@@ -303,24 +303,25 @@ def test_request_bodies_by_hand(server):
 @pytest.fixture
 def channels(server):
     channels = [
-        kind(serving_channel.Address(server=at, model="vit", version=1))
+        kind(channel.Address(server=at, model="vit", version=1))
         for kind, at in (
-            (serving_channel.Grpc, server.grpc),
-            (serving_channel.Rest, server.rest),
+            (grpc_channel.GrpcChannel, server.grpc),
+            (rest_channel.RestChannel, server.rest),
         )
     ]
     yield channels
-    for channel in channels:
-        channel.close()
+    for opened in channels:
+        opened.close()
 
 
 @SERVER
 def test_both_protocols_say_the_same(channels):
     encoded = [BAD.get(i, stand_in.png(c)) for i, c in enumerate(COLORS[:9])]
-    by_grpc, by_rest = (channel.predict(encoded, 30) for channel in channels)
+    by_grpc, by_rest = (opened.predict(encoded, 30) for opened in channels)
     assert by_grpc == by_rest  # scores bit for bit
-    one, other = (channel.signatures(30) for channel in channels)
-    assert one == other and one["serving_tensor"].outputs["probabilities"] == 3
+    one, other = (opened.metadata(30) for opened in channels)
+    assert one == other and one.version == 1
+    assert one.signatures["serving_tensor"].outputs["probabilities"] == 3
 
 
 @SERVER
@@ -332,7 +333,7 @@ def test_answers_of_another_form_are_said(channels, server, monkeypatch):
         {"classes": [3], "scores": [3]},
     ):
         monkeypatch.setattr(
-            serving_channel.Rest, "_call", lambda *_, f=found: {"outputs": f}
+            rest_channel.RestChannel, "_call", lambda *_, f=found: {"outputs": f}
         )
         with pytest.raises(errors.UserError, match="another form|2 answers to 1"):
             channels[1].predict([b"x"], 1)
@@ -349,7 +350,7 @@ def test_the_servers_wish_to_wait_is_heard(channels, server, monkeypatch):
 
 def test_grpc_without_its_messages_is_refused_and_rest_is_not(without):
     without("tensorflow_serving", "tensorflow_serving.apis")
-    address = serving_channel.Address(server="127.0.0.1:9", model="vit")
+    address = channel.Address(server="127.0.0.1:9", model="vit")
     with pytest.raises(errors.UserError, match="grpc needs tensorflow_serving.*=rest"):
-        serving_channel.Grpc(address)
-    serving_channel.Rest(address).close()
+        grpc_channel.GrpcChannel(address)
+    rest_channel.RestChannel(address).close()

@@ -6,6 +6,7 @@ blank text is refused.
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 
 from absl import flags
@@ -95,6 +96,12 @@ def define_path_list(name: str, help_text: str) -> flags.FlagHolder[list[str]]:
     return flags.DEFINE(
         _PathListParser(), name, [], help_text, serializer=flags.ListSerializer(",")
     )
+
+
+def define_overwrite(what: str) -> flags.FlagHolder[bool]:
+    """Defines --overwrite of a tool that keeps outputs of another identity."""
+    help_text = f"{what} that something else has made is made anew, not refused."
+    return flags.DEFINE_boolean("overwrite", False, help_text)
 
 
 def check_readable(*holders: flags.FlagHolder) -> None:
@@ -197,5 +204,5 @@ def _check_length(given: str, path: str) -> None:
 
 def _free_bytes(folder: str) -> int:
     """Returns what may still be written there; 1 where the system does not count."""
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize if stat.f_blocks else 1
+    usage = shutil.disk_usage(folder)
+    return usage.free if usage.total else 1

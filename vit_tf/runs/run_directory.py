@@ -27,12 +27,7 @@ import tenacity
 import tensorflow as tf
 
 from vit_tf import config, config_values, errors
-from vit_tf.runtime import filesystem
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this platform
-    fcntl = None
+from vit_tf.runtime import file_lock, filesystem
 
 # Fields of a row that depend on the clock; all others repeat exactly.
 TIMING_FIELDS = ("images_per_second", "seconds")
@@ -331,28 +326,29 @@ def commit() -> str:
 def in_use(workdir: str) -> bool:
     """Whether a process is writing to the run; never known, so False, on gs://."""
     path = os.path.join(workdir, ".lock")
-    if fcntl is None or not os.path.exists(path):
+    if not os.path.exists(path):
         return False
-    with open(path) as handle:
-        try:  # shared, so that those who look do not see each other
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    # Shared, so that those who look do not see each other.
+    with open(path, "rb") as handle:
+        try:
+            return not file_lock.try_lock(handle, shared=True)
         except OSError:
             return True
-    return False
 
 
 def _lock(workdir: str) -> int | None:
     """Keeps a second process out of a local folder; freed when this one ends."""
-    if fcntl is None or "://" in workdir:
+    if "://" in workdir:
         return None
     handle = os.open(os.path.join(workdir, ".lock"), os.O_CREAT | os.O_RDWR)
     tries = tenacity.Retrying(  # `in_use` holds it for a moment
-        retry=tenacity.retry_if_exception_type(OSError),
+        retry=tenacity.retry_if_result(lambda locked: not locked)
+        | tenacity.retry_if_exception_type(OSError),
         wait=tenacity.wait_fixed(_LOCK_SECONDS),
         stop=tenacity.stop_after_attempt(_LOCK_TRIES),
     )
     try:
-        tries(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tries(file_lock.try_lock, handle)
         return handle
     except tenacity.RetryError:
         os.close(handle)

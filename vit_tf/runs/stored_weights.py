@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, config_values, errors
+from vit_tf import config, config_values, errors, identity
 from vit_tf.models import build, network, npz_weights
 from vit_tf.runs import checkpoint, run_directory
 from vit_tf.runtime import filesystem
@@ -183,6 +183,17 @@ def _config(run: str) -> config.Config:
         return config_values.from_json(text)
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from None
+
+
+def digest(path: str) -> str:
+    """Returns the SHA-256 of the .npz that `path` stands for, see `weights_file`.
+
+    Raises:
+        errors.UserError: see `locate`.
+    """
+    file = weights_file(path)
+    with local_copy(file) as local, filesystem.reading(file):
+        return identity.digest_file(local)
 
 
 @functools.cache

@@ -59,8 +59,8 @@ def fill(
     Returns:
         how many images there were.
     """
-    todo = [path for path in paths if path not in table.done]
-    count = Count(before=len(paths) - len(todo))
+    todo, before = table.split(paths)
+    count = Count(before=before)
     stop = threading.Event()
     starts = range(0, len(todo), batch_size)
     batches = (todo[start : start + batch_size] for start in starts)
@@ -68,7 +68,7 @@ def fill(
     pool = futures.ThreadPoolExecutor(in_flight, "ask")
     try:
         with progress.Progress(
-            "Images", total=len(paths), done=count.before
+            "Images", total=before + len(todo), done=before
         ) as display:
             for batch in itertools.islice(batches, in_flight):
                 waiting.append(pool.submit(_rows, batch, ask, stop))

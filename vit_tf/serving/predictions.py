@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -30,8 +32,8 @@ def first(answer: Prediction, top: int) -> Prediction:
 
 
 def of_arrays(
-    classes: Sequence[Sequence[str]],
-    scores: Sequence[Sequence[float]],
+    classes: Sequence[Sequence[str]] | np.ndarray,
+    scores: Sequence[Sequence[float]] | np.ndarray,
     errors: Sequence[str],
 ) -> list[Prediction]:
     """Answers of a batch from the outputs of the signature `serving_default`.

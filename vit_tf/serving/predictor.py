@@ -4,22 +4,37 @@ A run or an .npz sees images as `evaluation` shows them, pixel for pixel; an exp
 decodes by itself.
 """
 
+import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, errors, identity
 from vit_tf.data import safe_decoding
 from vit_tf.runs import loading, stored_weights
+from vit_tf.runtime import filesystem
 from vit_tf.serving import predictions
 
 TOP = 5  # classes that are named where nobody asks for another number
 SIGNATURE, INPUT = "serving_default", "image_bytes"
-# Encoded images of a batch -> their answers.
-Ask = Callable[[Sequence[bytes]], list[predictions.Prediction]]
+
+
+class Ask(Protocol):
+    """Predicts encoded images.
+
+    Attributes:
+        identity: what the answers follow from.
+    """
+
+    identity: identity.Identity
+
+    def __call__(self, encoded: Sequence[bytes]) -> list[predictions.Prediction]:
+        """Returns the predictions of a batch, in its order."""
+        ...
 
 
 def open_stored(
@@ -64,7 +79,7 @@ def open_stored(
 
 
 def export_folder(path: str) -> str | None:
-    """The folder with `saved_model.pb` that `path` or its newest version is."""
+    """Finds the folder with `saved_model.pb` that `path` or its newest version is."""
     if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
         return path
     if not tf.io.gfile.isdir(path):
@@ -79,19 +94,25 @@ def export_folder(path: str) -> str | None:
 
 
 def check_top(top: int | None, available: int, whose: str) -> int:
-    """How many classes an answer has.
+    """Chooses how many classes an answer has.
 
     Raises:
         errors.UserError: more than there are.
     """
     if top is not None and top > available:
         raise errors.UserError(
-            f"--top={top}: {whose} tells {available}; name at most that many"
+            f"--top={top}: {whose} has {available}; name at most that many"
         )
     return top or min(TOP, available)
 
 
-def _of_checkpoint(path, top, image_size, eval_crop, variant) -> tuple[Ask, int]:
+def _of_checkpoint(
+    path: str,
+    top: int | None,
+    image_size: int | None,
+    eval_crop: config.EvalCrop | None,
+    variant: str | None,
+) -> tuple[Ask, int]:
     precision = None  # a run's own, so that its own numbers come out
     if stored_weights.locate(path).is_run:
         if variant is not None:
@@ -102,7 +123,7 @@ def _of_checkpoint(path, top, image_size, eval_crop, variant) -> tuple[Ask, int]
     )
     if not opened.num_classes:
         raise errors.UserError(
-            f"{path}: has no last layer, so it tells no classes; transfer it first "
+            f"{path}: has no last layer, so it has no classes; transfer it first "
             "(tools.transfer)"
         )
     opened.require_pooled("a prediction")
@@ -137,9 +158,21 @@ class _Stored:
             )
 
         self.views, self.judge = views, judge
+        self.identity = identity.Identity.of(
+            weights=stored_weights.digest(opened.path),
+            made_from=opened.path,
+            settings={
+                "top": top,
+                "image_size": data.image_size,
+                "eval_crop": crop,
+                "precision": network.dtype_policy.name,
+                "scores": "sigmoid" if opened.is_sigmoid else "softmax",
+                "class_names": identity.digest_values(opened.labels),
+            },
+        )
 
     def __call__(self, encoded: Sequence[bytes]) -> list[predictions.Prediction]:
-        """Encoded images -> what the model says of each, in their order."""
+        """Predicts encoded images, in their order."""
         pixels, reasons = self.see(encoded)
         scores, labels = self.judge(pixels)
         return predictions.of_arrays(
@@ -147,7 +180,7 @@ class _Stored:
         )
 
     def see(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
-        """What the model is shown.
+        """Decodes what the model is shown.
 
         Returns:
             float32 (n, size, size, 3) in [-1, 1], zeros where an image cannot be read,
@@ -160,7 +193,7 @@ class _Stored:
 
 
 def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
-    """Answers of the signature `serving_default` of an export."""
+    """Returns what answers by the signature `serving_default` of an export."""
     try:
         loaded = tf.saved_model.load(folder)
     except (tf.errors.OpError, OSError, ValueError) as error:
@@ -175,24 +208,51 @@ def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
         )
     given = signature.structured_outputs["scores"].shape[-1]
     top = check_top(top, given or (top or TOP), folder)
+    return _Exported(folder, loaded, top), top
 
-    def ask(encoded: Sequence[bytes]) -> list[predictions.Prediction]:
+
+class _Exported:
+    """Predicts with the signature `serving_default` of an export."""
+
+    def __init__(self, folder: str, loaded: tf.Module, top: int):
         # `loaded` stays referenced, because its variables die with it.
-        asked = tf.constant(list(encoded), tf.string)
+        self._folder, self._loaded, self._top = folder, loaded, top
+        self.identity = identity.Identity.of(
+            weights=_digest_export(folder), made_from=folder, settings={"top": top}
+        )
+
+    def __call__(self, encoded: Sequence[bytes]) -> list[predictions.Prediction]:
+        """Predicts encoded images, in their order."""
+        top, asked = self._top, tf.constant(list(encoded), tf.string)
         try:
-            found = loaded.signatures[SIGNATURE](**{INPUT: asked})
+            outputs = self._loaded.signatures[SIGNATURE](**{INPUT: asked})
         except tf.errors.InvalidArgumentError as error:
             reason = " ".join(error.message.split())
             raise errors.UserError(
-                f"--batch_size={len(encoded)}: {folder} does not take it: {reason}"
+                f"--batch_size={len(encoded)}: {self._folder} does not take it: {reason}"
             ) from None
         classes = [
             [name.decode("utf-8", "replace") for name in row[:top]]
-            for row in found["classes"].numpy()
+            for row in outputs["classes"].numpy()
         ]
         reasons = [""] * len(encoded)
-        if "error" in found:
-            reasons = [e.decode("utf-8", "replace") for e in found["error"].numpy()]
-        return predictions.of_arrays(classes, found["scores"].numpy()[:, :top], reasons)
+        if "error" in outputs:
+            reasons = [e.decode("utf-8", "replace") for e in outputs["error"].numpy()]
+        return predictions.of_arrays(
+            classes, outputs["scores"].numpy()[:, :top], reasons
+        )
 
-    return ask, top
+
+def _digest_export(folder: str) -> str:
+    """Returns the SHA-256 of an export's graph, variables and class names."""
+    if "://" not in folder:
+        return identity.digest_folder(folder)
+    digests = {}
+    with filesystem.reading(folder):
+        for parent, _, names in tf.io.gfile.walk(folder):
+            for name in names:
+                path = os.path.join(parent, name)
+                with tf.io.gfile.GFile(path, "rb") as file:
+                    content = hashlib.sha256(file.read()).hexdigest()
+                digests[path.removeprefix(folder).lstrip("/")] = content
+    return identity.digest_values(digests)
