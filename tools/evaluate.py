@@ -13,6 +13,7 @@ ReaL counts the images that have a label, and any of an image's labels as right;
 ObjectNet is told among all 1000 classes of ImageNet.
 """
 
+import contextlib
 import json
 
 from absl import flags
@@ -25,7 +26,7 @@ from tools.flags import (
     number_flags,
     path_flags,
 )
-from vit_tf import config, errors
+from vit_tf import config, errors, identity
 
 _CHECKPOINT = model_flags.define_checkpoint(required=True)
 _DATASET = flags.DEFINE_list(
@@ -68,6 +69,7 @@ _DATA_DIR = data_flags.define_data_dir()
 _NUM_DEVICES = device_flags.define_num_devices()
 _MEMORY = device_flags.define_memory()
 _JSON = path_flags.define_path("json", None, "File to write all of it to.")
+_OVERWRITE = path_flags.define_overwrite("A file of --json")
 
 _WORST = 10  # classes that are shown
 
@@ -99,11 +101,29 @@ def main() -> None:
         num_devices=_NUM_DEVICES.value,
         memory=device_flags.memory_bytes(_MEMORY),
     )
+    if _JSON.value is not None and not _OVERWRITE.value:
+        _refuse_other(_JSON.value, evaluate.identify(request))
     report = evaluate.evaluate(request, machine)
     _show(report)
     if _JSON.value is not None:
         filesystem.write_whole(_JSON.value, json.dumps(report, indent=2) + "\n")
         print(f"\nwrote {_JSON.value}")
+
+
+def _refuse_other(path: str, made_by: identity.Identity) -> None:
+    """Refuses to replace the numbers of another model, other data or settings."""
+    import tensorflow as tf
+
+    from vit_tf.runtime import filesystem
+
+    if not tf.io.gfile.exists(path) or not tf.io.gfile.stat(path).length:
+        return
+    before = None
+    with contextlib.suppress(errors.UserError):  # as good as none
+        content = filesystem.read_json(path, "name another file")
+        before = identity.Identity.from_json(content.get("identity"))
+    remedy = "name another file, or replace it with --overwrite"
+    identity.refuse_other(f"--json={path}", before, made_by, remedy=remedy)
 
 
 def _show(report: dict) -> None:

@@ -77,6 +77,7 @@ _MAX_PIXELS = number_flags.define_integer(
 _MAX_BATCH = number_flags.define_integer(
     "max_batch_size", 256, "Images in one request.", upper=number_flags.MAX_BATCH
 )
+_OVERWRITE = path_flags.define_overwrite("An ONNX or TFLite file")
 _IMAGES = path_flags.define_path_list(
     "images",
     "Files to compare export and checkpoint on. Default: eight drawn pictures.",
@@ -110,6 +111,7 @@ def main() -> None:
         labels=_LABELS.value,
         license=_LICENSE.value,
         samples=samples,
+        overwrite=_OVERWRITE.value,
     )
     with command.quiet_stderr():  # the runtimes tell what they load
         if _FORMAT.value == "saved_model":

@@ -1,9 +1,11 @@
 """An export answers as the checkpoint does, in TensorFlow's C++ runtime, or is refused."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -393,9 +395,56 @@ def test_other_formats_agree_with_the_checkpoint(evaluated, tmp_path, kind):
     assert all(d.size <= d.limit for d in done.differences)
     card = (tmp_path / f"tiny.{kind}.md").read_text()
     assert "`images`: float32 images" in card and "JPEG" not in card
+    assert "without antialiasing" in card and "(x - 127.5) / 127.5" in card
     assert sorted(os.listdir(tmp_path)) == [
         f"tiny.{kind}{e}" for e in ("", ".json", ".md")
     ]
+    facts = json.loads((tmp_path / f"tiny.{kind}.json").read_text())
+    metadata = _read_metadata(done.path, kind)
+    assert json.loads(metadata["class_names"]) == [str(n) for n in range(10)]
+    assert json.loads(metadata["preprocessing"]) == facts["preprocessing"]
+    assert json.loads(metadata["identity"]) == facts["identity"]
+
+
+def _read_metadata(path, kind):
+    """What a file says of itself, by readers that are not ours."""
+    if kind is onnx_tflite.Format.ONNX:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for tensor in (*session.get_inputs(), *session.get_outputs()):
+            assert tensor.shape[0] == "batch"
+        return session.get_modelmeta().custom_metadata_map
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("labels.txt").decode().split() == list("0123456789")
+        return json.loads(archive.read("metadata.json"))
+
+
+@pytest.mark.needs("tf2onnx", "onnxruntime")
+def test_the_file_of_another_checkpoint_or_setting_is_refused(evaluated, tmp_path):
+    def write(**changes):
+        request = saved_model.Request(str(evaluated), str(tmp_path), name="tiny")
+        request = dataclasses.replace(request, **changes)
+        return onnx_tflite.write(request, onnx_tflite.Format.ONNX)
+
+    path = tmp_path / "tiny.onnx"
+    write()
+    content = path.read_bytes()
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"{n}\n" for n in "abcdefghij"))
+    for changes, reason in (
+        ({"labels": str(names)}, "class_names: "),
+        ({"image_size": 24}, "image_size: 16 against 24"),
+    ):
+        with pytest.raises(errors.UserError, match=f"{reason}.*--overwrite"):
+            write(**changes)
+        assert path.read_bytes() == content
+    write()  # the same again
+    write(labels=str(names), overwrite=True)
+    assert path.read_bytes() != content
+    (tmp_path / "tiny.onnx.json").unlink()
+    with pytest.raises(errors.UserError, match="nothing says what made it"):
+        write()
 
 
 def test_other_formats_refuse_what_they_lack(evaluated, tmp_path):

@@ -84,6 +84,43 @@ def test_the_command_repeats_the_numbers_of_the_run(evaluated, data_dir, tmp_pat
         assert len(score["values"]) == 2
 
 
+def test_a_report_of_something_else_is_refused_before_work(
+    evaluated, data_dir, tmp_path
+):
+    to = tmp_path / "report.json"
+
+    def measure(*more):
+        return _command(
+            f"--checkpoint={evaluated}",
+            "--dataset=digits",
+            f"--data_dir={data_dir}",
+            "--split=test[:40]",
+            f"--json={to}",
+            *more,
+        )
+
+    to.touch()  # as mktemp leaves it
+    assert measure("--evaluators=accuracy").returncode == 0
+    assert measure("--evaluators=accuracy", "--batch_size=7").returncode == 0
+    content = to.read_bytes()
+    for more, reason in (
+        (["--evaluators=nll"], 'evaluators: ["accuracy"] against ["nll"]'),
+        (["--evaluators=accuracy", "--eval_crop=central"], "eval_crop: resize against"),
+        (["--evaluators=accuracy", "--split=test[40:]"], "splits: "),
+    ):
+        done = measure(*more)
+        assert done.returncode == 2 and "accuracy  " not in done.stdout
+        (line,) = done.stderr.strip().splitlines()
+        assert reason in line and "--overwrite" in line
+        assert to.read_bytes() == content
+    to.write_text("notes")
+    done = measure("--evaluators=nll")
+    assert done.returncode == 2 and "nothing says what made it" in done.stderr
+    assert to.read_text() == "notes"
+    assert measure("--evaluators=nll", "--overwrite").returncode == 0
+    assert json.loads(to.read_text())["identity"]["settings"]["evaluators"] == ["nll"]
+
+
 def test_an_npz_of_the_run_has_the_same_numbers(evaluated, data_dir, tmp_path):
     path = shutil.copy(evaluated / "weights.npz", tmp_path)
     asked = ("accuracy", "top5_accuracy", "class_accuracy", "nll", "ece", "fewshot")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf import config, config_values, errors
+from vit_tf import config, config_values, errors, identity
 from vit_tf.costs import memory
 from vit_tf.data import catalog, data_source
 from vit_tf.evaluation import evaluators, fewshot
@@ -117,6 +117,7 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
             metrics.append(size | row)
     return {
         "checkpoint": request.checkpoint,
+        "identity": identify(request).to_json(),
         "model": dataclasses.asdict(opened.model),
         "num_classes": opened.num_classes,
         "config": dataclasses.asdict(model.run) if model.run else None,
@@ -134,6 +135,46 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
             dataclasses.asdict(score) | {"mean": score.mean, "std": score.std}
             for score in scores
         ],
+    }
+
+
+def identify(request: Request) -> identity.Identity:
+    """Returns what the numbers of a report follow from, without building the model.
+
+    Raises:
+        errors.UserError: a set, split or model that is not there.
+    """
+    run, path = _run_of(request), request.checkpoint
+    sources = [catalog.open_source(name, request.data_dir) for name in request.names]
+    size = request.image_size
+    if size is None:
+        size = loading.trained_size(path, variant=request.variant)
+    own_crop = run.data.eval_crop if run else config.EvalCrop.RESIZE
+    settings = {
+        "evaluators": sorted({*request.evaluators}),
+        "splits": [_split(s, request) for s in sources if request.measures],
+        "image_size": size,
+        "resolutions": list(request.resolutions),
+        "eval_crop": request.eval_crop or own_crop,
+        "precision": run and run.train.precision,
+    }
+    if FEW_SHOT in request.evaluators:
+        settings |= config_values.fields(request.few_shot, "few_shot.")
+    return identity.Identity.of(
+        weights=stored_weights.digest(path),
+        made_from=path,
+        settings=settings,
+        data={source.name: _data_facts(source) for source in sources},
+    )
+
+
+def _data_facts(source: data_source.Source) -> dict[str, identity.Json]:
+    """Returns what identifies a prepared set."""
+    splits = source.builder.info.splits.items()
+    return {
+        "version": source.version,
+        "splits": {name: info.num_examples for name, info in splits},
+        "digest": getattr(source, "content_digest", None),
     }
 
 

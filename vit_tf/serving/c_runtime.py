@@ -160,7 +160,7 @@ class Model:
         finally:
             for buffer in (asked, told):
                 _call("TF_DeleteBuffer", None, buffer)
-        seconds = collections.Counter()
+        seconds: Any = collections.Counter()  # whose values may be fractions
         for device in found.step_stats.dev_stats:
             for node in device.node_stats:
                 label = node.timeline_label.partition(" = ")[2] or node.node_name

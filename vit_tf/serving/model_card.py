@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_tf import identity
 from vit_tf.runs import loading, run_directory
-from vit_tf.serving import parity_check, serving_signatures
+from vit_tf.serving import parity_check, preprocessing, serving_signatures
 
 UNSTATED = "not stated: ask whoever trained the model and owns the data"
 
@@ -19,6 +20,7 @@ def facts(
     result: Mapping[str, Any] | None,
     class_names: Sequence[str],
     license: str | None,
+    made_by: identity.Identity,
     differences: Sequence[parity_check.Difference],
     signatures: Sequence[str],
     weights: str | None,
@@ -50,6 +52,8 @@ def facts(
         "num_classes": opened.num_classes,
         "class_names": list(class_names),
         "license": license,
+        "identity": made_by.to_json(),
+        "preprocessing": preprocessing.recipe(options.view(opened)).facts(),
         "signatures": list(signatures),
         "options": {
             "precision": str(options.precision),
@@ -85,6 +89,7 @@ def text(found: Mapping[str, Any]) -> str:
         "## What it takes and gives",
         takes,
         gives,
+        *_preparing(found),
         "## How it was trained",
         *(
             _of_run(run)
@@ -115,6 +120,14 @@ def _takes(found: Mapping[str, Any]) -> str:
         f"request. Files are decoded without their EXIF rotation, {view}. Signatures: "
         f"{', '.join(found['signatures'])}."
     )
+
+
+def _preparing(found: Mapping[str, Any]) -> list[str]:
+    """Returns how a caller makes images of files, where a signature takes them."""
+    if not {"images", "serving_tensor"} & set(found["signatures"]):
+        return []
+    recipe = preprocessing.Recipe.from_facts(found["preprocessing"])
+    return ["## How to prepare an image", recipe.text()]
 
 
 def _gives(found: Mapping[str, Any]) -> str:

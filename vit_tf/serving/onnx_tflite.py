@@ -5,21 +5,31 @@ Each file is loaded into its own runtime and compared with the checkpoint before
 kept.
 """
 
+import contextlib
 import dataclasses
 import enum
 import importlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, errors, identity
 from vit_tf.runtime import filesystem
-from vit_tf.serving import model_card, parity_check, saved_model, serving_signatures
+from vit_tf.serving import (
+    model_card,
+    parity_check,
+    preprocessing,
+    saved_model,
+    serving_signatures,
+)
 
+BATCH_AXIS = "batch"  # the name of the axis of any length, in ONNX
 _OPSET = 18  # of ONNX; onnxruntime 1.14 and newer
 
 
@@ -42,12 +52,18 @@ _Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 def write(request: saved_model.Request, kind: Format) -> saved_model.Exported:
     """Writes DIR/NAME.onnx or DIR/NAME.tflite, and a card beside it.
 
+    The file itself holds class names and how images are prepared, see `_metadata`.
+
     Raises:
-        errors.UserError: a package is missing, the precision does not exist there, the
+        errors.UserError: something else made the file that is there, a package is missing, the precision does not exist there, the
             file disagrees with the checkpoint, or cannot be written.
     """
     _check(request, kind)
     this = saved_model.prepare(request)
+    path = os.path.join(request.to, f"{this.name}.{kind}")
+    made_by = this.identity(str(kind))
+    if not request.overwrite:
+        _refuse_other(path, made_by)
     with tempfile.TemporaryDirectory() as scratch:
         local = os.path.join(scratch, f"{this.name}.{kind}")
         graph = _graph(this, kind, scratch)
@@ -55,7 +71,6 @@ def write(request: saved_model.Request, kind: Format) -> saved_model.Exported:
         convert(graph, this, local)
         load = {Format.ONNX: _onnx, Format.TFLITE: _tflite}[kind]
         differences = _compare(load(local), this)
-        path = os.path.join(request.to, f"{this.name}.{kind}")
         with filesystem.refusing(request.to):
             tf.io.gfile.makedirs(request.to)
             tf.io.gfile.copy(local, path + ".unfinished", overwrite=True)
@@ -69,6 +84,7 @@ def write(request: saved_model.Request, kind: Format) -> saved_model.Exported:
         result=saved_model.result_of(request.checkpoint),
         class_names=this.class_names,
         license=request.license,
+        made_by=made_by,
         differences=differences,
         signatures=["images"],
         weights=None,
@@ -112,7 +128,33 @@ def _check(request: saved_model.Request, kind: Format) -> None:
             ) from None
 
 
-def _graph(this: saved_model.Prepared, kind: Format, scratch: str):
+def _refuse_other(path: str, made_by: identity.Identity) -> None:
+    """Refuses to replace the export of another checkpoint or of other settings."""
+    if not tf.io.gfile.exists(path):
+        return
+    before = None
+    with contextlib.suppress(errors.UserError):  # as good as none
+        facts = filesystem.read_json(path + ".json", "export again")
+        before = identity.Identity.from_json(facts.get("identity"))
+    remedy = "choose another --name or --to, or replace it with --overwrite"
+    identity.refuse_other(path, before, made_by, remedy=remedy)
+
+
+def _metadata(this: saved_model.Prepared, kind: Format) -> dict[str, str]:
+    """Returns what a file says of itself: names and texts, most of them JSON."""
+    recipe = preprocessing.recipe(this.options.view(this.reference))
+    metadata = {
+        "name": this.name,
+        "class_names": json.dumps(this.class_names, ensure_ascii=False),
+        "preprocessing": json.dumps(recipe.facts()),
+        "identity": json.dumps(this.identity(str(kind)).to_json()),
+    }
+    if this.request.license:
+        metadata["license"] = this.request.license
+    return metadata
+
+
+def _graph(this: saved_model.Prepared, kind: Format, scratch: str) -> Any:
     """images -> logits and probabilities, by the model's own layers in float32."""
     gib = 4 * this.reference.network.count_params() / 2**30
     if gib * 2**30 > serving_signatures.MAX_CONSTANT_BYTES:
@@ -145,15 +187,30 @@ def _graph(this: saved_model.Prepared, kind: Format, scratch: str):
     return graph
 
 
-def _to_onnx(graph, this: saved_model.Prepared, path: str) -> None:
-    import tf2onnx
+def _to_onnx(
+    graph: Any,
+    this: saved_model.Prepared,
+    path: str,
+) -> None:
+    import tf2onnx  # pyright: ignore[reportMissingImports]
 
-    tf2onnx.convert.from_function(
-        graph, input_signature=graph.input_signature, opset=_OPSET, output_path=path
+    model, _ = tf2onnx.convert.from_function(
+        graph, input_signature=graph.input_signature, opset=_OPSET
     )
+    # The converter numbers the axis that it knows nothing of.
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = BATCH_AXIS
+    for key, value in _metadata(this, Format.ONNX).items():
+        model.metadata_props.add(key=key, value=value)
+    with open(path, "wb") as file:
+        file.write(model.SerializeToString())
 
 
-def _to_tflite(graph, this: saved_model.Prepared, path: str) -> None:
+def _to_tflite(
+    graph: Any,
+    this: saved_model.Prepared,
+    path: str,
+) -> None:
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [graph.get_concrete_function()], this.reference.network
     )
@@ -162,10 +219,16 @@ def _to_tflite(graph, this: saved_model.Prepared, path: str) -> None:
         converter.target_spec.supported_types = [tf.float16]
     with open(path, "wb") as file:
         file.write(converter.convert())
+    # A zip archive behind the model, as TensorFlow Lite packs its associated files
+    # (tensorflow.org/lite/models/metadata): readers of the model do not see it.
+    metadata = _metadata(this, Format.TFLITE)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "".join(f"{n}\n" for n in this.class_names))
+        archive.writestr("metadata.json", json.dumps(metadata, indent=2) + "\n")
 
 
 def _onnx(path: str) -> _Run:
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
@@ -174,7 +237,9 @@ def _onnx(path: str) -> _Run:
 
 
 def _tflite(path: str) -> _Run:
-    from ai_edge_litert import interpreter
+    from ai_edge_litert import (  # pyright: ignore[reportMissingImports]
+        interpreter,
+    )
 
     run = interpreter.Interpreter(path).get_signature_runner()
     return lambda images: run(images=images)

@@ -64,8 +64,8 @@ def expected(
     files: Sequence[bytes],
 ) -> dict[str, np.ndarray]:
     """What the checkpoint gives in float32, by name of output."""
-    data = config.View(image_size=reference.image_size, eval_crop=options.eval_crop)
-    pixels = tf.stack([images.evaluation_view(file, data) for file in files])
+    view = options.view(reference)
+    pixels = tf.stack([images.evaluation_view(tf.constant(f), view) for f in files])
     record: dict[str, Any] = {}
     logits = reference.network(pixels, training=False, record=record)
     sigmoid = options.scores is serving_signatures.Scores.SIGMOID

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -214,7 +214,7 @@ def _of_export(folder: str, top: int | None) -> tuple[Ask, int]:
 class _Exported:
     """Predicts with the signature `serving_default` of an export."""
 
-    def __init__(self, folder: str, loaded: tf.Module, top: int):
+    def __init__(self, folder: str, loaded: Any, top: int):
         # `loaded` stays referenced, because its variables die with it.
         self._folder, self._loaded, self._top = folder, loaded, top
         self.identity = identity.Identity.of(

@@ -15,14 +15,15 @@ import re
 import tempfile
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from vit_tf import config, errors
+from vit_tf import config, errors, identity
 from vit_tf.data import safe_decoding
-from vit_tf.runs import loading
+from vit_tf.runs import loading, stored_weights
 from vit_tf.runtime import filesystem
 from vit_tf.serving import c_runtime, model_card, parity_check, serving_signatures
 
@@ -46,7 +47,9 @@ class Request:
         labels: a file with a class name on each line; None: the run's own.
         license: what the card says of it.
         samples: name and bytes of image files to compare the export with the
-            checkpoint on; empty: `export_check.sample_files`.
+            checkpoint on; empty: `parity_check.sample_files`.
+        overwrite: whether a file that another checkpoint or other settings made is
+            replaced; a SavedModel never is, as it gets the next version.
     """
 
     checkpoint: str
@@ -60,6 +63,7 @@ class Request:
     labels: str | None = None
     license: str | None = None
     samples: tuple[tuple[str, bytes], ...] = ()
+    overwrite: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,19 @@ class Prepared:
     samples: tuple[tuple[str, bytes], ...]
     wanted: dict[str, np.ndarray]
 
+    def identity(self, kind: str) -> identity.Identity:
+        """Returns what the export follows from, in a format such as 'onnx'."""
+        return identity.Identity.of(
+            weights=stored_weights.digest(self.request.checkpoint),
+            made_from=os.path.basename(os.path.normpath(self.request.checkpoint)),
+            settings={
+                "format": kind,
+                "image_size": self.reference.image_size,
+                "class_names": identity.digest_values(self.class_names),
+                **dataclasses.asdict(self.options),
+            },
+        )
+
 
 def prepare(request: Request) -> Prepared:
     """Opens the checkpoint and computes what an export has to agree with.
@@ -106,7 +123,7 @@ def prepare(request: Request) -> Prepared:
     samples = request.samples or tuple((f"drawn picture {i}", d) for i, d in drawn)
     wanted = {}
     if reference.network.pools:  # others are refused by name in `served`
-        _check_samples(samples, reference.image_size, options)
+        _check_samples(samples, reference, options)
         encoded = [data for _, data in samples]
         wanted = parity_check.expected(reference, options, encoded)
     return Prepared(
@@ -122,10 +139,12 @@ def prepare(request: Request) -> Prepared:
 
 
 def _check_samples(
-    samples, image_size: int, options: serving_signatures.Options
+    samples: Sequence[tuple[str, bytes]],
+    reference: loading.LoadedModel,
+    options: serving_signatures.Options,
 ) -> None:
     """Refuses a sample that the export would not read, with its name."""
-    data = config.View(image_size=image_size, eval_crop=options.eval_crop)
+    data = options.view(reference)
     encoded = tf.constant([data for _, data in samples])
     _, problems = safe_decoding.views(encoded, data, max_pixels=options.max_pixels)
     for (name, _), problem in zip(samples, problems.numpy()):
@@ -198,7 +217,7 @@ def _write(this: Prepared, folder: str, version: int) -> Exported:
         )
         graph = serving_signatures.ServedModel(this.opened, this.options, labels)
         signatures = graph.signatures()
-        archive = keras.export.ExportArchive()
+        archive: Any = keras.export.ExportArchive()  # of the backend
         if graph.table is not None:
             archive.track(graph.table)
         for name, signature in signatures.items():
@@ -220,6 +239,7 @@ def _write(this: Prepared, folder: str, version: int) -> Exported:
         result=result_of(this.request.checkpoint),
         class_names=this.class_names,
         license=this.request.license,
+        made_by=this.identity("saved_model"),
         differences=differences,
         signatures=list(signatures),
         weights="constants" if graph.as_constants else "variables",
@@ -260,7 +280,10 @@ def _check(
 def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
     """Requests that a server answers once before it takes others (TensorFlow Serving)."""
     try:
-        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+        from tensorflow_serving.apis import (  # pyright: ignore[reportMissingImports]
+            predict_pb2,
+            prediction_log_pb2,
+        )
     except ImportError:
         return (
             "no warm-up requests: tensorflow-serving-api is not installed "

@@ -64,6 +64,11 @@ class Options:
     max_pixels: int = safe_decoding.MAX_PIXELS
     max_batch_size: int = 256
 
+    def view(self, opened: loading.LoadedModel) -> config.View:
+        """Returns how the model is shown an image file."""
+        crop = self.eval_crop or opened.eval_crop
+        return config.View(image_size=opened.image_size, eval_crop=crop)
+
     def of(self, opened: loading.LoadedModel) -> "Options":
         """The same, with what a checkpoint says where nothing was chosen."""
         own = Scores.SIGMOID if opened.is_sigmoid else Scores.SOFTMAX
@@ -114,9 +119,7 @@ class ServedModel:
                 "a model that is not pooled gives logits for every token: it cannot be "
                 "exported; train with model.pool=token, gap or map"
             )
-        self.data = config.View(
-            image_size=opened.image_size, eval_crop=self.options.eval_crop
-        )
+        self.data = options.view(opened)
         self.num_classes = opened.num_classes
         dtypes = _dtypes(self.model)
         fuses = fuses and fused_encoder.fits(self.model)
@@ -158,6 +161,7 @@ class ServedModel:
 
     def classes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """The best classes of images (batch, size, size, 3) in [-1, 1]."""
+        assert self.table is not None  # `signatures` asks only models with classes
         logits = self._compute(images)[1]
         probabilities = self.squash(logits)
         count = min(self.options.top_k, self.num_classes)
@@ -170,8 +174,8 @@ class ServedModel:
 
     def squash(self, logits: tf.Tensor) -> tf.Tensor:
         """Logits to probabilities."""
-        how = {Scores.SOFTMAX: tf.nn.softmax, Scores.SIGMOID: tf.nn.sigmoid}
-        return how[self.options.scores](logits)
+        is_sigmoid = self.options.scores is Scores.SIGMOID
+        return loading.probabilities(logits, sigmoid=is_sigmoid)
 
     def features(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the last layer reads: float32 (batch, width)."""
@@ -194,7 +198,7 @@ class ServedModel:
         first = tokens - side * side
         # The class token's row, or without one the mean over all tokens.
         row = tf.one_hot([0], tokens) if first else tf.fill([1, tokens], 1.0 / tokens)
-        row = tf.tile(row[None], (tf.shape(images)[0], 1, 1))
+        row = tf.repeat(row[None], tf.shape(images)[0], axis=0)
         for i in reversed(range(self.model.num_blocks)):
             weights = tf.reduce_mean(record[vit.ATTENTION.format(i)], axis=1)
             row = 0.5 * tf.matmul(row, weights) + 0.5 * row

@@ -2,8 +2,6 @@
 
 import dataclasses
 import enum
-import functools
-import hashlib
 import json
 import os
 import sys
@@ -13,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf import config, config_values, errors
+from vit_tf import config, config_values, errors, identity
 from vit_tf.runs import checkpoint, run_directory
 from vit_tf.runtime import filesystem
 
@@ -218,16 +216,7 @@ def _identity(start: str) -> dict[str, Any] | None:
     size = tf.io.gfile.stat(start).length
     if "://" in start:
         return {"name": name, "size": size}
-    digest = _digest(os.path.abspath(start), size, os.stat(start).st_mtime_ns)
-    return {"name": name, "size": size, "sha256": digest}
-
-
-@functools.cache
-def _digest(path: str, size: int, changed: int) -> str:
-    """Returns the SHA-256 of a file, read again when its size or time has changed."""
-    del size, changed
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": name, "size": size, "sha256": identity.digest_file(start)}
 
 
 def _apart(cfg: dict[str, Any]) -> config.Config:
@@ -250,13 +239,13 @@ def note_start(job: Job) -> None:
     if job.start is None or _saved(job):
         return
     with filesystem.reading(job.start):
-        identity = _identity(job.start)
-    if identity is None:  # training will refuse it with a better message
+        start = _identity(job.start)
+    if start is None:  # training will refuse it with a better message
         return
     path = os.path.join(job.folder, "start.json")
     with filesystem.refusing(path):
         tf.io.gfile.makedirs(job.folder)
-    filesystem.write_whole(path, json.dumps(identity) + "\n")
+    filesystem.write_whole(path, json.dumps(start) + "\n")
 
 
 def _saved(job: Job) -> list[int]:
