@@ -270,6 +270,7 @@ def _prepared(model, folder, options):
         class_names=tuple("abcde"),
         samples=tuple((str(i), file) for i, file in enumerate(files)),
         wanted=parity_check.expected(known, options, files),
+        digest="",
     )
 
 

@@ -87,11 +87,12 @@ class Prepared:
     class_names: tuple[str, ...]
     samples: tuple[tuple[str, bytes], ...]
     wanted: dict[str, np.ndarray]
+    digest: str  # of the checkpoint's weights
 
     def identity(self, kind: str) -> identity.Identity:
         """Returns what the export follows from, in a format such as 'onnx'."""
         return identity.Identity.of(
-            weights=stored_weights.digest(self.request.checkpoint),
+            weights=self.digest,
             made_from=os.path.basename(os.path.normpath(self.request.checkpoint)),
             settings={
                 "format": kind,
@@ -135,6 +136,7 @@ def prepare(request: Request) -> Prepared:
         _class_names(request, reference),
         samples,
         wanted,
+        stored_weights.digest(request.checkpoint),
     )
 
 
