@@ -2,8 +2,11 @@
 
 import pytest
 
+from tests.support import hanging_proxy
 from vit_tf import errors
+from vit_tf.runs import stored_weights
 from vit_tf.runtime import filesystem
+from vit_tf.serving import predictor
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -56,3 +59,40 @@ def test_append_and_remove(tmp_path):
     assert not path.parent.exists()
     with pytest.raises(errors.UserError, match="cannot write"):
         filesystem.append(str(tmp_path / "nowhere" / "rows"), "a")
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """Every connection leaves through a proxy that never answers."""
+    with hanging_proxy.listening() as proxy:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(filesystem, "_STORE_SECONDS", 0.2)
+        filesystem.check_reachable.cache_clear()
+        yield
+    filesystem.check_reachable.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        stored_weights.locate,
+        predictor.export_folder,
+        lambda path: filesystem.write_whole(path, "text"),
+        lambda path: filesystem.read_json(path, "mend it"),
+    ],
+    ids=["locate", "export_folder", "write_whole", "read_json"],
+)
+def test_a_store_behind_a_hanging_proxy_is_one_line_and_asked_once(hanging, use):
+    """TensorFlow itself would try for minutes: this test would not end in time."""
+    with pytest.raises(errors.TryAgain, match="gs://some: the store cannot") as caught:
+        use("gs://some/thing")
+    assert "\n" not in str(caught.value) and "check the network" in str(caught.value)
+
+
+def test_places_on_this_machine_are_not_asked_for(hanging, tmp_path):
+    filesystem.write_whole(str(tmp_path / "a"), "text")
+    with filesystem.reading(str(tmp_path / "a")):
+        assert filesystem.read(str(tmp_path / "a")) == "text"

@@ -1,9 +1,13 @@
 """Files that are whole or not there, on any path that tf.io.gfile opens."""
 
 import contextlib
+import functools
+import http.client
 import json
 import os
 import re
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from vit_tf import errors
+
+_STORE_SECONDS = 10.0  # for the first sign of a store
 
 
 def read(path: str) -> str:
@@ -87,9 +93,43 @@ def remove(path: str) -> None:
         tf.io.gfile.rmtree(path)
 
 
+@functools.cache
+def check_reachable(store: str) -> None:
+    """Refuses a store that does not answer, which TensorFlow asks for minutes.
+
+    Any answer will do: whether the path may be read is said when it is.
+
+    Args:
+        store: such as 'gs://bucket'.
+
+    Raises:
+        errors.TryAgain: no answer within `_STORE_SECONDS`.
+    """
+    if not store.startswith("gs://"):
+        return
+    url = f"https://storage.googleapis.com/storage/v1/b/{store[5:]}"
+    try:
+        with urllib.request.urlopen(url, timeout=_STORE_SECONDS):
+            return
+    except urllib.error.HTTPError:
+        return
+    except (OSError, http.client.HTTPException) as error:
+        raise errors.TryAgain(
+            f"{store}: the store cannot be reached ({error}); check the network, the "
+            "proxy and the access to it, or copy the files to this machine first"
+        ) from error
+
+
+def _store_of(path: str) -> str:
+    """Returns 'gs://bucket' of a path inside it; empty of a path on this machine."""
+    scheme, separator, rest = path.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if separator else ""
+
+
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
     """Turns a failure to reach `path`, such as no network, into one line."""
+    check_reachable(_store_of(path))
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
@@ -102,6 +142,7 @@ def reading(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def refusing(path: str) -> Iterator[None]:
     """Turns a failure to write `path` into one line for the user."""
+    check_reachable(_store_of(path))
     try:
         yield
     except tf.errors.NotFoundError as error:

@@ -80,16 +80,17 @@ def open_stored(
 
 def export_folder(path: str) -> str | None:
     """Finds the folder with `saved_model.pb` that `path` or its newest version is."""
-    if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
-        return path
-    if not tf.io.gfile.isdir(path):
-        return None
-    versions = [
-        name.rstrip("/")
-        for name in tf.io.gfile.listdir(path)
-        if re.fullmatch(r"[0-9]+/?", name)
-        and tf.io.gfile.exists(os.path.join(path, name, "saved_model.pb"))
-    ]
+    with filesystem.reading(path):
+        if tf.io.gfile.exists(os.path.join(path, "saved_model.pb")):
+            return path
+        if not tf.io.gfile.isdir(path):
+            return None
+        versions = [
+            name.rstrip("/")
+            for name in tf.io.gfile.listdir(path)
+            if re.fullmatch(r"[0-9]+/?", name)
+            and tf.io.gfile.exists(os.path.join(path, name, "saved_model.pb"))
+        ]
     return os.path.join(path, max(versions, key=int)) if versions else None
 
 
