@@ -126,6 +126,18 @@ def test_newest_version_number_and_label(server, photos, tmp_path, protocol):
         assert row["class_1"] == name and ("class_2" in row) == ("--top=1" not in flags)
 
 
+@SERVER
+def test_a_table_of_another_version_is_refused(server, photos, tmp_path):
+    to = tmp_path / "found.csv"
+    for protocol, version, code in (("grpc", 1, 0), ("rest", 1, 0), ("rest", 2, 2)):
+        done = _client(server, protocol, photos / "00.png", to, f"--version={version}")
+        assert done.returncode == code, done.stderr
+    assert "version: 1 against 2" in done.stderr and "--overwrite" in done.stderr
+    assert [row["class_1"] for row in _rows(to)] == ["red"]
+    done = _client(server, "rest", photos / "00.png", to, "--overwrite")
+    assert done.returncode == 0 and [row["class_1"] for row in _rows(to)] == ["rot"]
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 @SERVER
 def test_what_passes_is_tried_again(server, photos, tmp_path, protocol):

@@ -1,4 +1,4 @@
-"""What is said of one image: its likeliest classes, or why it could not be read."""
+"""The prediction of one image: its likeliest classes, or why it could not be read."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -53,13 +53,13 @@ def open_stored(
         top: classes of an answer; None: 5, or as many as there are.
         image_size: of a run or .npz, in pixels; None: as trained.
         eval_crop: of a run or .npz; None: the run's own, of an .npz `resize`.
-        variant: of an .npz whose arrays do not tell it.
+        variant: of an .npz whose arrays fit several models.
 
     Returns:
         the function that answers, and the classes of each of its answers.
 
     Raises:
-        errors.UserError: nothing there that can be opened, or no classes to tell; a
+        errors.UserError: nothing there that can be opened, or a model without classes; a
             flag that an export cannot heed; more classes than there are.
     """
     folder = export_folder(path)
