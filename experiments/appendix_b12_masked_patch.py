@@ -43,7 +43,7 @@ def pretrain(
     corruption: float = 0.5,
     steps: int = 1_000_000,
 ) -> config.Config:
-    """Masked patch prediction (B.1.2); the labels of the data are not read."""
+    """Pre-trains by masked patch prediction (B.1.2); labels are not read."""
     cfg = paper.masked_patch(
         dataset=dataset, target=target, corruption=corruption, steps=steps
     )
@@ -65,7 +65,7 @@ def pretrain(
 
 
 def untrained(scale: experiment_spec.Scale) -> config.Config:
-    """B.1.2's model with random weights: one step, too small to matter.
+    """Makes B.1.2's model with random weights: one step, too small to matter.
 
     The head begins with zeros, so that step alone decides which colour is told: the
     accuracy is no baseline.
@@ -78,7 +78,7 @@ def untrained(scale: experiment_spec.Scale) -> config.Config:
 
 
 def supervised(scale: experiment_spec.Scale) -> config.Config:
-    """The paper's 'from scratch': Table 3's training on ImageNet's labels."""
+    """Trains the paper's 'from scratch': Table 3 on ImageNet's labels."""
     cfg = paper.pretrain("ViT-B/16", "imagenet2012")
     if scale != experiment_spec.Scale.PAPER:
         _shrink(cfg, small=scale == experiment_spec.Scale.SMALL)
@@ -90,7 +90,7 @@ def supervised(scale: experiment_spec.Scale) -> config.Config:
 def finetune(
     scale: experiment_spec.Scale, *, labels: float | None = None
 ) -> config.Config:
-    """Table 4's fine-tuning on a share of the labels; None: all of them."""
+    """Fine-tunes as Table 4 on a share of the labels; None: all of them."""
     cfg = paper.finetune("ViT-B/16", "imagenet2012", start_from=None)
     if scale != experiment_spec.Scale.PAPER:
         small = scale == experiment_spec.Scale.SMALL
@@ -125,7 +125,7 @@ def _shrink(cfg: config.Config, *, small: bool) -> None:
 
 
 def _at(smoke: int, small: int, paper: int) -> dict[experiment_spec.Scale, int]:
-    """How often a cell is run; 0: not at that scale."""
+    """Says how often a cell is run; 0: not at that scale."""
     return dict(zip(experiment_spec.Scale, (smoke, small, paper)))
 
 
@@ -237,5 +237,5 @@ evaluation corrupts other patches.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'pretrain', 'finetune_1_percent', ..., and a scale."""
+    """Returns the config of a cell: 'pretrain', 'finetune_1_percent', ..., and a scale."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

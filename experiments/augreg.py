@@ -61,7 +61,7 @@ _GRID = {"imagenet2012": 300, "imagenet21k": 30}
 
 
 def _finetune(variant: str, lr: float, image_size: int) -> config.Config:
-    """AugReg's fine-tuning: Table 4's, with inception crops."""
+    """Fine-tunes as AugReg: Table 4's, with inception crops."""
     cfg = paper.finetune(
         variant, "imagenet2012", start_from=None, lr=lr, image_size=image_size
     )
@@ -72,7 +72,7 @@ def _finetune(variant: str, lr: float, image_size: int) -> config.Config:
 
 
 def _released(variant: str) -> list[experiment_spec.Cell]:
-    """A recommended pre-training, and its two fine-tunings."""
+    """Lists a recommended pre-training, and its two fine-tunings."""
     level, decay, regularised, rates, *accuracies = _RELEASED[variant]
     pretrained = experiment_spec.named(variant)
     strength = "dropout and stochastic depth 0.1" if regularised else "neither"
@@ -134,5 +134,7 @@ TABLE = experiment_spec.Table(
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-B-16', 'ViT-B-16_384', 'grid_imagenet21k_none', ..."""
+    """Returns the config of a cell: 'ViT-B-16', 'ViT-B-16_384',
+    'grid_imagenet21k_none', ...
+    """
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -14,7 +14,7 @@ from vit_tf.studies import experiment_spec
 
 
 def vit(scale: experiment_spec.Scale) -> config.Config:
-    """Mean pooling, learned positions, inception crop and flip, Adam."""
+    """Trains with mean pooling, learned positions, inception crop and flip, Adam."""
     small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=config.Model(
@@ -49,5 +49,5 @@ TABLE = experiment_spec.Table(
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'vit', and a scale."""
+    """Returns the config of a cell: 'vit', and a scale."""
     return experiment_spec.select(CELLS, argument)

@@ -33,7 +33,7 @@ def _model() -> config.Model:
 
 
 def pretrain(scale: experiment_spec.Scale) -> config.Config:
-    """Six epochs of 30,000 images, as experiments/cifar10_small.py."""
+    """Pre-trains for six epochs of 30,000 images, as experiments/cifar10_small.py."""
     small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=_model(),
@@ -60,7 +60,7 @@ def pretrain(scale: experiment_spec.Scale) -> config.Config:
 
 
 def few(shots: int, scale: experiment_spec.Scale) -> config.Config:
-    """Table 4's fine-tuning on so many images of each new kind."""
+    """Fine-tunes as Table 4 on so many images of each new kind."""
     small = scale == experiment_spec.Scale.SMALL
     return config.Config(
         model=_model(),
@@ -115,5 +115,7 @@ TABLE = experiment_spec.Table(
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'pretrain', 'finetune_10', 'scratch_10', ..., and a scale."""
+    """Returns the config of a cell: 'pretrain', 'finetune_10',
+    'scratch_10', ..., and a scale.
+    """
     return experiment_spec.select(CELLS, argument)

@@ -41,7 +41,7 @@ TWINS = {
 
 
 def _pretrain(variant: str) -> config.Config:
-    """Table 3's pre-training on JFT-300M; of an axial model as of its plain twin."""
+    """Pre-trains as Table 3 on JFT-300M; an axial model as its plain twin."""
     twin = TWINS.get(variant, variant)
     cfg = paper.pretrain(twin, "jft300m", epochs=7, few_shot=True)
     cfg.model.variant = variant
@@ -87,5 +87,5 @@ PLOTS = (
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'Axial-ViT-B-16', 'ViT-B-16', ..."""
+    """Returns the config of a cell: 'Axial-ViT-B-16', 'ViT-B-16', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

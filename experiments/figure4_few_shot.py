@@ -53,7 +53,7 @@ SHARES = {
 def pretrain(
     scale: experiment_spec.Scale, *, variant: str, share: float
 ) -> config.Config:
-    """Table 3's pre-training on a share of the images, for the steps of them all."""
+    """Pre-trains as Table 3 on a share of the images, for the steps of them all."""
     known = "ViT-B/32" if variant == "ViT-b/32" else variant  # it has no row of its own
     cfg = paper.pretrain(known, "jft300m", few_shot=True)
     cfg.model.variant = variant
@@ -74,12 +74,12 @@ def pretrain(
 
 
 def _name(variant: str, share: float) -> str:
-    """Such as ViT-B-32_3, with the share in percent."""
+    """Names a cell such as ViT-B-32_3, with the share in percent."""
     return experiment_spec.named(variant, f"{share * 100:g}")
 
 
 def _shared(variant: str, share: float) -> str | None:
-    """Table 6 has all models on all images but for the one half as wide."""
+    """Names the cell of Table 6 that this one is: all models on all images but one."""
     if share < 1 or variant == "ViT-b/32":
         return None
     return f"table6_scaling:{experiment_spec.named(variant, '7')}"
@@ -161,5 +161,5 @@ stand-ins cost the same: the ResNet takes about a third more operations.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-B-32_3', 'R50x1_100', ..., and a scale."""
+    """Returns the config of a cell: 'ViT-B-32_3', 'R50x1_100', ..., and a scale."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -42,7 +42,7 @@ PAPER = {
 
 
 def model(scale: experiment_spec.Scale, line: str, factor: float) -> config.Model:
-    """The base with the sizes of a line times a factor; heads of 64, small: 32."""
+    """Scales the base by the sizes of a line times a factor; heads of 64, small: 32."""
     paper = scale == experiment_spec.Scale.PAPER
     depth, width, mlp_dim, patches = (8, 1024, 2048, 8) if paper else (4, 64, 128, 4)
     if line in ("depth", "all"):
@@ -72,7 +72,7 @@ def image_size(scale: experiment_spec.Scale) -> int:
 def pretrain(
     scale: experiment_spec.Scale, *, line: str = "", factor: float = 1
 ) -> config.Config:
-    """Table 3's pre-training on JFT-300M, of the base or of a point of a line."""
+    """Pre-trains as Table 3 on JFT-300M the base or a point of a line."""
     cfg = paper.pretrain("ViT-B/32", "jft300m", few_shot=True)
     if scale != experiment_spec.Scale.PAPER:
         cfg.optim.lr = 1e-3
@@ -121,7 +121,7 @@ _LEGEND = {
 
 
 def _points(line: str) -> list[experiment_spec.Point]:
-    """The points of a line from small to large, with the base among them."""
+    """Lists the points of a line from small to large, the base at its place."""
     factors = sorted({1, *SMALL[line], *PAPER[line]})
     cells = (
         "base" if factor == 1 else f"{line}_{factor * 100:g}" for factor in factors
@@ -162,5 +162,5 @@ this cannot say is what would remain after long training.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'base', 'depth_200' (percent), ..., and a scale."""
+    """Returns the config of a cell: 'base', 'depth_200' (percent), ..., and a scale."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -26,7 +26,7 @@ METRIC = small.FEW_SHOT
 def pretrain(
     scale: experiment_spec.Scale, *, pool: config.Pool, lr: float
 ) -> config.Config:
-    """Table 3's pre-training on JFT-300M, with a pool and a learning rate."""
+    """Pre-trains as Table 3 on JFT-300M, with a pool and a learning rate."""
     cfg = paper.pretrain("ViT-B/16", "jft300m", few_shot=True)
     cfg.evals.every_steps = 25_000
     if scale != experiment_spec.Scale.PAPER:
@@ -107,5 +107,5 @@ two open.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'token_8e-4', 'gap_3e-4', ..., and a scale."""
+    """Returns the config of a cell: 'token_8e-4', 'gap_3e-4', ..., and a scale."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -18,7 +18,7 @@ from vit_tf.recipes import paper
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """Fine-tuning of the variant in `argument`; data and start come as overrides."""
+    """Fine-tunes the variant in `argument`; data and start come as overrides."""
     cfg = paper.finetune(argument or "ViT-B/16", "cifar10", start_from=None, lr=0.01)
     cfg.data.name = "photos"
     cfg.train.length = 2500

@@ -42,7 +42,7 @@ METRIC = "accuracy"
 
 
 def _figure_10() -> config.Config:
-    """Table 3's pre-training on JFT-300M, for Figure 10 alone."""
+    """Pre-trains as Table 3 on JFT-300M, for Figure 10 alone."""
     cfg = paper.pretrain("ViT-L/16", "jft300m", epochs=7)
     cfg.optim.lr, cfg.optim.weight_decay = 2e-4, 0.01
     return cfg
@@ -77,5 +77,5 @@ TABLE = experiment_spec.Table(
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-L-16_14', 'R50+ViT-L-16_14', ..."""
+    """Returns the config of a cell: 'ViT-L-16_14', 'R50+ViT-L-16_14', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

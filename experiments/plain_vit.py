@@ -66,7 +66,7 @@ _ROWS: dict[str, tuple[tuple[Callable, ...], tuple[float, ...]]] = {
 
 
 def _pretrain(row: str, epochs: int) -> config.Config:
-    """The baseline of arXiv 2205.01580, with or without one of its changes."""
+    """Trains the baseline of arXiv 2205.01580, with or without one of its changes."""
     cfg = paper.plain_vit(epochs)
     for change in _ROWS[row][0]:
         change(cfg)
@@ -109,5 +109,5 @@ PLOTS = (
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'plain_90', 'original_300', ..."""
+    """Returns the config of a cell: 'plain_90', 'original_300', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

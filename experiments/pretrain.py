@@ -13,6 +13,6 @@ from vit_tf.recipes import paper
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """Table 3's pre-training of 'MODEL,DATASET'."""
+    """Pre-trains 'MODEL,DATASET' as Table 3."""
     variant, _, dataset = (argument or "ViT-B/16,imagenet21k").partition(",")
     return paper.pretrain(variant, dataset or "imagenet21k")

@@ -144,5 +144,5 @@ training are of three runs at once beside other work.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'pretrain', 'finetune' or 'scratch', and a scale."""
+    """Returns the config of a cell: 'pretrain', 'finetune' or 'scratch', and a scale."""
     return experiment_spec.select(CELLS, argument)

@@ -40,7 +40,7 @@ def model(
     mlp_dim: int | None = None,
     head_width: int = 32,
 ) -> config.Model:
-    """A Transformer for images of 32 pixels; its hidden layer twice its width."""
+    """Makes a Transformer for images of 32 pixels; its hidden layer twice its width."""
     return config.Model(
         variant=variant,
         depth=depth,
@@ -53,7 +53,7 @@ def model(
 def pretrain(
     cfg: config.Config, scale: experiment_spec.Scale, *, steps: int = STEPS
 ) -> config.Config:
-    """Pre-training `cfg` at another scale: its model and what it compares stay.
+    """Scales the pre-training `cfg`: its model and what it compares stay.
 
     Args:
         cfg: with a model of a small size; rule, schedule and weight decay stay too.
@@ -74,7 +74,7 @@ def pretrain(
 
 
 def finetune(cfg: config.Config, scale: experiment_spec.Scale) -> config.Config:
-    """Fine-tuning `cfg` on a few images of the four new kinds."""
+    """Scales the fine-tuning `cfg`: a few images of the four new kinds."""
     small = scale == experiment_spec.Scale.SMALL
     cfg.data = config.Data(
         name=NEW,
@@ -99,7 +99,7 @@ def _train(small: bool, steps: int) -> config.Train:
 
 
 def seeds(small: int, paper: int = 0) -> dict[experiment_spec.Scale, int]:
-    """How often a cell is run at each scale; 0: not at all."""
+    """Says how often a cell is run at each scale; 0: not at all."""
     return {
         experiment_spec.Scale.SMOKE: int(small > 0),
         experiment_spec.Scale.SMALL: small,

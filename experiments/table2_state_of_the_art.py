@@ -60,7 +60,7 @@ _PAPER = {
 
 
 def finetune(variant: str, target: str) -> config.Config:
-    """Table 4's fine-tuning, on ImageNet with larger images and an average."""
+    """Fine-tunes as Table 4, on ImageNet with larger images and an average."""
     cfg = paper.finetune(variant, target, start_from=None)
     if target == "imagenet2012":
         paper.show_larger(cfg, variant)
@@ -68,7 +68,7 @@ def finetune(variant: str, target: str) -> config.Config:
 
 
 def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
-    """A pre-training, and what it is fine-tuned to."""
+    """Lists a pre-training, and what it is fine-tuned to."""
     at = list(_PRETRAINED).index((variant, data))
     shared, core_days = _PRETRAINED[variant, data]
     mean, deviation = _PAPER["vtab"][at]
@@ -116,5 +116,5 @@ TABLE = experiment_spec.Table(
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_cifar10', ..."""
+    """Returns the config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_cifar10', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -81,7 +81,7 @@ def _shared(variant: str, *target: str) -> str:
 
 
 def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
-    """A pre-training, and what it is fine-tuned to."""
+    """Lists a pre-training, and what it is fine-tuned to."""
     pretrained = experiment_spec.named(variant, data)
     jft = data == "jft300m"
     found = [
@@ -157,5 +157,5 @@ PLOTS = (
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-L-16_jft300m', 'ViT-L-16_jft300m_cifar10', ..."""
+    """Returns the config of a cell: 'ViT-L-16_jft300m', 'ViT-L-16_jft300m_cifar10', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -81,7 +81,7 @@ SMALL = {
 def pretrain(
     scale: experiment_spec.Scale, *, variant: str, epochs: int
 ) -> config.Config:
-    """Table 3's pre-training on JFT-300M."""
+    """Pre-trains as Table 3 on JFT-300M."""
     cfg = paper.pretrain(variant, "jft300m", epochs=epochs, few_shot=True)
     if scale != experiment_spec.Scale.PAPER:
         cfg.model = dataclasses.replace(SMALL[variant, epochs])
@@ -93,7 +93,7 @@ def pretrain(
 def finetune(
     scale: experiment_spec.Scale, *, variant: str, epochs: int, dataset: str
 ) -> config.Config:
-    """Table 4's fine-tuning; at scale small on the four new kinds."""
+    """Fine-tunes as Table 4; at scale small on the four new kinds."""
     cfg = paper.finetune(variant, dataset, start_from=None)
     if scale != experiment_spec.Scale.PAPER:
         cfg.model = dataclasses.replace(SMALL[variant, epochs])
@@ -102,12 +102,12 @@ def finetune(
 
 
 def _name(variant: str, epochs: int) -> str:
-    """'ViT-L-16_14' of ViT-L/16 after 14 epochs."""
+    """Names 'ViT-L-16_14' what is ViT-L/16 after 14 epochs."""
     return experiment_spec.named(variant, f"{epochs}")
 
 
 def _cells(variant: str, epochs: int) -> list[experiment_spec.Cell]:
-    """Pre-training, fine-tuning on each set, and on the new kinds at scale small."""
+    """Lists pre-training, fine-tuning on each set, and on the new kinds at scale small."""
     has_small = 2 if (variant, epochs) in SMALL else 0
     start, of = _name(variant, epochs), {"variant": variant, "epochs": epochs}
     *numbers, real, exaflops = PAPER[variant, epochs]
@@ -163,7 +163,9 @@ _FAMILIES = {"Transformer (ViT)": "ViT", "ResNet (BiT)": r"R\d+x", "Hybrid": r"R
 def _plot(
     panel: str, datasets: tuple[str, ...], small_too: bool = False
 ) -> experiment_spec.Plot:
-    """A panel of Figure 5: the mean over these sets, at scale small of the new kinds."""
+    """Makes a panel of Figure 5: the mean over these sets, at scale
+    small of the new kinds.
+    """
     lines = {}
     for family, begins in _FAMILIES.items():
         lines[family] = [
@@ -220,5 +222,7 @@ about hundreds of millions.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-B-32_7', 'ViT-B-32_7_cifar10', ..., and a scale."""
+    """Returns the config of a cell: 'ViT-B-32_7',
+    'ViT-B-32_7_cifar10', ..., and a scale.
+    """
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -46,7 +46,7 @@ AVERAGES = {
 
 
 def _pretrain(variant: str, rule: str) -> config.Config:
-    """Table 3's pre-training on JFT-300M, or BiT's (arXiv 1912.11370) with momentum."""
+    """Pre-trains as Table 3 on JFT-300M, or as BiT (arXiv 1912.11370) with momentum."""
     if rule == "sgd":
         return paper.pretrain_bit(variant, "jft300m", epochs=7)
     return paper.pretrain(variant, "jft300m", epochs=7, few_shot=True)
@@ -57,7 +57,7 @@ def _shared(variant: str, *target: str) -> str:
 
 
 def _cells_of(variant: str, rule: str) -> list[experiment_spec.Cell]:
-    """A pre-training, and what it is fine-tuned to."""
+    """Lists a pre-training, and what it is fine-tuned to."""
     adam = rule == "adam"
     pretrained = experiment_spec.named(variant, rule)
     found = [
@@ -127,5 +127,5 @@ PLOTS = (
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'R50x1_sgd', 'R50x1_sgd_cifar10', ..."""
+    """Returns the config of a cell: 'R50x1_sgd', 'R50x1_sgd_cifar10', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -30,7 +30,7 @@ At = config.PositionsAt
 def pretrain(
     scale: experiment_spec.Scale, *, kind: Kind, at: At = At.STEM
 ) -> config.Config:
-    """Table 3's pre-training on JFT-300M, with positions of a kind, put in at a place."""
+    """Pre-trains as Table 3 on JFT-300M, with positions of a kind, put in at a place."""
     cfg = paper.pretrain("ViT-B/16", "jft300m", few_shot=True)
     if scale != experiment_spec.Scale.PAPER:
         cfg.model = small.model()
@@ -141,5 +141,5 @@ places.
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'none', '1d', '1d_every', ..., and a scale."""
+    """Returns the config of a cell: 'none', '1d', '1d_every', ..., and a scale."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

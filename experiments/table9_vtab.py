@@ -62,7 +62,7 @@ MEANS = (77.6, 76.3, 72.7)
 
 
 def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
-    """A pre-training and the 19 tasks."""
+    """Lists a pre-training and the 19 tasks."""
     at = list(PRETRAINED).index((variant, data))
     pretrained = experiment_spec.named(variant, data)
     found = [
@@ -96,7 +96,7 @@ TABLE = experiment_spec.Table(
 
 
 def _points(variant: str, data: str) -> list[experiment_spec.Point]:
-    """The means over all tasks and over those of a group."""
+    """Computes the means over all tasks and over those of a group."""
     groups = {"VTAB": vtab_splits.TASKS} | vtab_splits.GROUPS
     return [
         experiment_spec.Point(
@@ -128,5 +128,5 @@ PLOTS = (
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_svhn', ..."""
+    """Returns the config of a cell: 'ViT-H-14_jft300m', 'ViT-H-14_jft300m_svhn', ..."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -30,7 +30,7 @@ METRIC = "accuracy"
 
 
 def task(name: str, scale: experiment_spec.Scale) -> config.Config:
-    """Table 4's fine-tuning on a task; the model is `--config.model.variant`."""
+    """Fine-tunes as Table 4 on a task; the model is `--config.model.variant`."""
     cfg = paper.vtab("ViT-B/16", name, start_from=None)
     if scale == experiment_spec.Scale.PAPER:
         return cfg
@@ -67,5 +67,5 @@ TABLE = experiment_spec.Table(
 
 
 def get_config(argument: str | None = None) -> config.Config:
-    """The config of a task, and a scale."""
+    """Returns the config of a task, and a scale."""
     return experiment_spec.select(CELLS, argument, TABLE.scales)

@@ -41,7 +41,7 @@ def override(cfg: config.Config, path: str, text: str) -> None:
 
 
 def _parse(kind: Any, text: str) -> Any:
-    """Text to what pydantic should validate as `kind`."""
+    """Parses text to what pydantic should validate as `kind`."""
     arguments = typing.get_args(kind)
     optional = isinstance(kind, types.UnionType) and type(None) in arguments
     if optional and text.lower() in ("none", ""):

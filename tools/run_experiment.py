@@ -186,7 +186,7 @@ def _run_folder(
 
 
 def _print_list(runs: list[experiment_spec.Run], jobs) -> None:
-    """A line for each run; the status comes last, as it may be long."""
+    """Prints a line for each run; the status comes last, as it may be long."""
     from vit_tf.studies import runner
 
     rows = [("index", "run", "seed", "length", "starts from", "status")]

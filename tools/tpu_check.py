@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _short(value):
-    """Four digits are more than such figures are worth."""
+    """Writes four digits; more than such figures are worth."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

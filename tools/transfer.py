@@ -100,7 +100,9 @@ def main() -> None:
 
 
 def _candidates(target) -> dict[str, config.Config]:
-    """The protocol's runs with what the flags change; refuses what cannot be built."""
+    """Makes the protocol's runs with what the flags change;
+    refuses what cannot be built.
+    """
     from vit_tf.models import build
 
     model, trained_size = _model()

@@ -113,7 +113,7 @@ def _draw_masked_patches() -> None:
 
 
 def _draw_data() -> None:
-    """A training batch as augmented, and an evaluation batch."""
+    """Draws a training batch as augmented, and an evaluation batch."""
     cfg = _CONFIG()
     command.load_tensorflow()
     from vit_tf.data import mixture
@@ -164,7 +164,7 @@ def _training(cfg, sources):
 
 
 def _mixed_name(sources, weights):
-    """The two classes of a mixed image with their shares."""
+    """Names the two classes of a mixed image with their shares."""
     found = [i for i in (-weights).argsort()[:2] if weights[i] > 0]
     if len(found) == 1:
         return sources.sources[0].class_names[found[0]]
@@ -173,7 +173,7 @@ def _mixed_name(sources, weights):
 
 
 def _evaluation(cfg, source):
-    """The same of the first split that the config evaluates."""
+    """Draws the same of the first split that the config evaluates."""
 
     if not cfg.evals.splits:
         raise errors.UserError("evals.splits is empty: name a split to draw from")

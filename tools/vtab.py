@@ -106,7 +106,7 @@ def _change(cfg: config.Config) -> None:
 
 
 def _look(tasks: list[str]):
-    """The quick look's scores; those of before are not computed again."""
+    """Computes the quick look's scores; those of before are not computed again."""
     from vit_tf.runtime import devices
     from vit_tf.studies import vtab
 

@@ -13,7 +13,7 @@ from vit_tf import config, errors
 
 
 def to_json(cfg: config.Config) -> str:
-    """Canonical JSON: sorted keys, two spaces, a newline at the end."""
+    """Writes canonical JSON: sorted keys, two spaces, a newline at the end."""
     return json.dumps(dataclasses.asdict(cfg), indent=2, sort_keys=True) + "\n"
 
 
@@ -26,12 +26,12 @@ def from_json(text: str) -> config.Config:
 
 
 def fingerprint(cfg: config.Config) -> str:
-    """Twelve hex digits that change when any field of `cfg` changes."""
+    """Returns twelve hex digits that change when any field of `cfg` changes."""
     return hashlib.sha256(to_json(cfg).encode()).hexdigest()[:12]
 
 
 def fields(holder: Any, prefix: str = "") -> dict[str, Any]:
-    """Every knob as {'optim.lr': 0.001, ...}, in declaration order."""
+    """Returns every knob as {'optim.lr': 0.001, ...}, in declaration order."""
     flat = {}
     for field in dataclasses.fields(holder):
         value = getattr(holder, field.name)
@@ -83,7 +83,7 @@ def differences(
 
 
 def first_problem(error: pydantic.ValidationError) -> str:
-    """The first of pydantic's complaints as 'optim.lr: message'."""
+    """Returns the first of pydantic's complaints as 'optim.lr: message'."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     name = str(first["loc"][-1]) if first["loc"] else ""

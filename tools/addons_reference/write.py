@@ -25,7 +25,7 @@ STEPS, LR, DECAY, AVERAGE = 8, 0.1, 0.01, 0.9
 
 
 def pictures() -> dict[str, np.ndarray]:
-    """Small images: noise, a smooth one of few values, and a flat one; uint8."""
+    """Makes small images: noise, a smooth one of few values, and a flat one; uint8."""
     rng = np.random.RandomState(0)
     y, x = np.mgrid[:24, :32]
     return {
@@ -36,7 +36,7 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def image_cases() -> dict[str, np.ndarray]:
-    """Every image operation: 'picture' and 'picture/operation/number'."""
+    """Computes every image operation: 'picture' and 'picture/operation/number'."""
     cases = {}
     for name, image in pictures().items():
         cases[name] = image
@@ -69,7 +69,7 @@ def image_cases() -> dict[str, np.ndarray]:
 
 
 def byte_cases() -> dict[str, np.ndarray]:
-    """What a graph of this TensorFlow and NumPy makes of numbers beyond a byte."""
+    """Computes what a graph of this TensorFlow and NumPy make of numbers beyond a byte."""
     every = np.arange(256, dtype=np.uint8)
     cases = {}
     for threshold in (256, 384, 512):
@@ -84,7 +84,7 @@ def byte_cases() -> dict[str, np.ndarray]:
 
 
 def optimizer_cases() -> dict[str, np.ndarray]:
-    """The weights after every step of every rule, and their moving average.
+    """Computes the weights after every step of every rule, and their moving average.
 
     LAMB without decay only: the project has no rule of its own, Keras' takes its
     place, and that one decays outside the trust ratio where addons' decays inside,

@@ -138,7 +138,7 @@ def _said(point) -> str:
 
 
 def _opened(path: pathlib.Path, device, settings) -> dict[str, Any]:
-    """What the file holds, if it is of this device and these settings, else a new one.
+    """Reads the file, if it is of this device and these settings, else makes a new one.
 
     Raises:
         errors.UserError: it is of others, or no such file.
@@ -185,7 +185,7 @@ def _put(found: dict[str, Any], point: dict[str, Any], settings) -> None:
 
 
 def _write(path: pathlib.Path, found: dict[str, Any]) -> None:
-    """The whole file or the one before; a line for each point."""
+    """Writes the whole file or leaves the one before; a line for each point."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fields = {k: v for k, v in found.items() if k != "points"}
     lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in fields.items()]

@@ -45,7 +45,9 @@ class Footprint:
 
 
 def compare(cfg: config.Config, *, num_classes: int) -> dict[str, Footprint]:
-    """The run as it is configured, with two micro-batches, with remat, and with both."""
+    """Measures the run as configured, with two micro-batches,
+    with remat, and with both.
+    """
     halves, remat = _changed(cfg, accumulation=2), _changed(cfg, remat=True)
     return measure(
         {
@@ -61,7 +63,7 @@ def compare(cfg: config.Config, *, num_classes: int) -> dict[str, Footprint]:
 def measure(
     configs: Mapping[str, config.Config], *, num_classes: int
 ) -> dict[str, Footprint]:
-    """One after the other, each in a fresh process."""
+    """Measures one after the other, each in a fresh process."""
     fresh = multiprocessing.get_context("spawn")
     found = {}
     for name, cfg in configs.items():

@@ -30,7 +30,7 @@ class DoesNotRun(Exception):
 
 
 def find():
-    """The backend that Keras computes with, and the device that it computes on.
+    """Finds the backend that Keras computes with, and the device that it computes on.
 
     It has `name`, `kind` ('cpu', 'gpu' or 'tpu'), `memory` (bytes, or None where the
     device does not say), `version`, `watches_process` (whether memory is what the
@@ -49,7 +49,7 @@ def find():
 
 
 def device() -> dict[str, Any]:
-    """The device that is computed on: name, kind, memory in bytes, versions."""
+    """Describes the device that is computed on: name, kind, memory in bytes, versions."""
     backend, library = find(), keras.backend.backend()
     return {
         "device": backend.name,
@@ -65,13 +65,13 @@ def device() -> dict[str, Any]:
 
 
 def noise(shape) -> np.ndarray:
-    """Random float32, the same block of numbers again and again."""
+    """Makes random float32, the same block of numbers again and again."""
     block = np.random.default_rng(0).normal(0.0, 0.02, 2**16).astype(np.float32)
     return np.resize(block, tuple(shape))
 
 
 def _machine_bytes() -> float | None:
-    """Memory of this machine, or what its container may take of it."""
+    """Returns the memory of this machine, or what its container may take of it."""
     sizes = []
     status = pathlib.Path("/proc/meminfo")
     if status.exists():
@@ -84,7 +84,7 @@ def _machine_bytes() -> float | None:
 
 
 def _processor() -> str:
-    """What the CPU calls itself, and how many cores this process may use."""
+    """Returns what the CPU calls itself, and how many cores this process may use."""
     name, about = platform.machine(), pathlib.Path("/proc/cpuinfo")
     if about.exists():
         lines = about.read_text().splitlines()
@@ -94,7 +94,9 @@ def _processor() -> str:
 
 
 def peak_bytes() -> float | None:
-    """The most memory that this process has taken; None where Linux does not tell."""
+    """Returns the most memory that this process has taken; None
+    where Linux does not say.
+    """
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return None
@@ -158,7 +160,7 @@ class _JaxProgram:
         return run
 
     def bytes_of(self, batch: int) -> float | None:
-        """Weights, images, intermediates and logits of the compiled batch."""
+        """Counts weights, images, intermediates and logits of the compiled batch."""
         if self._compiled is None or self._compiled[0] != batch:
             return None
         found = self._compiled[1].memory_analysis()
@@ -224,7 +226,7 @@ class _TensorFlowProgram:
         return run
 
     def bytes_of(self, batch: int) -> float | None:
-        """What the process has taken at most, if nothing else tells."""
+        """Returns what the process has taken at most, if nothing else is known."""
         return peak_bytes() if self._backend.watches_process else None
 
 

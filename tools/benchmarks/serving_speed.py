@@ -106,7 +106,9 @@ def compare(
 
 
 def _filled(cfg: config.Config, draw: np.random.Generator) -> keras.Model:
-    """The model as it starts, with no bias or scale that a rewriter could leave out."""
+    """Fills the model as it starts with biases and scales that no
+    rewriter could leave out.
+    """
     model = build.build(
         cfg.model, num_classes=1000, image_size=cfg.data.image_size, dtype="float32"
     )
@@ -137,7 +139,9 @@ def _timed(model: c_runtime.Model, images: np.ndarray) -> tuple[np.ndarray, floa
 
 @contextlib.contextmanager
 def _torch(python, script, path, cfg, dtype) -> Iterator[_Ask]:
-    """A process that keeps the model, answers a file with a file and says the seconds."""
+    """Starts a process that keeps the model, answers a file with a
+    file and gives the seconds.
+    """
     given, answer = (os.path.join(os.path.dirname(path), n) for n in ("x.npy", "y.npy"))
     process = subprocess.Popen(
         [python, script, path, cfg.model.variant, dtype, given, answer],

@@ -67,7 +67,7 @@ def model_works(
     jit_compile: bool,
     num_classes: int = 1000,
 ) -> dict[str, Callable[[], int]]:
-    """Inference and training step of one model, at one precision."""
+    """Makes inference and training step of one model, at one precision."""
     chosen = f"{precision}, XLA {'on' if jit_compile else 'off'}"
     cfg = config_values.from_json(config_values.to_json(cfg))
     cfg.train.precision = precision
@@ -96,7 +96,7 @@ def bare_step(
     num_classes: int,
     jit_compile: bool,
 ) -> Callable[[], int]:
-    """One compiled forward, backward and update on a fixed batch, and no more.
+    """Makes one compiled forward, backward and update on a fixed batch, and no more.
 
     What a loop cannot be faster than: no input, no logging, no distribution.
     """
@@ -137,7 +137,7 @@ def bare_step(
 def input_work(
     cfg: config.Config, *, data_dir: str | None, batches: int
 ) -> Callable[[], int]:
-    """The training stream alone: `batches` batches of it per call."""
+    """Makes the training stream alone: `batches` batches of it per call."""
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     stream = iter(pipeline.train_stream(sources, cfg.data, seed=0))
 
@@ -152,7 +152,7 @@ def input_work(
 def crop_works(
     encoded: list[bytes], *, image_size: int
 ) -> dict[str, Callable[[], int]]:
-    """Inception crop with the fused JPEG decode, and by decoding all first."""
+    """Makes inception crop with the fused JPEG decode, and by decoding all first."""
 
     def whole(data, seed):
         picture = images.decode(data)
@@ -190,7 +190,8 @@ def loaders(
     torch_script: str,
     batches: int = 60,
 ) -> dict[str, Rate]:
-    """The training stream of a folder of images beside PyTorch's loader, in turns.
+    """Times the training stream of a folder of images beside
+    PyTorch's loader, in turns.
 
     Each turn starts its contestant afresh, leaves the first batches out and lets
     nothing of the others run: a stream that waits fills its buffers.
@@ -263,7 +264,7 @@ def loop_overhead(
     turns: int,
     steps: int,
 ) -> dict[str, Rate]:
-    """`train.train` against `bare_step` of the same model, in turns.
+    """Times `loop.train` against `bare_step` of the same model, in turns.
 
     The loop's rate is the one that it writes to metrics.jsonl, without the first
     row, in which it compiles.

@@ -93,7 +93,7 @@ class Point:
 
 
 def measure(model: str, image_size: int, settings: Settings) -> Point:
-    """The point of a model at an image size.
+    """Measures the point of a model at an image size.
 
     On a CPU under TensorFlow the memory of a fresh process is watched, because that
     of a process never falls and too much of it kills.
@@ -130,7 +130,7 @@ def check(model: str, image_size: int) -> None:
 
 
 def seen_pixels(model: str, image_size: int) -> int:
-    """The pixels of a side that a model sees: whole patches, from the first corner.
+    """Counts the pixels of a side that a model sees: whole patches of it.
 
     The paper measures ViT-H/14 at 64, 128, 384 and 512 pixels, which a convolution
     without padding cuts to multiples of 14; our models refuse to cut unasked.
@@ -234,7 +234,7 @@ class _Work:
         self.fault: programs.DoesNotRun | None = None  # not for want of memory
 
     def first_batch(self) -> int:
-        """Of which a step takes milliseconds on an accelerator; 1 on a CPU."""
+        """Chooses a batch of milliseconds on an accelerator; 1 on a CPU."""
         if self.backend.kind == "cpu":
             return 1
         images = _FIRST_MACS / max(1, flops.forward_macs(self.network))
@@ -242,14 +242,14 @@ class _Work:
         return min(2**power, _LARGEST_FIRST, self.settings.max_batch)
 
     def may_fit(self, batch: int) -> bool:
-        """False where the last two batches say that this one would take too much."""
+        """Returns False where the last two batches foretell that this one is too large."""
         if self.backend.kind != "cpu" or len(self.bytes) < 2:
             return True
         fixed, each = self.line()
         return fixed + each * batch < 0.6 * self.backend.memory
 
     def time(self, batch: int) -> list[float]:
-        """Images per second of each round.
+        """Times images per second of each round.
 
         Raises:
             programs.DoesNotRun: it does not fit, or cannot be computed.
@@ -269,7 +269,7 @@ class _Work:
         return [batch * calls / _seconds(run, calls) for _ in range(rounds)]
 
     def fits(self, batch: int, *, runs: bool) -> bool:
-        """Whether the compiler, and if asked a run, finds that a batch fits."""
+        """Returns whether the compiler, and if asked a run, finds that a batch fits."""
         try:
             run = self.program.ready(batch)
             self._note(batch)
@@ -311,14 +311,14 @@ class _Work:
                 return
 
     def _seen(self) -> bool:
-        """Whether the process grew enough between the two largest batches."""
+        """Returns whether the process grew enough between the two largest batches."""
         if len(self.bytes) < 2:
             return False
         least, most = [self.bytes[batch] for batch in sorted(self.bytes)[-2:]]
         return most - least >= _SEEN * self.backend.memory
 
     def _extrapolate(self, point: Point) -> None:
-        """By the growth of a process' memory: none of these batches is run."""
+        """Extrapolates the growth of a process' memory: none of these batches is run."""
         if not self._seen():
             last = f"{max(self.bytes):,}"
             point.largest_how = f"not found: memory grew too little up to batch {last}"
@@ -332,7 +332,7 @@ class _Work:
         )
 
     def _search(self, point: Point, *, until: float) -> None:
-        """Between what fits and what does not, by the compiler's word and by runs."""
+        """Searches between what fits and what does not, by compiler and runs."""
         runs = self.backend.kind != "cpu"
         low = max(int(row[0]) for row in point.rates)
         high = min((b for b in self.failed if b > low), default=None)
@@ -370,7 +370,7 @@ class _Work:
             point.largest_how = f"not found in time; {low:,} {how}"
 
     def _next(self, low: int, high: int | None, cap: int) -> int:
-        """The batch to try: where memory ends by the compiler, else by halving."""
+        """Chooses the batch to try: where memory ends by the compiler, else by halving."""
         guess = 2 * low if high is None else (low + high) // 2
         if self.backend.memory and len(self.bytes) >= 2:
             fixed, each = self.line()
@@ -387,7 +387,7 @@ class _Work:
             self.bytes[batch] = found
 
     def _values(self, variable):
-        """Small random numbers; in bfloat16 but for what norms and biases have."""
+        """Draws small random numbers; in bfloat16 but for what norms and biases have."""
         dtype = variable.dtype
         if self.settings.dtype == "bfloat16" and len(variable.shape) > 1:
             dtype = "bfloat16"

@@ -58,7 +58,7 @@ class Score:
 
 
 def score(result: Mapping[str, Any]) -> Score:
-    """The accuracy of a run's result.json."""
+    """Returns the accuracy of a run's result.json."""
     found = run_directory.metric(result, "accuracy")
     return Score(found["value"], found["count"])
 
@@ -76,7 +76,7 @@ def baselines(source: data_source.Source, split: str = "train") -> dict[str, Sco
 
 
 def _raw(source: data_source.Source, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Grey images as stored, uint8 (examples, height, width), and their labels."""
+    """Reads grey images as stored, uint8 (examples, height, width), and their labels."""
     size = source.builder.info.features["image"].shape[0]
     view = config.View(size)  # so nothing is resized
     batches = list(evaluation_stream.stream(source, view, split, batch_size=256))
@@ -153,7 +153,7 @@ def _all(names: Sequence[str]) -> str:
 
 
 def accuracies(rows: _Rows) -> list[tuple[int, float]]:
-    """(step, test accuracy) of every evaluation in metrics.jsonl rows."""
+    """Lists (step, test accuracy) of every evaluation in metrics.jsonl rows."""
     return [
         (row["step"], row["value"])
         for row in rows
@@ -166,7 +166,7 @@ def recorded(
     cells: Mapping[str, experiment_spec.Cell] = quickstart.CELLS,
     root: pathlib.Path = _RECORDED,
 ) -> dict[str, str]:
-    """Mean and deviation over seeds of each run, as recorded in the project.
+    """Returns mean and deviation over seeds of each run, as recorded in the project.
 
     Args:
         steps: of fine-tuning; what is recorded of another length is left out.

@@ -65,7 +65,7 @@ def write(workdir: pathlib.Path, *, data_dir: str | None) -> pathlib.Path:
 def _numbers(
     workdir: pathlib.Path, tuned: loading.LoadedModel, data_dir: str | None
 ) -> dict[str, Any]:
-    """What the template says in numbers, sentences and curves."""
+    """Collects what the template shows in numbers, sentences and curves."""
     results = {
         name: json.loads((workdir / name / "result.json").read_text()) for name in RUNS
     }
@@ -91,7 +91,7 @@ def _numbers(
 def _pictures(
     models: Mapping[str, loading.LoadedModel], data_dir: str | None
 ) -> dict[str, Any]:
-    """What the template shows of the pre-trained and the fine-tuned model."""
+    """Draws what the template shows of the pre-trained and the fine-tuned model."""
     looked = {name: models[name] for name in ("pretrain", "finetune")}
     answers = {name: _answers(model, data_dir) for name, model in looked.items()}
     return {
@@ -113,7 +113,7 @@ def _pictures(
 
 
 def _commands(workdir: pathlib.Path, data_dir: str | None) -> dict[str, str]:
-    """What to do next with the runs of this demo, as lines for a shell."""
+    """Lists what to do next with the runs of this demo, as lines for a shell."""
     data = [f"--data_dir={data_dir}"] if data_dir else []
     tuned = f"--checkpoint={workdir / 'finetune'}"
 
@@ -150,7 +150,7 @@ def _commands(workdir: pathlib.Path, data_dir: str | None) -> dict[str, str]:
 def _accuracy_panel(
     rows: Mapping[str, Any], scores: Mapping[str, demo_findings.Score]
 ) -> plot_svg.Panel:
-    """Test accuracy over the steps on digits, and other methods as levels."""
+    """Draws test accuracy over the steps on digits, and other methods as levels."""
     return plot_svg.Panel(
         title="Held-out digits read correctly",
         x="training step on digits",
@@ -176,7 +176,7 @@ def _accuracy_panel(
 
 
 def _loss_panels(rows: Mapping[str, Any]) -> list[plot_svg.Panel]:
-    """Training loss of each task; the tasks differ, and so stand apart."""
+    """Draws the training loss of each task; the tasks differ, and so stand apart."""
     tasks = {
         "Pre-training on shapes": {"pre-training": rows["pretrain"]},
         "Digits": {"fine-tuned": rows["finetune"], "from scratch": rows["scratch"]},
@@ -194,7 +194,7 @@ def _loss_panels(rows: Mapping[str, Any]) -> list[plot_svg.Panel]:
 
 
 def _smoothed(rows: Sequence[Mapping[str, Any]]) -> list[plot_svg.Mark]:
-    """The running mean of the logged loss, at the last step of each window."""
+    """Computes the running mean of the logged loss, at the last step of each window."""
     points = np.array(
         [(row["step"], row["loss"]) for row in rows if "loss" in row], float
     )
@@ -244,7 +244,7 @@ def _answers(opened: loading.LoadedModel, data_dir: str | None) -> _Answers:
 
 
 def _mistakes(answers: _Answers) -> dict[str, Any]:
-    """The test images that the model gets wrong, those it is surest of first."""
+    """Draws the test images that the model gets wrong, those it is surest of first."""
     wrong = np.flatnonzero(answers.classes != answers.labels)
     wrong = wrong[np.argsort(-answers.sure[wrong], kind="stable")]
     return {
@@ -257,7 +257,9 @@ def _mistakes(answers: _Answers) -> dict[str, Any]:
 
 
 def _attention(network, answers: _Answers) -> list[dict[str, Any]]:
-    """The first test image of each class, and the attention rollout as heat on it."""
+    """Draws the first test image of each class, and the
+    attention rollout as heat on it.
+    """
     _, chosen = np.unique(answers.labels, return_index=True)
     images = answers.images[chosen]
     attention = measures.attention_weights(network, 2 * images - 1)
@@ -270,7 +272,7 @@ def _attention(network, answers: _Answers) -> list[dict[str, Any]]:
 def _draw_positions(
     models: Mapping[str, loading.LoadedModel], path: pathlib.Path
 ) -> None:
-    """Figure 7 of the two runs as a file, for where no page can be."""
+    """Draws Figure 7 of the two runs as a file, for where no page can be."""
     drawn = plots.position_similarity(
         {
             f"{RUNS[name]}, {models[name].image_size} px": _similarity(
@@ -288,7 +290,7 @@ def _similarity(network) -> np.ndarray:
 
 
 def _tiles(network) -> str:
-    """Similarity of positions as a picture with a pixel a patch, clear between tiles."""
+    """Draws the similarity of positions with a pixel a patch, clear between tiles."""
     matrix = _similarity(network)
     cells = plots.tiles(matrix, math.isqrt(len(matrix)))
     colours = matplotlib.colormaps["viridis"]((cells + 1) / 2)
@@ -297,7 +299,7 @@ def _tiles(network) -> str:
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """An image (height, width, 3 or 4) in [0, 1] as the address of a PNG."""
+    """Encodes an image (height, width, 3 or 4) in [0, 1] as the address of a PNG."""
     held = io.BytesIO()
     Image.fromarray(np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(
         held, "png"

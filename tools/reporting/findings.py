@@ -7,7 +7,9 @@ from vit_tf.studies import experiment_spec
 
 
 def entries(section: result_tables.Section) -> list[result_tables.Entry]:
-    """The paragraph in pieces: words, the paper's numbers, and ours at scale small."""
+    """Yields the paragraph in pieces: words, the paper's
+    numbers, and ours at scale small.
+    """
     text, found, end = section.experiment.findings, [], 0
     for asked in experiment_spec.NUMBER.finditer(text):
         found.append(result_tables.Entry(text[end : asked.start()]))
@@ -35,7 +37,7 @@ def _papers(
 def _ours(
     section: result_tables.Section, names: list[str], metric: str
 ) -> result_tables.Entry:
-    """A mean over seeds, or the difference of two."""
+    """Computes a mean over seeds, or the difference of two."""
     places = [section.filled(name, experiment_spec.Scale.SMALL) for name in names]
     values = [list(_values(of, metric)) for of in places]
     if not all(values):

@@ -20,7 +20,7 @@ _MARKED = 24
 def panels(
     section: result_tables.Section, plot: experiment_spec.Plot
 ) -> dict[str, plot_svg.Panel]:
-    """'paper', 'small' -> its panel; who has no point has no panel."""
+    """Makes 'paper', 'small' -> its panel; who has no point has no panel."""
     found = {"paper": _panel(section, plot, "the paper", plot.y, _papers)}
     for scale in section.places:
         metric = plot.metric_at(scale)
@@ -60,7 +60,7 @@ def _papers(
     line: str,
     points: Sequence[experiment_spec.Point],
 ) -> Iterator[plot_svg.Mark]:
-    """The paper's points whose both numbers are known."""
+    """Returns the paper's points whose both numbers are known."""
     metric = plot.metric_at(experiment_spec.Scale.PAPER)
     for point in points:
         x, y = point.x_at(experiment_spec.Scale.PAPER), point.paper
@@ -79,7 +79,7 @@ def _ours(
     points: Sequence[experiment_spec.Point],
     scale: experiment_spec.Scale,
 ) -> Iterator[plot_svg.Mark]:
-    """Our points: means over the seeds that all cells of a point have."""
+    """Returns our points: means over the seeds that all cells of a point have."""
     metric = plot.metric_at(scale)
     factor = result_tables.factor(section, metric)
     for point in points:
@@ -126,7 +126,7 @@ def _curves(
     points: Sequence[experiment_spec.Point],
     scale: experiment_spec.Scale,
 ) -> Iterator[plot_svg.Mark]:
-    """The mean over the seeds of one cell's curves, which share their steps."""
+    """Computes the mean over the seeds of one cell's curves, which share their steps."""
     metric = plot.metric_at(scale)
     factor = result_tables.factor(section, metric)
     for point in points:
@@ -153,7 +153,9 @@ def _epochs_per_step(entry: Mapping, images: float | None) -> float:
 def _exaflops(
     section: result_tables.Section, cell: str, scale: experiment_spec.Scale
 ) -> float | None:
-    """What the pre-training of a cell took: its start's, or if it has none its own."""
+    """Computes what the pre-training of a cell took: its start's, or
+    if it has none its own.
+    """
     cell = section.experiment.cells[cell].starts_from or cell
     places = section.filled(cell, scale)
     if not places:
@@ -178,7 +180,7 @@ def _exaflops_of(model: str, image_size: int, images: int) -> float:
 def training_curves(
     section: result_tables.Section, scale: experiment_spec.Scale, *, per_panel: int = 6
 ) -> list[plot_svg.Panel]:
-    """Every curve with more than one point; runs on the same data share a panel."""
+    """Lists every curve with more than one point; runs on the same data share a panel."""
     found: dict[tuple[str, str], list[tuple[str, list[plot_svg.Mark]]]] = {}
     for place in section.places[scale]:
         if not place.filled:
@@ -211,7 +213,7 @@ def _thinned(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 
 def caption(section: result_tables.Section, plot: experiment_spec.Plot) -> str:
-    """What to know of a figure, and which numbers are not there; mostly nothing."""
+    """Says what to know of a figure, and which numbers are not there; mostly nothing."""
     found = panels(section, plot)
     parts = [plot.note] * bool(plot.note)
     if "paper" not in found:
@@ -238,7 +240,7 @@ def caption(section: result_tables.Section, plot: experiment_spec.Plot) -> str:
 def _offered(
     section, plot: experiment_spec.Plot, point: experiment_spec.Point, scale: str
 ) -> bool:
-    """Whether a point's runs are to be had at a scale."""
+    """Returns whether a point's runs are to be had at a scale."""
     scale = experiment_spec.Scale(scale)
     cells = [section.experiment.cells[name] for name in point.cells_at(scale)]
     run = bool(cells) and all(cell.num_seeds(scale) for cell in cells)

@@ -96,7 +96,8 @@ class Panel:
 
 
 def draw(panel: Panel, *, styled: bool = True) -> markupsafe.Markup:
-    """The SVG, for a file with `STYLE` in it, or for a page that has it, with links.
+    """Draws the SVG, for a file with `STYLE` in it, or for a page
+    that has it, with links.
 
     Raises:
         ValueError: nothing to draw, or not positive on a logarithmic axis.
@@ -198,7 +199,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Three to eight round numbers within."""
+    """Chooses three to eight round numbers within."""
     rough = (high - low) / 7.5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough)
@@ -216,7 +217,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _short(value: float) -> str:
-    """'30M' for 3e7, '10⁻⁵' for 1e-5."""
+    """Writes '30M' for 3e7, '10⁻⁵' for 1e-5."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"
@@ -229,7 +230,7 @@ def _short(value: float) -> str:
 
 
 def _turned(panel: Panel, ticks: _Ticks) -> bool:
-    """Whether the names of places are too long to stand side by side."""
+    """Returns whether the names of places are too long to stand side by side."""
     room = (_WIDTH - _LEFT - _RIGHT) / max(1, len(panel.places))
     return bool(panel.places) and any(len(t) * _LETTER > room for _, t in ticks)
 
@@ -268,7 +269,7 @@ def _line(
     *,
     linked: bool,
 ) -> str:
-    """A line: joined, with bars, with marks that can be pointed at."""
+    """Draws a line: joined, with bars, with marks that can be pointed at."""
     shift = 0.0
     if panel.places:  # bars of lines at the same place stand side by side
         used = [i for i, of in enumerate(panel.lines.values()) if of]
@@ -351,7 +352,7 @@ def _legend(panel: Panel, top: float) -> tuple[str, int]:
 
 
 def _sample(panel: Panel, index: int) -> str:
-    """What stands for a line in the legend."""
+    """Draws what stands for a line in the legend."""
     if panel.marked:
         return _shape(index)
     return _stroke(_DASHES[index // len(_COLOURS) % len(_DASHES)])
@@ -365,10 +366,10 @@ def _stroke(dashes: str) -> str:
 
 
 def _element(markup: str, *values: str) -> markupsafe.Markup:
-    """Markup with values in its {} places, escaped unless they are markup."""
+    """Fills markup with values in its {} places, escaped unless they are markup."""
     return markupsafe.Markup(markup).format(*values)
 
 
 def _number(value: float) -> str:
-    """To a tenth of a pixel: machines that round otherwise draw the same."""
+    """Rounds to a tenth of a pixel: machines that round otherwise draw the same."""
     return f"{round(value, 1) + 0.0:g}"

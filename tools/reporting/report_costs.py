@@ -14,7 +14,7 @@ _Table = tuple[list[str], list[list[_Entry]]]
 
 
 def recorded(section: result_tables.Section) -> _Table:
-    """Each run with what it recorded and took."""
+    """Lists each run with what it recorded and took."""
     rows = []
     for scale, places in section.places.items():
         for place in places:
@@ -36,7 +36,7 @@ def recorded(section: result_tables.Section) -> _Table:
 
 
 def planned(section: result_tables.Section) -> _Table:
-    """Each cell at scale paper, computed from its config: of one of its runs."""
+    """Lists each cell at scale paper, computed from its config: of one of its runs."""
     command.load_tensorflow()  # outlines of the models: seconds
     from vit_tf.costs import budget
 
@@ -68,5 +68,5 @@ def planned(section: result_tables.Section) -> _Table:
 
 
 def _short(value: float) -> str:
-    """Three digits, without an exponent."""
+    """Writes three digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -20,7 +20,7 @@ def render(
     folder: pathlib.Path,
     speeds: speed_tables.Speeds | None = None,
 ) -> str:
-    """The whole of RESULTS.md, to lie in `folder` beside `figures`."""
+    """Renders the whole of RESULTS.md, to lie in `folder` beside `figures`."""
     listed = [
         [
             result_tables.Entry(
@@ -56,7 +56,7 @@ def figures(
     folder: pathlib.Path,
     speeds: speed_tables.Speeds | None = None,
 ) -> Mapping[pathlib.Path, str]:
-    """The drawings that `render` refers to: path -> SVG."""
+    """Draws what `render` refers to: path -> SVG."""
     drawn: dict[str, plot_svg.Panel] = {}
     for section in found:
         for plot in section.experiment.plots:
@@ -91,7 +91,7 @@ def _speeds(speeds: speed_tables.Speeds, folder: pathlib.Path) -> list[str]:
 
 
 def _drawn(section: result_tables.Section, plot) -> dict[str, plot_svg.Panel]:
-    """'figures/EXPERIMENT/figure-5-imagenet.paper.svg' -> its panel."""
+    """Lists 'figures/EXPERIMENT/figure-5-imagenet.paper.svg' -> its panel."""
     words = "".join(c if c.isalnum() else " " for c in plot.name.lower()).split()
     return {
         f"figures/{section.experiment.name}/{'-'.join(words)}.{who}.svg": panel
@@ -137,7 +137,7 @@ def _table(heads: Sequence[str], rows: Sequence[_Row], folder: pathlib.Path) -> 
 
 
 def _entry(entry: result_tables.Entry, folder: pathlib.Path) -> str:
-    """Its text; one run is behind the number, several stand behind it by seed."""
+    """Writes an entry; one run is behind the number, several stand behind it by seed."""
     text, detail = (
         _escaped(entry.text),
         f" {_escaped(entry.detail)}" * bool(entry.detail),

@@ -60,14 +60,14 @@ def write(
 
 
 def _emphasised(text: str) -> markupsafe.Markup:
-    """Markdown's *words* and `words` as markup."""
+    """Turns Markdown's *words* and `words` into markup."""
     escaped = str(markupsafe.escape(text))
     slanted = re.sub(r"\*(\w+)\*", r"<i>\1</i>", escaped)
     return markupsafe.Markup(re.sub(r"`(\w+)`", r"<code>\1</code>", slanted))
 
 
 def _speeds(speeds: speed_tables.Speeds) -> dict[str, Any]:
-    """Figure 12: two panels and two tables for each device."""
+    """Collects Figure 12: two panels and two tables for each device."""
     return {
         "name": speed_tables.NAME,
         "question": speeds.question,
@@ -87,7 +87,7 @@ def _speeds(speeds: speed_tables.Speeds) -> dict[str, Any]:
 
 
 def _experiment(section: result_tables.Section, planned: bool) -> dict[str, Any]:
-    """What the template shows of an experiment; what is empty is not shown."""
+    """Collects what the template shows of an experiment; what is empty is not shown."""
     shown, summary, rest = result_layouts.folded(section)
     return {
         "name": section.experiment.name,
@@ -127,7 +127,7 @@ def _cells(section: result_tables.Section, rows: Sequence):
 
 
 def _costs(section: result_tables.Section, planned: bool) -> list[tuple[str, Any]]:
-    """What recorded runs took, and what those at scale paper take."""
+    """Collects what recorded runs took, and what those at scale paper take."""
     tables = [("What recorded runs took.", report_costs.recorded(section))]
     if planned and experiment_spec.Scale.PAPER in section.places:
         said = "What each run at scale paper takes, computed (tools.plan has more)."
@@ -136,7 +136,7 @@ def _costs(section: result_tables.Section, planned: bool) -> list[tuple[str, Any
 
 
 def _configs(section: result_tables.Section, scale: experiment_spec.Scale) -> list[str]:
-    """What differs from the defaults of `vit_tf/config.py`."""
+    """Lists what differs from the defaults of `vit_tf/config.py`."""
     cells = [c for c in section.experiment.cells.values() if c.num_seeds(scale)]
     shared, own = result_configs.short(cells, scale)
     if len(own) == 1:

@@ -41,7 +41,8 @@ def folded(section: result_tables.Section) -> tuple[_Rows, str, _Rows]:
 def matrices(
     section: result_tables.Section,
 ) -> dict[experiment_spec.Scale | None, Matrix]:
-    """The paper's numbers, or ours at a scale, as models by what was asked of them.
+    """Arranges the paper's numbers, or ours at a scale, as models by
+    what was asked of them.
 
     A row is a cell that others start from, a column what a name such as
     'MODEL_cifar10' adds to that of its start. There are none where cells are not
@@ -87,7 +88,7 @@ def _matrix(
 
 
 def _turned(heads: Sequence[str], rows: _Rows) -> Matrix:
-    """With models as columns."""
+    """Turns a table so that models are columns."""
     names = [row[0].text for row in rows]
     lines = [
         [result_tables.Entry(head), *(row[i] for row in rows)]
@@ -97,7 +98,9 @@ def _turned(heads: Sequence[str], rows: _Rows) -> Matrix:
 
 
 def _transfer(cell: experiment_spec.Cell) -> tuple[str, str]:
-    """('ViT-L-16', 'cifar10') of 'ViT-L-16_cifar10' that starts from 'ViT-L-16'."""
+    """Splits 'ViT-L-16_cifar10', which starts from 'ViT-L-16', into
+    ('ViT-L-16', 'cifar10').
+    """
     start = f"{cell.starts_from}_"
     if cell.name.startswith(start):
         return cell.starts_from, cell.name[len(start) :]
@@ -107,7 +110,7 @@ def _transfer(cell: experiment_spec.Cell) -> tuple[str, str]:
 def without_empty(
     heads: Sequence[str], found: Sequence[Sequence[result_tables.Entry]]
 ) -> tuple[list[str], _Rows]:
-    """A table without the columns that say nothing."""
+    """Returns a table without its empty columns."""
     kept = [
         i
         for i in range(len(heads))

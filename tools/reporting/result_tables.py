@@ -86,7 +86,7 @@ class Section:
     places: Mapping[experiment_spec.Scale, Sequence[results.Place]]
 
     def filled(self, cell: str, scale: experiment_spec.Scale) -> list[results.Place]:
-        """The runs of a cell whose results hold."""
+        """Returns the runs of a cell whose results hold."""
         return [
             place
             for place in self.places[scale]
@@ -109,7 +109,9 @@ class Gap:
 
 
 def sections(folder: str, root: str) -> list[Section]:
-    """Every experiment in `folder` that has cells, with its results below `root`."""
+    """Collects every experiment in `folder` that has cells,
+    with its results below `root`.
+    """
     found = []
     for path in sorted(pathlib.Path(folder).glob("*.py")):
         if "\nCELLS = " not in path.read_text():
@@ -125,7 +127,7 @@ def sections(folder: str, root: str) -> list[Section]:
 
 
 def state(section: Section) -> str:
-    """How much of an experiment is recorded, in a few words."""
+    """Says how much of an experiment is recorded, in a few words."""
     counts = []
     for scale, places in section.places.items():
         filled = sum(place.filled for place in places)
@@ -142,7 +144,7 @@ def state(section: Section) -> str:
 
 
 def columns(section: Section) -> list[Column]:
-    """The columns that hold a number, those of a metric side by side."""
+    """Lists the columns that hold a number, those of a metric side by side."""
     found = []
     for metric, heading in section.experiment.table.columns.items():
         if any(metric in cell.paper for cell in section.experiment.cells.values()):
@@ -160,7 +162,7 @@ def heads(section: Section) -> list[str]:
 
 
 def rows(section: Section) -> list[list[Entry]]:
-    """A row for each cell, in the order of its experiment."""
+    """Lists a row for each cell, in the order of its experiment."""
     found = []
     for cell in section.experiment.cells.values():
         numbers = [number(section, cell, column) for column in columns(section)]
@@ -169,7 +171,7 @@ def rows(section: Section) -> list[list[Entry]]:
 
 
 def number(section: Section, cell: experiment_spec.Cell, column: Column) -> Entry:
-    """A cell's number in a column, or what is there instead."""
+    """Returns a cell's number in a column, or what is there instead."""
     metric = column.metric
     if column.scale is None:
         if metric not in cell.paper:
@@ -195,19 +197,19 @@ def number(section: Section, cell: experiment_spec.Cell, column: Column) -> Entr
 
 
 def _papers(section: Section, value: float, metric: str) -> str:
-    """With as many digits as any of the paper's numbers in the column: 99.00."""
+    """Writes as many digits as any of the paper's numbers in the column has: 99.00."""
     cells = section.experiment.cells.values()
     numbers = [f"{cell.paper[metric]:g}" for cell in cells if metric in cell.paper]
     return f"{value:.{max(len(n.partition('.')[2]) for n in numbers)}f}"
 
 
 def factor(section: Section, metric: str) -> int:
-    """100 for a metric whose heading says that it is shown in hundredths."""
+    """Returns 100 for a metric whose heading says that it is shown in hundredths."""
     return 100 if section.experiment.table.columns[metric].endswith("[%]") else 1
 
 
 def mean_text(values: Sequence[float], times: int) -> str:
-    """'87.31 ± 0.42' over the runs."""
+    """Writes '87.31 ± 0.42' over the runs."""
     mean, deviation = results.mean_and_deviation(values)
     digits = 2 if times == 100 else 4
     text = f"{times * mean:.{digits}f}"
@@ -215,13 +217,13 @@ def mean_text(values: Sequence[float], times: int) -> str:
 
 
 def link(to: pathlib.Path | str, folder: pathlib.Path) -> str:
-    """Where a file lies, seen from a document in `folder`."""
+    """Returns where a file lies, seen from a document in `folder`."""
     path = pathlib.Path(os.path.relpath(to, folder)).as_posix()
     return urllib.parse.quote(path, safe="/@+=")
 
 
 def seeds(entry: Entry) -> list[list[tuple[str, pathlib.Path]]]:
-    """For each cell that a number is computed from, (seed, recorded result) pairs."""
+    """Lists (seed, recorded result) for each cell that a number is computed from."""
     found: dict[str, list[tuple[str, pathlib.Path]]] = {}
     for path in entry.sources:  # CELL.small.seed2.json
         cell, _, number = path.stem.rpartition(".seed")
@@ -230,7 +232,7 @@ def seeds(entry: Entry) -> list[list[tuple[str, pathlib.Path]]]:
 
 
 def anchor(section: Section, cell: str) -> str:
-    """The name of a cell's row in the page."""
+    """Returns the name of a cell's row in the page."""
     return f"{section.experiment.name}.{cell}"
 
 
@@ -265,7 +267,7 @@ def facts(section: Section) -> list[str]:
 
 
 def _starts(scale: experiment_spec.Scale, places: Sequence[results.Place]) -> list[str]:
-    """A line that names the given start of a table, or warns that there are several."""
+    """Names the given start of a table in a line, or warns that there are several."""
     cells: dict[str, set[str]] = {}
     for place in places:
         if place.filled and place.run.cell.start_given:
@@ -278,7 +280,7 @@ def _starts(scale: experiment_spec.Scale, places: Sequence[results.Place]) -> li
 
 
 def _short(commit: str) -> str:
-    """Twelve digits; '+' says that the checkout was changed."""
+    """Shortens a hash to twelve digits; '+' says that the checkout was changed."""
     return commit[:12] + ("+" if commit.endswith("+") else "")
 
 
@@ -287,7 +289,7 @@ def _all(texts) -> str:
 
 
 def gaps(section: Section) -> list[Gap]:
-    """What is missing or stale, with the command that fills it."""
+    """Lists what is missing or stale, with the command that fills it."""
     found = []
     for scale, places in section.places.items():
         if missing := [place for place in places if place.entry is None]:

@@ -64,7 +64,7 @@ def entry(
     *,
     start: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What to record of a finished run.
+    """Collects what to record of a finished run.
 
     Args:
         experiment: the name of the experiment.
@@ -133,7 +133,7 @@ def write(
 
 
 def start_label(found: Mapping[str, Any]) -> str:
-    """The start of a recorded run as 'ViT-B_16.npz (sha256 0123abcd)'; empty: none."""
+    """Names the start of a recorded run: 'ViT-B_16.npz (sha256 0123abcd)'; empty: none."""
     start = found["start"]
     if start is None:
         return ""
@@ -148,7 +148,7 @@ def places(
     scale: experiment_spec.Scale,
     root: str = ROOT,
 ) -> list[Place]:
-    """Every run of an experiment at a scale, with what is recorded of it."""
+    """Lists every run of an experiment at a scale, with what is recorded of it."""
     runs = experiment_spec.runs(experiment.cells, scale)
     by_name = {run.name: run for run in runs}
     found = []
@@ -165,7 +165,7 @@ def places(
 
 
 def value(found: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
-    """A metric's value and its count; 'accuracy' is that of the only split.
+    """Returns a metric's value and its count; 'accuracy' is that of the only split.
 
     'test/accuracy@100' is what was evaluated after 100 steps.
     """
@@ -181,7 +181,7 @@ def value(found: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None for a single value."""
+    """Computes mean and sample standard deviation; None for a single value."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return statistics.fmean(values), deviation
 
@@ -195,7 +195,9 @@ def _parsed(cfg: Mapping[str, Any]) -> config.Config:
 
 
 def _apart(cfg: config.Config) -> config.Config:
-    """Without the place where its start lies; which it is stands beside it."""
+    """Returns a config without the place where its start lies; which
+    it is stands beside it.
+    """
     return dataclasses.replace(cfg, start_from=None)
 
 
@@ -222,7 +224,7 @@ def _check_start(path: pathlib.Path, found: Mapping[str, Any]) -> None:
 def _other_start(
     ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None
 ) -> bool:
-    """Whether two starts differ in what is known of both."""
+    """Returns whether two starts differ in what is known of both."""
     if ours is None or theirs is None:
         return ours is not theirs
     if "config" in ours and "config" in theirs:
@@ -238,7 +240,7 @@ def _staleness(
     run: experiment_spec.Run,
     start: experiment_spec.Run | None,
 ) -> str:
-    """What tells a recorded result from what the cell gives now."""
+    """Says in what a recorded result differs from what the cell gives now."""
     try:
         theirs = _parsed(recorded["config"])
     except errors.UserError as error:
@@ -258,7 +260,9 @@ def _staleness(
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
-    """Name -> [step, value] pairs: the loss, and what was evaluated on the way."""
+    """Collects name -> [step, value] pairs: the loss, and what
+    was evaluated on the way.
+    """
     found: dict[str, list[list[float]]] = {}
     for row in rows:
         if "split" in row:
@@ -270,7 +274,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:
-    """At most `MAX_POINTS` means of neighbours, each at the last one's step."""
+    """Computes at most `MAX_POINTS` means of neighbours, each at the last one's step."""
     size = -(-len(points) // MAX_POINTS)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [
@@ -280,7 +284,7 @@ def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def _texts(found: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in nested lists and dicts, with its dotted name."""
+    """Yields every text in nested lists and dicts, with its dotted name."""
     if isinstance(found, str):
         yield name, found
     elif isinstance(found, Mapping):

@@ -42,7 +42,7 @@ class Speeds:
 
 
 def load(root: str) -> Speeds:
-    """Everything recorded below `root`."""
+    """Reads everything recorded below `root`."""
     question, _, about = (figure12_speed.__doc__ or "").partition("\n")
     paths = sorted((pathlib.Path(root) / NAME).glob("*.json"))
     measured = {path: json.loads(path.read_text()) for path in paths}
@@ -50,13 +50,13 @@ def load(root: str) -> Speeds:
 
 
 def state(speeds: Speeds) -> str:
-    """Where it was measured, in a few words."""
+    """Says where it was measured, in a few words."""
     devices = [found["device"] for found in speeds.measured.values()]
     return f"measured on {', '.join(devices)}" if devices else "nothing yet"
 
 
 def title(found: Mapping[str, Any]) -> str:
-    """The device, what computed there and in which numbers."""
+    """Names the device, what computed there and in which numbers."""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     said = f"{found['device']}, {found['settings']['dtype']}; {versions}"
     if any(point[bound] for point in found["points"] for bound in _AT_LEAST.values()):
@@ -65,7 +65,9 @@ def title(found: Mapping[str, Any]) -> str:
 
 
 def panels(found: Mapping[str, Any]) -> dict[str, plot_svg.Panel]:
-    """'images_per_second', 'largest_batch' -> its panel, if anything was measured."""
+    """Makes 'images_per_second', 'largest_batch' -> its panel,
+    if anything was measured.
+    """
     drawn = {}
     models, sizes = _grid(found)
     for measure, label in _MEASURES.items():
@@ -91,7 +93,7 @@ def panels(found: Mapping[str, Any]) -> dict[str, plot_svg.Panel]:
 def tables(
     path: pathlib.Path, found: Mapping[str, Any]
 ) -> list[tuple[list[str], list[list[result_tables.Entry]]]]:
-    """A table for each measure: a row for each model, a column for each size."""
+    """Makes a table for each measure: a row for each model, a column for each size."""
     models, sizes = _grid(found)
     return [
         (
@@ -127,7 +129,7 @@ def _mark(point: Mapping[str, Any], measure: str) -> plot_svg.Mark:
 
 
 def _grid(found: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """The paper's models and sizes, and what was measured besides."""
+    """Lists the paper's models and sizes, and what was measured besides."""
     models = [*figure12_speed.MODELS, *(p["model"] for p in found["points"])]
     sizes = {*figure12_speed.SIZES, *(p["image_size"] for p in found["points"])}
     return list(dict.fromkeys(models)), sorted(sizes)

@@ -29,7 +29,7 @@ def fit(
     num_classes: int | None = None,
     text_path: str | None = None,
 ) -> dict[str, Any]:
-    """What the TPU's compiler says of the training step; see tpu_compiler.
+    """Returns what the TPU's compiler reports of the training step; see tpu_compiler.
 
     Args:
         cfg: its data set need not be prepared.
@@ -74,7 +74,7 @@ def fit(
 def agreement(
     cfg: config.Config, *, replicas: int, num_classes: int | None = None
 ) -> dict[str, Any]:
-    """How far the replicas' step is from that of one device, on random images.
+    """Computes how far the replicas' step is from that of one device, on random images.
 
     Both start from the same weights, after the warm-up, and take one step.
 
@@ -127,7 +127,7 @@ def agreement(
 
 
 def _all_variables(state: train_state.TrainState) -> list[keras.Variable]:
-    """Every variable that a step may change, those of the optimizer among them."""
+    """Lists every variable that a step may change, with those of the optimizer."""
     own = state.objective.variables
     return [*state.model.variables, *own, *state.optimizer.variables]
 
@@ -191,7 +191,7 @@ def _program(
 
 
 def _specs(cfg: config.Config, rows: int) -> dict[str, tf.TensorSpec]:
-    """A training batch, as data/pipeline.py gives it."""
+    """Describes a training batch, as data/pipeline.py gives it."""
     size = cfg.data.image_size
     specs = {
         "image": tf.TensorSpec((rows, size, size, 3), tf.uint8),
@@ -205,7 +205,7 @@ def _specs(cfg: config.Config, rows: int) -> dict[str, tf.TensorSpec]:
 
 
 def _batch(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
-    """Noise as a global batch."""
+    """Makes noise as a global batch."""
     specs = _specs(cfg, cfg.data.batch_size)
     batch = step.noise(cfg.data, num_classes=num_classes)
     if mixup_cutmix.WEIGHT in specs:
@@ -219,7 +219,9 @@ def _batch(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
 
 
 def _inputs(program: tpu_trace.Program, batch, replicas: int) -> list[np.ndarray]:
-    """The program's inputs, (replicas, ...) each; no two parts of a batch look alike."""
+    """Makes the program's inputs, (replicas, ...) each; no two
+    parts of a batch look alike.
+    """
     inputs = []
     for position, spec in enumerate(program.inputs):
         if position in program.replica_ids:
@@ -244,7 +246,7 @@ def _read(handle: tf.Tensor) -> np.ndarray:
 
 
 def _relative(got: np.ndarray, want: np.ndarray) -> float:
-    """The largest difference, as a share of the largest number wanted."""
+    """Computes the largest difference, as a share of the largest number wanted."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     top = np.abs(want).max(initial=0.0)
     return float(np.abs(got - want).max(initial=0.0) / top) if top else 0.0

@@ -61,7 +61,7 @@ def require() -> None:
 
 
 def devices(topology: str) -> Sequence[Any]:
-    """The devices of a topology such as 'v3:2x2'; see `CHIPS`."""
+    """Makes the devices of a topology such as 'v3:2x2'; see `CHIPS`."""
     kind, _, shape = topology.partition(":")
     if kind not in CHIPS:
         raise errors.UserError(
@@ -90,7 +90,7 @@ def devices(topology: str) -> Sequence[Any]:
 def compile_for(
     hlo: bytes, topology: str, *, replicas: int, text_path: str | None = None
 ) -> dict[str, Any]:
-    """What the TPU's compiler says of one replica's program.
+    """Compiles one replica's program, and returns what the TPU's compiler reports.
 
     Args:
         hlo: the program.
@@ -175,14 +175,14 @@ def execute(
 
 
 def versions() -> dict[str, str]:
-    """Of what compiled."""
+    """Returns the versions of what compiled."""
     import importlib.metadata
 
     return {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "libtpu")}
 
 
 def _spread(values, cpus):
-    """One value for each device, as the array that `execute_sharded` takes."""
+    """Spreads one value for each device to the array that `execute_sharded` takes."""
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -201,7 +201,7 @@ def _context() -> Iterator[None]:
 
 
 def _compile(module, chosen: Sequence[Any], *, only: bool):
-    """`only`: for devices that are not there."""
+    """Compiles, with `only`: for devices that are not there."""
     from jax._src import compiler
     from jax._src.lib import _jax
 
@@ -237,7 +237,9 @@ def _describe(executable, text: str) -> dict[str, Any]:
 
 
 def _module(hlo: bytes, replicas: int | None = None):
-    """The program as StableHLO, with what is particular to its origin replaced."""
+    """Rewrites the program as StableHLO, with what is
+    particular to its origin replaced.
+    """
     from jax._src.lib import _jax
     from jaxlib.mlir import ir
 
@@ -276,7 +278,7 @@ def _every(module, name: str) -> list:
 
 
 def _all_to_all(call):
-    """The all-to-all that a custom call of tpu_trace stands for."""
+    """Writes the all-to-all that a custom call of tpu_trace stands for."""
     from jaxlib.mlir import ir
 
     if "tf_all_to_all" not in str(call.attributes["call_target_name"]):
@@ -300,7 +302,8 @@ def _all_to_all(call):
 
 
 def _replace_generators(module) -> None:
-    """Random bits by the chip's own generator, which TensorFlow asks for on a TPU.
+    """Replaces random bits by the chip's own generator, which
+    TensorFlow asks for on a TPU.
 
     Lowered on a CPU it asks for Philox, whose state is one number longer.
     """

@@ -93,7 +93,8 @@ class Program:
 
 
 def program(strategy: TraceOnly, trace: Callable[[], Any]) -> Program:
-    """The program that `trace` hands to `strategy.run`, of which it makes one call.
+    """Returns the program that `trace` hands to `strategy.run`, of
+    which it makes one call.
 
     Args:
         strategy: under whose scope the variables were made.
@@ -183,7 +184,7 @@ class _Cluster:
         return position
 
     def function(self) -> tf.types.experimental.PolymorphicFunction:
-        """The cluster as a function of `inputs`, for XLA to compile."""
+        """Returns the cluster as a function of `inputs`, for XLA to compile."""
 
         @tf.function(jit_compile=True, autograph=False)
         def replica(*values):
@@ -203,7 +204,7 @@ def _marks(operation: tf.Operation):
 
 
 def _outermost(tensor: tf.Tensor, graph: tf.Graph) -> tf.Tensor:
-    """What a graph inside other graphs took a tensor from."""
+    """Finds what a graph inside other graphs took a tensor from."""
     while isinstance(graph, tf.__internal__.FuncGraph):
         outside = {id(inner): outer for outer, inner in graph.captures}
         if id(tensor) not in outside:
@@ -214,7 +215,8 @@ def _outermost(tensor: tf.Tensor, graph: tf.Graph) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _lowerable_collectives() -> Iterator[None]:
-    """Two operations of TPUs in forms that TensorFlow lowers without TPU kernels.
+    """Rewrites two operations of TPUs so that TensorFlow lowers
+    them without TPU kernels.
 
     The sum over replicas becomes the HLO all-reduce that it is on a TPU as well.
     """

@@ -203,7 +203,9 @@ def _outline(
 
 
 def kept_steps(train: config.Train, total: int) -> list[int]:
-    """Returns the steps whose checkpoints a finished run of `total` steps keeps, at most."""
+    """Returns the steps whose checkpoints a finished run of
+    `total` steps keeps, at most.
+    """
     saved = [*range(train.checkpoint_every_steps, total, train.checkpoint_every_steps)]
     saved.append(total)
     kept = set(saved[-train.keep_checkpoints :])

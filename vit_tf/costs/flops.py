@@ -51,7 +51,9 @@ def count(
 
 
 def exaflops(macs: int, *, images: float) -> float:
-    """Training on `images` images (epochs counted), in 10^18 operations (Table 6)."""
+    """Returns training on `images` images (epochs counted), in
+    10^18 operations (Table 6).
+    """
     return _FLOPS_PER_MAC * macs * images / 1e18
 
 

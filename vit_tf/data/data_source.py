@@ -112,7 +112,8 @@ class Source:
         return round(total / examples * self.num_examples(split))
 
     def parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Parses a serialized record to {image: encoded bytes, label: see `label_spec`}.
+        """Parses a serialized record to {image: encoded bytes,
+        label: see `label_spec`}.
 
         Raises:
             tf.errors.InvalidArgumentError: the record is no such example, or its

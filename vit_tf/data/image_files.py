@@ -8,5 +8,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name, without its folder, is an image and not hidden."""
+    """Returns whether a file of this name, without its folder,
+    is an image and not hidden.
+    """
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")

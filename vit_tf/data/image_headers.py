@@ -17,7 +17,7 @@ _FRAME, _EXTENSION = 0x2C, 0x21  # first bytes of a GIF's blocks
 
 
 def pixels(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Height, width, and the pixels that decoding writes.
+    """Returns height, width, and the pixels that decoding writes.
 
     Args:
         encoded: a scalar string, the whole file.
@@ -68,7 +68,9 @@ def pixels(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def is_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """Whether the header says so (RFC 9649, section 2.7): the second bit of its flags."""
+    """Returns whether the header says so (RFC 9649, section 2.7): the
+    second bit of its flags.
+    """
     large = tf.strings.substr(tf.strings.join([encoded, "\0" * _HEAD]), 0, _HEAD)
     parts = [tf.strings.substr(large, at, 4) for at in (0, 8, 12)]
     is_large = tf.reduce_all(tf.stack(parts) == [b"RIFF", b"WEBP", b"VP8X"])
@@ -77,7 +79,7 @@ def is_animated_webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _big(head: tf.Tensor, at: int, count: int) -> tf.Tensor:
-    """The number in `count` bytes, most significant first."""
+    """Reads the number in `count` bytes, most significant first."""
     return tf.reduce_sum(head[at : at + count] * [256**i for i in range(count)][::-1])
 
 
@@ -86,25 +88,27 @@ def _little(head: tf.Tensor, at: int, count: int) -> tf.Tensor:
 
 
 def _lossy_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """RFC 6386, section 9.1: 14 bits each, then 2 of scaling."""
+    """Reads the size as RFC 6386, section 9.1: 14 bits each, then 2 of scaling."""
     height, width = _little(head, 28, 2), _little(head, 26, 2)
     return tf.math.floormod(height, 2**14), tf.math.floormod(width, 2**14)
 
 
 def _plain_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """RFC 9649, section 3.4: one less than each, 14 bits, after a signature byte."""
+    """Reads the size as RFC 9649, section 3.4: one less than each, 14
+    bits, after a signature.
+    """
     bits = _little(head, 21, 4)
     height, width = bits // 2**14, bits
     return tf.math.floormod(height, 2**14) + 1, tf.math.floormod(width, 2**14) + 1
 
 
 def _large_webp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """RFC 9649, section 2.7: one less than each, 24 bits."""
+    """Reads the size as RFC 9649, section 2.7: one less than each, 24 bits."""
     return _little(head, 27, 3) + 1, _little(head, 24, 3) + 1
 
 
 def _bmp(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """32 bits with a sign; a negative height means from top to bottom."""
+    """Reads the size: 32 bits with a sign; a negative height means from top to bottom."""
 
     def signed(at: int) -> tf.Tensor:
         number = _little(head, at, 4)
@@ -169,7 +173,9 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 
 def _data_end(byte, size, at, blocks) -> tuple[tf.Tensor, tf.Tensor]:
-    """The place behind pieces of data, each with its length before it, and their count."""
+    """Finds the place behind pieces of data, each with its length
+    before it, and their count.
+    """
 
     def step(at, length, blocks):
         at += length + 1

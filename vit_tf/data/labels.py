@@ -91,7 +91,9 @@ def kitti_distance() -> Label:
 
 
 def grouped(key: str, size: float) -> Label:
-    """floor(class / size): dSprites' 32 places and 40 angles in 16 classes."""
+    """Groups classes by floor(class / size): dSprites' 32 places and
+    40 angles in 16 classes.
+    """
 
     def derive(features: Features) -> tf.Tensor:
         return _class(tf.floor(tf.cast(features[key], tf.float32) / size))

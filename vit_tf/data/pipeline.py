@@ -156,7 +156,8 @@ def _with_draws(
     start_step: int,
     local: int,
 ) -> tf.data.Dataset:
-    """Adds what mixup and CutMix draw for a step to batches of which `local` make up a step.
+    """Adds what mixup and CutMix draw for a step to batches of which
+    `local` make up a step.
 
     Repeated for every row, so that a batch can be cut into micro-batches.
     """

@@ -30,7 +30,7 @@ NARROW = "too narrow: its shorter side would be enlarged beyond measure"
 def views(
     encoded: tf.Tensor, view: config.View, *, max_pixels: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Evaluation views of image files.
+    """Decodes image files and shows them as evaluation does.
 
     Args:
         encoded: string (n,), whole files; n may be 0.
@@ -70,7 +70,7 @@ def views(
 
 
 def _problem(encoded: tf.Tensor, view: config.View, max_pixels: int) -> tf.Tensor:
-    """Why a file is not decoded, by its first bytes; or an empty string."""
+    """Says why a file is not decoded, by its first bytes; or an empty string."""
     height, width, pixels = image_headers.pixels(encoded)
     size = [tf.strings.as_string(number) for number in (width, height)]
     over = f" pixels, or more over all frames; at most {max_pixels} are decoded"

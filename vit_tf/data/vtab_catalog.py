@@ -22,7 +22,7 @@ class Task(dataset_spec.DatasetSpec):
 
 
 def _brighten(encoded: tf.Tensor) -> tf.Tensor:
-    """dSprites stores 0 and 1; shows 0 and 255, as VTAB's own code."""
+    """Scales 0 and 1, which dSprites stores, to 0 and 255, as VTAB's own code does."""
     pixels = tf.io.decode_png(encoded, channels=1)
     return tf.io.encode_png(pixels * tf.constant(255, tf.uint8), compression=1)
 

@@ -202,7 +202,7 @@ class FewShot:
         ]
 
     def metrics(self, *, batch_size: int) -> list[evaluators.Metric]:
-        """The numbers that a run keeps."""
+        """Returns the numbers that a run keeps."""
         return [score.metric for score in self.evaluate(batch_size=batch_size)]
 
     def evaluate(

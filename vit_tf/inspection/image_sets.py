@@ -40,7 +40,7 @@ class Gallery:
     total: int
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """The pixels in batches as even as can be, `size` images at most.
+        """Yields the pixels in batches as even as can be, of `size` images at most.
 
         Of `size` 7 or more, none has fewer than four images if there are four.
         """
@@ -86,7 +86,7 @@ def load(
 def of_split(
     source: data_source.Source, view: config.View, split: str, *, max_images: int
 ) -> Gallery:
-    """The same of one split of an opened data set."""
+    """Shows images of one split of an opened data set in the same way."""
     total = source.num_examples(split)
     keep = choose(total, max_images)
     stream = evaluation_stream.stream(
@@ -112,7 +112,7 @@ def of_split(
 
 
 def usual_split(source: data_source.Source) -> str:
-    """Of the stored splits the one that models are judged by."""
+    """Chooses of the stored splits the one that models are judged by."""
     stored = list(source.builder.info.splits)
     return next((s for s in ("test", "validation") if s in stored), stored[0])
 
@@ -167,7 +167,7 @@ def _views(chosen: list[pathlib.Path], view: config.View) -> np.ndarray:
 
 @functools.cache
 def _viewer(view: config.View):
-    """`safe_decoding.views`, traced once: that takes longer than to read a few images."""
+    """Traces `safe_decoding.views` once, which takes longer than to read a few images."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def show(encoded: tf.Tensor):

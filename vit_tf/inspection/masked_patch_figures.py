@@ -143,7 +143,7 @@ def write(workdir: str, panels: Mapping[str, np.ndarray], *, step: int) -> None:
 
 
 def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A row for each image with all its panels: uint8 (height, width, 3).
+    """Joins a row for each image with all its panels: uint8 (height, width, 3).
 
     Args:
         panels: uint8 (number, size, size, 3) each.

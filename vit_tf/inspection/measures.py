@@ -17,7 +17,8 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def attention_weights(model: keras.Model, images) -> list[np.ndarray]:
-    """Attention of every block for `images` (batch, size, size, 3) in [-1, 1].
+    """Computes the attention of every block for `images` (batch,
+    size, size, 3) in [-1, 1].
 
     Returns:
         One float32 array (batch, heads, T, T) per block, the first block first.
@@ -29,7 +30,7 @@ def attention_weights(model: keras.Model, images) -> list[np.ndarray]:
 
 
 def embedding_filters(kernel, *, components: int = 28) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of the filters that see the image (Figure 7, left).
+    """Computes principal components of the filters that see the image (Figure 7, left).
 
     Each filter is one point in the space of its pixels; the filters are centred on
     their mean. A component's sign, which PCA leaves open, makes its largest entry
@@ -59,7 +60,7 @@ def embedding_filters(kernel, *, components: int = 28) -> tuple[np.ndarray, np.n
 
 
 def rgb_kernel(model: keras.Model) -> np.ndarray:
-    """The filters that see pixels, (height, width, 3, filters).
+    """Returns the filters that see pixels, (height, width, 3, filters).
 
     Those of the patch embedding; of a hybrid or a ResNet, of its first convolution.
     """
@@ -69,7 +70,7 @@ def rgb_kernel(model: keras.Model) -> np.ndarray:
 
 
 def position_table(model: keras.Model) -> np.ndarray:
-    """What the first position embedding adds to the tokens, (T, width) float32.
+    """Returns what the first position embedding adds to the tokens, (T, width) float32.
 
     Of any kind: learned, by row and column, or sines and cosines.
 
@@ -96,7 +97,8 @@ def check_tokens(model: keras.Model) -> None:
 
 
 def position_similarity(position_embedding) -> np.ndarray:
-    """Cosine of each patch's position embedding with all others (Figure 7, centre).
+    """Computes the cosine of each patch's position embedding with all
+    others (Figure 7, centre).
 
     Args:
         position_embedding: (1, T, width) or (T, width); the class token is left out.
@@ -116,7 +118,8 @@ def position_similarity(position_embedding) -> np.ndarray:
 def attention_rollout(
     attentions: Sequence[np.ndarray], *, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """How much of each input token reaches each output token (Figures 6, 14; D.7).
+    """Computes how much of each input token reaches each output
+    token (Figures 6, 14; D.7).
 
     Heads are averaged, half of the identity stands for the residual, and the
     blocks are multiplied, the last one leftmost.
@@ -136,7 +139,8 @@ def attention_rollout(
 
 
 def rollout_map(rollout: np.ndarray) -> np.ndarray:
-    """The part of a rollout that `rollout_reader` reads, on the grid of patches.
+    """Cuts out the part of a rollout that `rollout_reader`
+    reads, on the grid of patches.
 
     With a class token that is its row, without the class token's own share; without
     one, the mean over all output tokens. That is what the classifier sees where
@@ -155,7 +159,7 @@ def rollout_map(rollout: np.ndarray) -> np.ndarray:
 
 
 def rollout_reader(model: keras.Model) -> str:
-    """Whose attention to the input `rollout_map` gives of a model, in words."""
+    """Says in words whose attention to the input `rollout_map` gives of a model."""
     if model.has_class_token:
         return "the class token"
     if model.pooling is config.Pool.GAP:
@@ -191,7 +195,8 @@ def mean_attention_distance(
 
 
 def attention_entropy(attentions: Sequence[np.ndarray]) -> np.ndarray:
-    """How widely tokens attend, in nats: 0 for one token, log T for all T alike.
+    """Computes how widely tokens attend, in nats: 0 for one
+    token, log T for all T alike.
 
     Args:
         attentions: one array (batch, heads, T, T) per block.
@@ -209,7 +214,8 @@ def attention_entropy(attentions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def hsic(first: np.ndarray, second: np.ndarray) -> float:
-    """Unbiased Hilbert-Schmidt independence of two Gram matrices (n, n), n >= 4.
+    """Computes the unbiased Hilbert-Schmidt independence of two Gram
+    matrices (n, n), n >= 4.
 
     Song et al. 2012, Feature Selection via Dependence Maximization, equation 5; it
     can be averaged over batches, as its expectation does not depend on n.

@@ -311,7 +311,7 @@ def mask(weight: np.ndarray, size: tuple[int, int], patch_size: int) -> np.ndarr
 
 
 def heat(image: np.ndarray, weight: np.ndarray, *, patch_size: int) -> np.ndarray:
-    """An image in grey with a map of patches as colour on it.
+    """Draws an image in grey with a map of patches as colour on it.
 
     The colour (inferno) is added as light, so that it is seen on black too, where
     `mask` leaves black; where the map is smallest nothing is added.

@@ -79,7 +79,9 @@ class AxisAttention(keras.layers.Layer):
         return ops.transpose(x, (0, 2, 1, 3))
 
     def _pairs(self, table, dtype):
-        """(2 length - 1, d) by offset to (length, length, d) by query and key."""
+        """Rearranges (2 length - 1, d) by offset to (length,
+        length, d) by query and key.
+        """
         found = ops.matmul(ops.cast(self._pick, dtype), ops.cast(table, dtype))
         return ops.reshape(found, (self.length, self.length, table.shape[-1]))
 
@@ -114,7 +116,7 @@ class AxialAttention(keras.layers.Layer):
             layer.build()
 
     def call(self, x):
-        """(batch, length, length, features) to the same, or half as long."""
+        """Maps (batch, length, length, features) to the same, or half as long."""
         turned = ops.transpose(x, (0, 2, 1, 3))
         x = self._along(self.columns, turned)
         x = self.columns_norm(ops.transpose(x, (0, 2, 1, 3)))

@@ -56,7 +56,7 @@ class Branch(keras.layers.Layer):
                 self.proj.build()
 
     def call(self, x):
-        """The branch, and the projected shortcut or None."""
+        """Computes the branch, and the projected shortcut or None."""
         x = ops.relu(self.norm(x))
         return self.conv(x), None if self.proj is None else self.proj(x)
 
@@ -81,7 +81,7 @@ class Unit(keras.layers.Layer):
             branch.build()
 
     def call(self, x):
-        """(batch, rows, columns, inputs) to (batch, .., .., 4 * features)."""
+        """Maps (batch, rows, columns, inputs) to (batch, .., .., 4 * features)."""
         y, shortcut = self.a(x)
         y, _ = self.b(y)
         y, _ = self.c(y)
@@ -192,7 +192,7 @@ class BiT(network.Network):
                     self.classifier.build()
 
     def forward(self, images, *, training=False, seed=None, record=None):
-        """The whole forward pass; see `Network`. Nothing in it draws."""
+        """Computes the whole forward pass; see `Network`. Nothing in it draws."""
         del seed
         x = self.embed(images)  # (batch, rows, columns, channels)
         for i, units in enumerate(self.stages):
@@ -207,7 +207,7 @@ class BiT(network.Network):
         return pooled, network.note(record, network.LOGITS, self.classifier(pooled))
 
     def embed(self, images):
-        """Images (batch, size, size, 3) to (batch, rows, columns, channels)."""
+        """Maps images (batch, size, size, 3) to (batch, rows, columns, channels)."""
         self.check_images(images)
         # Zeros before the pool, not minus infinity: the convolution's results may
         # all be negative, and the released weights were trained so.
@@ -228,7 +228,7 @@ class BiT(network.Network):
 
 
 def _conv(inputs, outputs, size, stride, dtype):
-    """BiT's convolution: zeros on both sides alike, epsilon under the root."""
+    """Makes BiT's convolution: zeros on both sides alike, epsilon under the root."""
     return resnet.StdConv(
         inputs,
         outputs,

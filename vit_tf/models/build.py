@@ -96,14 +96,14 @@ NAMES = {
 
 
 def names() -> list[str]:
-    """The variants with published weights or results; other patches work too."""
+    """Lists the variants with published weights or results; other patches work too."""
     return list(NAMES)
 
 
 def build(
     model: config.Model, *, num_classes: int, image_size: int, dtype: str | None = None
 ) -> keras.Model:
-    """The network that `model` describes, with all its variables.
+    """Builds the network that `model` describes, with all its variables.
 
     Args:
         model: the variant, one of `names()` or one like them: any integer as the
@@ -133,7 +133,7 @@ def build(
 def outline(
     model: config.Model, *, num_classes: int, image_size: int, dtype: str | None = None
 ) -> keras.Model:
-    """The same network with shapes only: nothing is allocated.
+    """Builds the same network with shapes only: nothing is allocated.
 
     It runs only where it is handed its weights, as by Keras' `stateless_call`.
     """
@@ -162,7 +162,7 @@ def token_stride(model: config.Model) -> int:
 def _describe(
     model: config.Model,
 ) -> tuple[Callable[..., keras.Model], dict[str, Any]]:
-    """The variant's constructor, and its arguments but for what `build` knows."""
+    """Finds the variant's constructor, and its arguments but for what `build` knows."""
     variant = model.variant
     if match := re.fullmatch(r"(?:(R\d*)\+)?(Axial-)?ViT-(\w+)/([1-9]\d*)", variant):
         stem, axial, size, patch = match[1], match[2], match[3], int(match[4])
@@ -194,7 +194,7 @@ def _describe(
 def _transformer(
     model: config.Model, size: str, kind: dict[str, Any]
 ) -> tuple[Callable[..., keras.Model], dict[str, Any]]:
-    """`vit.VisionTransformer` and its arguments."""
+    """Returns `vit.VisionTransformer` and its arguments."""
     settings = SIZES[size] | kind
     for name in SIZES[size]:
         if (own := getattr(model, name)) is not None:

@@ -76,7 +76,8 @@ class Attention(keras.layers.Layer):
 
 
 def by_offset(x):
-    """(..., T, 2 T - 1), by query and offset, to (..., T, T), by query and key.
+    """Rearranges (..., T, 2 T - 1), by query and offset, to
+    (..., T, T), by query and key.
 
     Offset m stands for the key at query + m - (T - 1). Padding every row by one
     shifts row q by q places once the rows are cut anew: no gather.
@@ -153,7 +154,7 @@ class EncoderBlock(keras.layers.Layer):
         return x + self._branch(y, keys, layers.MLP_BRANCH), weights
 
     def full_weights(self, weights):
-        """Weights of one call as (batch, heads, T, T), zero off the axis."""
+        """Spreads the weights of one call to (batch, heads, T, T), zero off the axis."""
         if self.axis is None:
             return weights
         g = weights.shape[-1]
@@ -182,7 +183,8 @@ class EncoderBlock(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("vit_tf")
 class MapHead(keras.layers.Layer):
-    """Pools by attention of one learned probe to all tokens ('Scaling ViT', 2106.04560).
+    """Pools by attention of one learned probe to all tokens
+    ('Scaling ViT', 2106.04560).
 
     Named as in the authors' later files (big_vision's). Float32 throughout.
     """

@@ -29,7 +29,7 @@ class Given(keras.random.SeedGenerator):
 
 
 def dropout(x, rate, keys, site):
-    """Inverted dropout with the mask that `keys[site]` alone decides."""
+    """Applies inverted dropout with the mask that `keys[site]` alone decides."""
     if keys is None or not rate:
         return x
     # In bfloat16 the draws would have 7 bits and the rate would be off.
@@ -38,7 +38,7 @@ def dropout(x, rate, keys, site):
 
 
 def drop_branch(x, rate, keys, site, *, rescale=True):
-    """Stochastic depth: leaves the branch `x` out for a share `rate` of the images.
+    """Leaves the branch `x` out for a share `rate` of the images: stochastic depth.
 
     Args:
         x: (batch, T, width), what would be added to the residual stream.
@@ -55,7 +55,7 @@ def drop_branch(x, rate, keys, site, *, rescale=True):
 
 
 def _flattened(initializer, rows: int):
-    """`initializer` for a matrix, given to a kernel of more axes.
+    """Wraps `initializer`, which is for a matrix, for a kernel of more axes.
 
     Keras would take fan-in and fan-out from the unflattened shape; the authors'
     bounds are those of the flattened matrix.
@@ -101,13 +101,13 @@ class Linear(keras.layers.Layer):
         )
 
     def call(self, x):
-        """(..., product of the input axes) to (..., product of the output axes)."""
+        """Maps (..., product of the input axes) to (..., product of the output axes)."""
         matrix = (math.prod(self.input_axes), math.prod(self.output_axes))
         x = ops.matmul(x, ops.reshape(self.kernel, matrix))
         return x + ops.reshape(self._bias(), (-1,))
 
     def to_heads(self, x):
-        """(batch, T, width) to (batch, heads, T, head_width)."""
+        """Splits (batch, T, width) into (batch, heads, T, head_width)."""
         if self._for_accelerators:
             x = ops.einsum("btw,whd->bhtd", x, self.kernel)
             return x + ops.expand_dims(self._bias(), 1)
@@ -115,7 +115,7 @@ class Linear(keras.layers.Layer):
         return ops.transpose(x, (0, 2, 1, 3))
 
     def from_heads(self, x):
-        """(batch, heads, T, head_width) to (batch, T, width)."""
+        """Joins (batch, heads, T, head_width) to (batch, T, width)."""
         if self._for_accelerators:
             return ops.einsum("bhtd,hdw->btw", x, self.kernel) + self._bias()
         x = ops.transpose(x, (0, 2, 1, 3))
@@ -227,7 +227,7 @@ class PatchEmbedding(Linear):
         self.patch_size, self.width, self.channels = patch_size, width, channels
 
     def call(self, images):
-        """Images (batch, height, width, channels) to (batch, patches, width).
+        """Maps images (batch, height, width, channels) to (batch, patches, width).
 
         Patches in raster order; height and width are multiples of the patch.
         """

@@ -33,7 +33,7 @@ class Network(keras.Model):
     pools = True
 
     def __call__(self, images, *, training=None, seed=None, record=None):
-        """Images to logits.
+        """Maps images to logits.
 
         Args:
             images: (batch, image_size, image_size, 3) in [-1, 1].
@@ -71,7 +71,7 @@ class Network(keras.Model):
         raise NotImplementedError
 
     def is_drawing(self, training) -> bool:
-        """Whether a call draws random numbers."""
+        """Returns whether a call draws random numbers."""
         return bool(training and any(self.draws.values()))
 
     def check_seed(self, training, seed) -> None:
@@ -104,14 +104,15 @@ class _Held:
 
 
 def note(record, name, value):
-    """`value`, after leaving it in `record` under `name` if there is a record."""
+    """Returns `value`, after leaving it in `record` under `name` if there is a record."""
     if record is not None:
         record[name] = value
     return value
 
 
 def checkpointed(function, wanted: bool):
-    """`function` of one tensor; if wanted, its inside is computed again backwards.
+    """Wraps `function` of one tensor so that, if wanted, the backward
+    pass computes it again.
 
     Costs another forward pass of it and saves the memory of what is inside.
     """

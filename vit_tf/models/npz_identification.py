@@ -20,7 +20,7 @@ _USUAL_SIZE = 224  # pixels, where no table of positions tells
 def recognise(
     arrays: npz_layouts.Arrays, *, name: str, variant: str | None = None
 ) -> config.Model:
-    """The model that arrays under our names (`weights.read_npz`) are of.
+    """Identifies the model that arrays under our names (`npz_weights.read_npz`) are of.
 
     Sizes that no variant of the paper has are given one by one. Dropout and the like
     leave no trace in a file and are off.
@@ -50,7 +50,7 @@ def recognise(
 
 
 def num_classes(arrays: npz_layouts.Arrays) -> int:
-    """Classes of the last layer; 0 where a file has none."""
+    """Counts the classes of the last layer; 0 where a file has none."""
     return next((len(arrays[key]) for key in _HEADS if key in arrays), 0)
 
 
@@ -97,7 +97,7 @@ def _transformer(arrays: npz_layouts.Arrays, name: str) -> config.Model:
 
 
 def _patch(arrays: npz_layouts.Arrays, name: str) -> str:
-    """'16' for patches of 16 pixels, 'R50/16' behind a ResNet of that stride."""
+    """Returns '16' for patches of 16 pixels, 'R50/16' behind a ResNet of that stride."""
     patch = arrays["embedding/kernel"].shape[0]
     if "conv_root/kernel" not in arrays:
         return str(patch)
@@ -147,7 +147,7 @@ def _positions(arrays: npz_layouts.Arrays) -> config.Positions:
 
 
 def _count(arrays: npz_layouts.Arrays, pattern: str, first: int = 0) -> int:
-    """How many numbers stand where the pattern's group is, counted from `first`."""
+    """Counts the numbers that stand where the pattern's group is, from `first`."""
     found = [re.match(pattern, key) for key in arrays]
     numbers = {int(match[1]) for match in found if match}
     return max(numbers, default=first - 1) + 1 - first

@@ -58,7 +58,7 @@ def to_ours(arrays: Arrays) -> tuple[Arrays, list[str]]:
 
 
 def from_ours(arrays: Arrays, layout: Layout) -> Arrays:
-    """Our arrays under the names of `layout`, as copies where they change.
+    """Returns our arrays under the names of `layout`, as copies where they change.
 
     big_vision adds the class token's position to the token itself, so the
     two come back as one; the network computes the same.
@@ -92,7 +92,7 @@ def _take_weights(arrays: Arrays) -> tuple[Arrays, str]:
 
 
 def _recover_bfloat16(arrays: Arrays) -> tuple[Arrays, str]:
-    """NumPy stores bfloat16 as two bytes without a type."""
+    """Gives bfloat16 its type again, which NumPy stores as two bytes without one."""
     short = [name for name, array in arrays.items() if array.dtype == np.dtype("V2")]
     if not short:
         return arrays, ""
@@ -137,7 +137,7 @@ def _rename_blocks(arrays: Arrays, names: dict[str, str]) -> Arrays:
 
 
 def _move_positions(arrays: Arrays) -> tuple[Arrays, str]:
-    """big_vision's table, which has no row for the class token, as ours with a zero."""
+    """Adds a row of zeros for the class token, which big_vision's table lacks."""
     arrays = dict(arrays)
     for name in ("pos_embedding", "Transformer/pos_embedding"):
         if name not in arrays:
@@ -154,7 +154,7 @@ def _move_positions(arrays: Arrays) -> tuple[Arrays, str]:
 
 
 def _squeeze_group_norms(arrays: Arrays) -> tuple[Arrays, str]:
-    """Old files hold (1, 1, 1, C) where (C,) is meant."""
+    """Removes axes where old files hold (1, 1, 1, C) and (C,) is meant."""
     wide = {
         name: array.reshape(-1)
         for name, array in arrays.items()
@@ -165,7 +165,7 @@ def _squeeze_group_norms(arrays: Arrays) -> tuple[Arrays, str]:
 
 
 def _drop_numbers(arrays: Arrays) -> tuple[Arrays, str]:
-    """Some BiT files number their convolutions through."""
+    """Removes the running numbers that some BiT files give their convolutions."""
     found = {
         _NUMBERED_CONVOLUTION.sub("/standardized_conv2d/", name): array
         for name, array in arrays.items()

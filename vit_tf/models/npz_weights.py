@@ -65,7 +65,7 @@ def read_npz(
 
 
 def released(model: keras.Model) -> dict[str, np.ndarray]:
-    """The model's weights under the names of the released files, float32."""
+    """Returns the model's weights under the names of the released files, float32."""
     variables = _variables(model)
     return {
         name: keras.ops.convert_to_numpy(value) for name, value in variables.items()
@@ -158,7 +158,7 @@ def assign(
 
 
 def resize_positions(table: np.ndarray, tokens: int) -> np.ndarray:
-    """Position embeddings for another square grid (paper section 3.2).
+    """Resizes position embeddings to another square grid (paper section 3.2).
 
     Linear between grid points with corners aligned, as the authors' call of
     scipy.ndimage.zoom(order=1): not the half-pixel rule of tf.image.resize.
@@ -189,7 +189,7 @@ def resize_positions(table: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def _linear(old: int, new: int) -> np.ndarray:
-    """(new, old) float64: row i interpolates at i * (old - 1) / (new - 1)."""
+    """Computes (new, old) float64: row i interpolates at i * (old - 1) / (new - 1)."""
     where = np.arange(new) * ((old - 1) / max(new - 1, 1))
     return np.maximum(0, 1 - np.abs(where[:, None] - np.arange(old)))
 
@@ -261,7 +261,9 @@ def _fit_positions(given: dict, wanted: dict) -> list[str]:
 
 
 def _fit_grid(table: np.ndarray, shape: tuple) -> tuple:
-    """The table for another grid, and both sides; None if it cannot be."""
+    """Fits the table to another grid: the table and both sides,
+    or None if it cannot be.
+    """
     if table.shape[::2] != shape[::2]:
         return None, ()
     try:
@@ -272,7 +274,7 @@ def _fit_grid(table: np.ndarray, shape: tuple) -> tuple:
 
 
 def _fit_axis(table: np.ndarray, shape: tuple) -> tuple:
-    """The same for the columns or rows of a 2-D embedding, which is a sum of both."""
+    """Fits the columns or rows of a 2-D embedding, which is a sum of both."""
     if table.shape[1] != shape[1]:
         return None, ()
     sides = (len(table), shape[0])
@@ -280,7 +282,7 @@ def _fit_axis(table: np.ndarray, shape: tuple) -> tuple:
 
 
 def _problems(given: dict, wanted: dict) -> list[str]:
-    """One phrase for each kind of mismatch, none if all fits."""
+    """Lists one phrase for each kind of mismatch, none if all fits."""
     both = [name for name in wanted if name in given]
     shapes = [
         f"{name} (file {given[name].shape}, model {tuple(wanted[name].shape)})"
@@ -301,7 +303,7 @@ def _problems(given: dict, wanted: dict) -> list[str]:
 
 
 def _remedy(given: dict, wanted: dict) -> str:
-    """Advice, where nothing but the layers after pooling stands in the way."""
+    """Gives advice where nothing but the layers after pooling stands in the way."""
     tops = (*_HEADS, *_HEADS.values(), *_PRE_LOGITS)
     body = [
         {name: array for name, array in side.items() if name not in tops}

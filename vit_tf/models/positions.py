@@ -102,7 +102,8 @@ class SineCosine(keras.layers.Layer):
 
 
 def sine_cosine_table(grid: int, width: int) -> np.ndarray:
-    """(grid * grid, width) float64: [sin x w, cos x w, sin y w, cos y w] in raster order.
+    """Computes (grid * grid, width) float64: [sin x w, cos x w, sin y w,
+    cos y w], raster order.
 
     w falls from 1 to 1/10000 over width / 4 steps (big_vision's vit.py).
     """
@@ -116,7 +117,7 @@ def sine_cosine_table(grid: int, width: int) -> np.ndarray:
 def layers_for(
     positions, at, *, grid, width, class_token, depth, dtype
 ) -> list[keras.layers.Layer]:
-    """The layers that add positions: number i is for the tokens entering block i.
+    """Makes the layers that add positions: number i is for the tokens entering block i.
 
     The paper leaves open whether 'every layer' keeps the addition at the stem; here
     the first layer's is the stem's, so no token gets two (D.4).

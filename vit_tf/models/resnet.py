@@ -143,7 +143,7 @@ class Unit(keras.layers.Layer):
                 layer.build()
 
     def call(self, x):
-        """(batch, rows, columns, inputs) to (batch, .., .., 4 * features)."""
+        """Maps (batch, rows, columns, inputs) to (batch, .., .., 4 * features)."""
         residual = x if self.conv_proj is None else self.gn_proj(self.conv_proj(x))
         y = ops.relu(self.gn1(self.conv1(x)))
         y = ops.relu(self.gn2(self.conv2(y)))
@@ -180,7 +180,7 @@ class Stage(keras.layers.Layer):
 
 
 def stem_layers(counts, *, dtype) -> list[keras.layers.Layer]:
-    """Root and stages of a hybrid, named as in the released files.
+    """Makes root and stages of a hybrid, named as in the released files.
 
     Args:
         counts: units of each stage; () is the root alone.
@@ -200,7 +200,7 @@ def stem_layers(counts, *, dtype) -> list[keras.layers.Layer]:
 
 
 def run_stem(found, images):
-    """Images (batch, height, width, 3) to a map of features, `stem_ratio` smaller."""
+    """Maps images (batch, height, width, 3) to features, `stem_ratio` smaller."""
     conv, norm, *stages = found
     x = max_pool_same(ops.relu(norm(conv(images))))
     for stage in stages:
@@ -219,14 +219,14 @@ def stem_channels(counts) -> int:
 
 
 def pad_zeros(x, width: int):
-    """(batch, rows, columns, channels) with `width` zeros on every side."""
+    """Pads (batch, rows, columns, channels) with `width` zeros on every side."""
     if not width:
         return x
     return ops.pad(x, [[0, 0], [width, width], [width, width], [0, 0]])
 
 
 def max_pool_same(x):
-    """Largest of 3 x 3 at stride 2 with TensorFlow's padding, of values >= 0."""
+    """Takes the largest of 3 x 3 at stride 2 with TensorFlow's padding, of values >= 0."""
     pads = []
     for length in x.shape[1:3]:
         total = max((halved(length) - 1) * 2 + 3 - length, 0)
@@ -236,7 +236,7 @@ def max_pool_same(x):
 
 
 def max_pool(x):
-    """Largest of 3 x 3 at stride 2 without padding.
+    """Takes the largest of 3 x 3 at stride 2 without padding.
 
     Of shifted copies, one axis after the other: TensorFlow has no deterministic
     gradient of its own max-pool under XLA, and refuses to compile it.

@@ -214,7 +214,8 @@ class VisionTransformer(network.Network):
     def forward(
         self, images, *, training=False, seed=None, record=None, run_blocks=None
     ):
-        """The whole forward pass (section 3.1, equations 1 to 4); see `Network`.
+        """Computes the whole forward pass (section 3.1,
+        equations 1 to 4); see `Network`.
 
         Args:
             images: (batch, size, size, 3) in [-1, 1].
@@ -252,12 +253,14 @@ class VisionTransformer(network.Network):
         return features, network.note(record, LOGITS, self.classifier(features))
 
     def embed(self, images, *, training=False, seed=None, record=None):
-        """Images (batch, size, size, 3) to tokens (batch, T, width) with positions."""
+        """Maps images (batch, size, size, 3) to tokens (batch,
+        T, width) with positions.
+        """
         patches = self.embed_patches(images, training=training, record=record)
         return self.place(patches, training=training, seed=seed, record=record)
 
     def embed_patches(self, images, *, training=False, record=None):
-        """Images to patch embeddings (batch, patches, width): equation 1's E x."""
+        """Maps images to patch embeddings (batch, patches, width): equation 1's E x."""
         self.check_images(images)
         x = images
         if self.stem is not None:
@@ -266,7 +269,7 @@ class VisionTransformer(network.Network):
         return network.note(record, PATCHES, self.embedding(x))
 
     def place(self, x, *, training=False, seed=None, record=None):
-        """Patch embeddings to tokens (batch, T, width): class token and positions."""
+        """Maps patch embeddings to tokens (batch, T, width): class token and positions."""
         keys = self._keys(training, seed)
         if self.has_class_token:
             cls = ops.cast(self.cls, x.dtype)
@@ -308,7 +311,7 @@ class VisionTransformer(network.Network):
         return self.encoder_norm(self.run_blocks(tokens, training=training, seed=seed))
 
     def pool(self, tokens, *, record=None):
-        """Encoded tokens (batch, T, width) to features (batch, width) float32.
+        """Pools encoded tokens (batch, T, width) to features (batch, width) float32.
 
         An unpooled model gives all its tokens, (batch, T, width) float32.
         """

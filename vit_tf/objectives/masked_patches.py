@@ -100,7 +100,7 @@ def drawn(
 
 
 def fixed(index: tf.Tensor, patches: int) -> tf.Tensor:
-    """The noise of examples that are evaluated: always the same for each.
+    """Draws the noise of examples that are evaluated: always the same for each.
 
     Rows of one table, which NumPy fills: TensorFlow's own draws of one seed are others
     under XLA. So neither batch, replica nor device matters.
@@ -228,13 +228,13 @@ class MaskedPatches:
         return Prediction(plan, outputs, targets)
 
     def corrupt(self, embedded: tf.Tensor, plan: Corruption) -> tf.Tensor:
-        """Patch embeddings (batch, patches, width), some of them exchanged."""
+        """Exchanges some of the patch embeddings (batch, patches, width)."""
         mask = tf.cast(tf.convert_to_tensor(self.mask), embedded.dtype)
         others = tf.gather(embedded, plan.sources, batch_dims=1)
         return tf.where(plan.masked[..., None], mask, others)
 
     def _targets(self, pictures: tf.Tensor) -> tf.Tensor:
-        """(batch, patches, cells) colours, or (batch, patches, values) pixels."""
+        """Computes (batch, patches, cells) colours, or (batch, patches, values) pixels."""
         if self.target is config.Target.PIXELS:
             flat = 3 * self.patch_size**2
             cut = self._cut(_scaled(pictures))
@@ -243,7 +243,7 @@ class MaskedPatches:
         return patch_colors.shrunk_colors(_bytes(pictures), self.patch_size, side=side)
 
     def losses(self, found: Prediction) -> tf.Tensor:
-        """float32 (batch,): mean cross-entropy, or squared error of a value."""
+        """Computes float32 (batch,): mean cross-entropy, or squared error of a value."""
         if self.target is config.Target.PIXELS:
             return tf.reduce_mean(tf.square(found.outputs - found.targets), axis=(1, 2))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -303,14 +303,14 @@ class MaskedPatches:
         return tf.where(corrupted, there, cut)
 
     def _cut(self, pixels: tf.Tensor) -> tf.Tensor:
-        """(batch, size, size, 3) to (batch, patches, p, p, 3) in raster order."""
+        """Cuts (batch, size, size, 3) into (batch, patches, p, p, 3) in raster order."""
         p, grid = self.patch_size, round(self.patches**0.5)
         rows = tf.reshape(pixels, (-1, grid, p, grid, p, 3))
         rows = tf.transpose(rows, (0, 1, 3, 2, 4, 5))
         return tf.reshape(rows, (-1, self.patches, p, p, 3))
 
     def _joined(self, cut: tf.Tensor) -> tf.Tensor:
-        """The way back from `_cut`."""
+        """Joins what `_cut` has cut."""
         p, grid = self.patch_size, round(self.patches**0.5)
         rows = tf.reshape(cut, (-1, grid, grid, p, p, 3))
         rows = tf.transpose(rows, (0, 1, 3, 2, 4, 5))
@@ -352,12 +352,12 @@ def _check(objective: config.Objective, model) -> None:
 
 
 def _scaled(pictures: tf.Tensor) -> tf.Tensor:
-    """float32 in [-1, 1]."""
+    """Scales bytes to float32 in [-1, 1]."""
     return images.to_model_range(pictures) if pictures.dtype == tf.uint8 else pictures
 
 
 def _bytes(pictures: tf.Tensor) -> tf.Tensor:
-    """uint8; what evaluations have scaled, and may have resized, is rounded."""
+    """Rounds to uint8 what evaluations have scaled, and may have resized."""
     if pictures.dtype == tf.uint8:
         return pictures
     scaled = tf.clip_by_value(tf.cast(pictures, tf.float32), -1.0, 1.0)

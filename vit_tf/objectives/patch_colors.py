@@ -11,7 +11,7 @@ NUM_CLASSES = 512
 
 
 def mean_colors(images: tf.Tensor, patch_size: int) -> tf.Tensor:
-    """The mean colour of every patch: the paper's final choice.
+    """Computes the mean colour of every patch: the paper's final choice.
 
     Args:
         images: uint8 (batch, height, width, 3), augmented, not scaled; both sides
@@ -25,7 +25,7 @@ def mean_colors(images: tf.Tensor, patch_size: int) -> tf.Tensor:
 
 
 def shrunk_colors(images: tf.Tensor, patch_size: int, *, side: int = 4) -> tf.Tensor:
-    """The colours of every patch shrunk to `side` x `side` by averaging.
+    """Computes the colours of every patch shrunk to `side` x `side` by averaging.
 
     The paper's second variant has side 4: 16 predictions for a patch of 16 pixels.
 

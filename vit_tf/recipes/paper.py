@@ -348,7 +348,9 @@ def show_larger(cfg: config.Config, variant: str) -> None:
 
 
 def fitting(size: int, variant: str) -> int:
-    """Rounds pixels up to a multiple of the patch: 392 for H/14 where the paper has 384."""
+    """Rounds pixels up to a multiple of the patch: 392 for H/14
+    where the paper has 384.
+    """
     _, _, patch = variant.rpartition("/")
     return -(-size // int(patch)) * int(patch) if patch.isdigit() else size
 

@@ -87,7 +87,7 @@ class CheckpointManager:
         self._writing = self._writer.submit(self._write, step, best, self._copy())
 
     def wait(self) -> None:
-        """Until the last checkpoint is whole.
+        """Waits until the last checkpoint is whole.
 
         Raises:
             errors.UserError: the disk is full or cannot be written; checkpoints

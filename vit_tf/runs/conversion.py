@@ -59,7 +59,7 @@ def convert(
 
 
 def _through_model(arrays, path, variant, image_size):
-    """The arrays as a model of this variant takes them."""
+    """Returns the arrays as a model of this variant takes them."""
     model = npz_identification.recognise(arrays, name=path, variant=variant)
     size = image_size or npz_identification.image_size(arrays, model)
     network = build.build(

@@ -177,7 +177,7 @@ def run_around(path: str) -> str:
 
 
 def _recognised(file: str, variant: str | None = None) -> tuple[config.Model, int, int]:
-    """Model, classes and pixels of an .npz."""
+    """Returns model, classes and pixels of an .npz."""
     with stored_weights.local_copy(file) as local:
         arrays, _ = npz_weights.read_npz(local)
     model = npz_identification.recognise(

@@ -82,7 +82,7 @@ class RunDirectory:
         return os.path.join(self.workdir, name)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of the run if it is finished."""
+        """Returns the result of the run if it is finished."""
         if not tf.io.gfile.exists(self.path("result.json")):
             return None
         return read_result(self.workdir)
@@ -126,7 +126,7 @@ class RunDirectory:
                 self._draw(row)
 
     def seconds(self) -> float:
-        """Training seconds so far, over all the times this run was resumed."""
+        """Counts the training seconds so far, over all the times this run was resumed."""
         rows = [row for row in read_rows(self.workdir) if "seconds" in row]
         return rows[-1]["seconds"] if rows else 0.0
 
@@ -281,7 +281,7 @@ def best_step(workdir: str, metric: str, steps: list[int]) -> int | None:
 
 
 def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]:
-    """The part of a result that says what ran where."""
+    """Returns the part of a result that says what ran where."""
     return {
         "config": dataclasses.asdict(cfg),
         "fingerprint": config_values.fingerprint(cfg),
@@ -291,7 +291,7 @@ def describe(cfg: config.Config, *, device: str, dataset: str) -> dict[str, Any]
 
 
 def circumstances(device: str) -> dict[str, Any]:
-    """The commit, the device and the versions of a result."""
+    """Returns the commit, the device and the versions of a result."""
     return {
         "commit": commit(),
         "device": device,
@@ -305,7 +305,7 @@ def circumstances(device: str) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str:
-    """The commit of this checkout, '+' if it was changed, or 'unknown'."""
+    """Returns the commit of this checkout, '+' if it was changed, or 'unknown'."""
     here = pathlib.Path(__file__).parent
 
     def git(*arguments):
@@ -324,7 +324,7 @@ def commit() -> str:
 
 
 def in_use(workdir: str) -> bool:
-    """Whether a process is writing to the run; never known, so False, on gs://."""
+    """Returns whether a process is writing to the run; never known, so False, on gs://."""
     path = os.path.join(workdir, ".lock")
     if not os.path.exists(path):
         return False

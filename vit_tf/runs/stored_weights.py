@@ -91,7 +91,7 @@ def _checkpoint_of(run: str, step: int) -> Location:
 
 
 def _best_step(run: str) -> int:
-    """The step of the best checkpoint that a run has kept."""
+    """Returns the step of the best checkpoint that a run has kept."""
     if not _has(run, "config.json"):
         raise errors.UserError(f"{run}@best: no run there; name a run's folder")
     metric = _config(run).train.keep_best
@@ -110,7 +110,7 @@ def _best_step(run: str) -> int:
 
 
 def _best_of_transfer(folder: str) -> str:
-    """The final run of `tools.transfer` with the highest accuracy."""
+    """Returns the final run of `tools.transfer` with the highest accuracy."""
     path = os.path.join(folder, "transfer.json")
     accuracies = filesystem.read_json(path, "transfer again").get("accuracies")
     if not accuracies:
@@ -120,7 +120,7 @@ def _best_of_transfer(folder: str) -> str:
 
 
 def _remedy(folder: str) -> str:
-    """What a user can name instead of a folder without a result."""
+    """Says what a user can name instead of a folder without a result."""
     steps = checkpoint.saved_steps(os.path.join(folder, "checkpoints"))
     if steps:
         return f"its newest checkpoint is {folder}@step_{steps[-1]}"
@@ -198,7 +198,7 @@ def digest(path: str) -> str:
 
 @functools.cache
 def _extracted(run: str, step: int) -> str:
-    """A temporary .npz with the weights of a checkpoint, in the released layout."""
+    """Writes a temporary .npz with the weights of a checkpoint, in the released layout."""
     cfg, result = read_run(f"{run}@step_{step}")
     model = build.build(
         cfg.model,
@@ -312,7 +312,7 @@ def load_objective(variables: Sequence, workdir: str) -> None:
 
 
 def _objective_arrays(workdir: str) -> dict[str, np.ndarray]:
-    """What the objective of a finished run owned; empty: nothing."""
+    """Reads what the objective of a finished run owned; empty: nothing."""
     path = os.path.join(workdir, OBJECTIVE)
     if not tf.io.gfile.exists(path):
         return {}

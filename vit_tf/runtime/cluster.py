@@ -123,7 +123,7 @@ def _free_port() -> int:
 
 
 def _gather(host: str, port: int, num_workers: int, until: float) -> list[str]:
-    """Worker 0: waits for every other worker, then sends all of them the addresses."""
+    """Waits, as worker 0, for every other worker, then sends all of them the addresses."""
     ports, callers = {0: f"{host}:{_free_port()}"}, []
     try:
         server = socket.create_server(("", port), backlog=num_workers)
@@ -174,7 +174,9 @@ def _why_refused(hello: dict, known: dict, num_workers: int) -> str | None:
 
 
 def _ask(host: str, port: int, num_workers: int, index: int, until: float) -> list[str]:
-    """The other workers: send worker 0 a port, wait for the list of addresses."""
+    """Sends worker 0 a port, as the other workers do, and waits
+    for the list of addresses.
+    """
     hello = {"index": index, "num_workers": num_workers, "port": _free_port()}
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((OSError, ValueError)),

@@ -219,7 +219,7 @@ def _multi_worker(workers: cluster.Cluster, on_gpus: bool, jit: bool) -> Runtime
 
 
 def _tpu(name: str) -> Runtime:
-    """All chips of a TPU; of a pod slice too, with this the only Python process."""
+    """Takes all chips of a TPU; of a pod slice too, with this the only Python process."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         if name != "local":

@@ -71,7 +71,7 @@ class Processes:
         return [bytes(row[: int(n)]).decode() for row, (n,) in zip(rows, lengths)]
 
     def _gather(self, summing, own: np.ndarray) -> np.ndarray:
-        """(n,) of every host -> (hosts, n), on every host."""
+        """Gathers (n,) of every host as (hosts, n), on every host."""
         rows = np.zeros((self.count, len(own)), np.float32)
         rows[self.index] = own
         return summing(tf.constant(rows)).numpy()
@@ -158,7 +158,8 @@ def _exists(path: str) -> bool:
 
 
 def _summing(strategy, count: int, width: int):
-    """float32 (hosts, width) of every host -> their sum, on every host.
+    """Makes a function: float32 (hosts, width) of every host ->
+    their sum, on every host.
 
     The shape is fixed: TensorFlow crashes where a collective is run with another.
     """

@@ -27,7 +27,7 @@ class Count:
     unreadable: int = 0
 
     def line(self, path: str) -> str:
-        """What the user is told at the end."""
+        """Returns the line that a command ends with."""
         said = [f"{self.answered + self.unreadable:,} images in {path}"]
         if self.unreadable:
             said.append(f"{self.unreadable:,} of them unreadable (see column error)")
@@ -91,7 +91,7 @@ def fill(
 def _rows(
     paths: Sequence[str], ask: Ask, stop: threading.Event
 ) -> list[tuple[str, predictions.Prediction]]:
-    """The rows of a batch, in its order."""
+    """Returns the rows of a batch, in its order."""
     rows: dict[str, predictions.Prediction] = {}
     encoded = {}
     for path in paths:

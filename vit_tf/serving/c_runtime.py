@@ -200,7 +200,7 @@ class Model:
                     _call("TF_DeleteTensor", None, _Pointer(tensor))
 
     def _places(self, infos) -> Any:
-        """The graph's ends that a signature names."""
+        """Finds the tensors of the graph that a signature names."""
         places = (_Output * len(infos))()
         for place, info in zip(places, infos.values()):
             name, index = info.name.split(":")
@@ -215,7 +215,7 @@ class Model:
 
 
 def is_available() -> bool:
-    """Whether the installed package has the libraries, as on Linux."""
+    """Returns whether the installed package has the libraries, as on Linux."""
     try:
         _library()
     except (errors.UserError, OSError):
@@ -225,7 +225,7 @@ def is_available() -> bool:
 
 @functools.cache
 def _library() -> c.CDLL:
-    """TensorFlow's C API, in the process that has imported TensorFlow already."""
+    """Loads TensorFlow's C API, in the process that has imported TensorFlow already."""
     folder = pathlib.Path(tf.__file__).parent
     for name in ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2"):
         if not (folder / name).exists():

@@ -23,7 +23,9 @@ Constant = Callable[[np.ndarray, str], tf.Tensor]
 
 
 def fits(network) -> bool:
-    """Whether the encoder is one that is written here: no axes, no relative positions."""
+    """Returns whether the encoder is one that is written here: no
+    axes, no relative positions.
+    """
     return (
         isinstance(network, vit.VisionTransformer)
         and not network.axial
@@ -33,7 +35,8 @@ def fits(network) -> bool:
 
 
 def encoder_of(network: vit.VisionTransformer) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The blocks of a network, without its last norm, with their weights as constants.
+    """Writes the blocks of a network, without its last norm, with
+    their weights as constants.
 
     Returns:
         tokens (batch, T, width), positions added, to tokens (batch, T, width), in the
@@ -98,7 +101,7 @@ def _linear_of(layer: layers.Linear, dtype: str):
 
 
 def _matrix(layer: layers.Linear) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias as a matrix and a vector, float32."""
+    """Returns kernel and bias as a matrix and a vector, float32."""
     rows, columns = np.prod(layer.input_axes), np.prod(layer.output_axes)
     kernel = np.asarray(layer.kernel.value, np.float32).reshape(rows, columns)
     return kernel, np.asarray(layer.bias.value, np.float32).reshape(columns)

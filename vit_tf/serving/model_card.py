@@ -25,7 +25,7 @@ def facts(
     signatures: Sequence[str],
     weights: str | None,
 ) -> dict[str, Any]:
-    """Everything about an export, ready for JSON; unknown things are None.
+    """Collects everything about an export, ready for JSON; unknown things are None.
 
     Args:
         signatures: of a SavedModel; ('images',) of a file for another runtime.
@@ -73,7 +73,7 @@ def facts(
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """The facts as Markdown."""
+    """Writes the facts as Markdown."""
     run = found["run"]
     takes, gives = _takes(found), _gives(found)
     made = (

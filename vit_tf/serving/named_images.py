@@ -12,7 +12,7 @@ _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
 
 
 def find(given: Sequence[str]) -> list[str]:
-    """The image files that are meant, each once, folders in sorted order.
+    """Finds the image files that are meant, each once, folders in sorted order.
 
     Of a folder or a pattern these are the files with an image's extension, hidden ones
     left out; a file that is named itself may have any name, but must begin as images do.
@@ -47,7 +47,7 @@ def find(given: Sequence[str]) -> list[str]:
 
 
 def read(path: str) -> bytes:
-    """The bytes of an image file.
+    """Reads the bytes of an image file.
 
     Raises:
         OSError: it cannot be read, or has become something else than a file.
@@ -68,7 +68,7 @@ def _is_named_so(path: str) -> bool:
 
 
 def _checked(path: str) -> str:
-    """A file that is named itself: a mistyped name is better said than sent."""
+    """Checks a file that is named itself: a mistyped name is better refused than sent."""
     try:
         with open(path, "rb") as file:
             head = file.read(8)

@@ -155,7 +155,7 @@ def _metadata(this: saved_model.Prepared, kind: Format) -> dict[str, str]:
 
 
 def _graph(this: saved_model.Prepared, kind: Format, scratch: str) -> Any:
-    """images -> logits and probabilities, by the model's own layers in float32."""
+    """Traces images -> logits and probabilities, by the model's own layers in float32."""
     gib = 4 * this.reference.network.count_params() / 2**30
     if gib * 2**30 > serving_signatures.MAX_CONSTANT_BYTES:
         raise errors.UserError(
@@ -246,7 +246,7 @@ def _tflite(path: str) -> _Run:
 
 
 def _compare(run: _Run, this: saved_model.Prepared) -> list[parity_check.Difference]:
-    """The file's outputs against the checkpoint's."""
+    """Compares the file's outputs with the checkpoint's."""
     outputs = run(this.wanted["images"])
     limit = parity_check.LIMITS[this.options.precision]
     found = [

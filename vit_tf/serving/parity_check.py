@@ -44,7 +44,9 @@ class Difference:
 
 
 def sample_files(count: int = 8) -> list[bytes]:
-    """Image files with soft shapes and noise: JPEG and PNG, upright and wide, fixed."""
+    """Makes image files with soft shapes and noise: JPEG and PNG,
+    upright and wide, fixed.
+    """
     draw = np.random.default_rng(0)
     files = []
     for i in range(count):
@@ -63,7 +65,7 @@ def expected(
     options: serving_signatures.Options,
     files: Sequence[bytes],
 ) -> dict[str, np.ndarray]:
-    """What the checkpoint gives in float32, by name of output."""
+    """Computes what the checkpoint gives in float32, by name of output."""
     view = options.view(reference)
     pixels = tf.stack([images.evaluation_view(tf.constant(f), view) for f in files])
     record: dict[str, Any] = {}
@@ -91,7 +93,7 @@ def compare(
     options: serving_signatures.Options,
     class_names: Sequence[str],
 ) -> list[Difference]:
-    """Every signature against what the checkpoint gave.
+    """Compares every signature with what the checkpoint gave.
 
     Raises:
         errors.UserError: an output differs by more than its limit, naming it; a class
@@ -130,7 +132,7 @@ def _in_slices(run: Run, name: str, inputs, most: int) -> dict[str, np.ndarray]:
 
 
 def difference(given: np.ndarray, wanted: np.ndarray, output: str) -> float:
-    """See `Difference.size`; not a number where anything is not finite."""
+    """Computes `Difference.size`; not a number where anything is not finite."""
     given, wanted = np.asarray(given, np.float64), np.asarray(wanted, np.float64)
     if given.shape != wanted.shape:
         return float("nan")

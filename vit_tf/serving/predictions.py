@@ -22,12 +22,14 @@ class Prediction:
 
 
 def refuse(error: str) -> Prediction:
-    """The answer for an image that could not be read, with the reason as one line."""
+    """Makes the answer for an image that could not be read,
+    with the reason as one line.
+    """
     return Prediction((), (), " ".join(error.split()) or "cannot be read")
 
 
 def first(answer: Prediction, top: int) -> Prediction:
-    """The answer with no more than so many classes."""
+    """Returns the answer with no more than so many classes."""
     return Prediction(answer.classes[:top], answer.scores[:top], answer.error)
 
 

@@ -185,7 +185,7 @@ def saved_model(request: Request) -> Exported:
 
 
 def _compare_versions(folder: str, version: int) -> list[str]:
-    """What a client will notice when this version takes the place of the last one."""
+    """Says what a client will notice when this version takes the place of the last one."""
     last = os.path.join(folder, str(version - 1), "export.json")
     if not tf.io.gfile.exists(last):
         return []
@@ -203,7 +203,7 @@ def _compare_versions(folder: str, version: int) -> list[str]:
 
 
 def next_version(folder: str) -> int:
-    """One more than the largest version in the folder of a model; 1 at first.
+    """Returns one more than the largest version in the folder of a model; 1 at first.
 
     A version that was moved away, as `2.withdrawn`, counts: its number was served.
     """
@@ -311,7 +311,7 @@ def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
 
 
 def _class_names(request: Request, opened: loading.LoadedModel) -> tuple[str, ...]:
-    """By label: from the file, from the run, or the numbers."""
+    """Returns class names by label: from the file, from the run, or the numbers."""
     count, names = opened.num_classes, opened.labels
     whose = request.checkpoint
     if request.labels is not None:
@@ -349,6 +349,6 @@ def _name_of(checkpoint: str) -> str:
 
 
 def result_of(checkpoint: str) -> dict | None:
-    """What the run left; None of an .npz."""
+    """Reads the result that the run left; None of an .npz."""
     path = os.path.join(loading.run_around(checkpoint), "result.json")
     return json.loads(filesystem.read(path)) if tf.io.gfile.exists(path) else None

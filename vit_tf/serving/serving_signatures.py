@@ -70,7 +70,7 @@ class Options:
         return config.View(image_size=opened.image_size, eval_crop=crop)
 
     def of(self, opened: loading.LoadedModel) -> "Options":
-        """The same, with what a checkpoint says where nothing was chosen."""
+        """Returns the same, with what a checkpoint says where nothing was chosen."""
         own = Scores.SIGMOID if opened.is_sigmoid else Scores.SOFTMAX
         return dataclasses.replace(
             self,
@@ -141,7 +141,9 @@ class ServedModel:
         self.table = _table(labels) if self.num_classes else None
 
     def signatures(self) -> dict[str, Signature]:
-        """Name -> signature; `serving_default` is what a client gets who names none."""
+        """Makes name -> signature; `serving_default` is what a
+        client gets who names none.
+        """
         size = self.data.image_size
         files = tf.TensorSpec((None,), tf.string, "image_bytes")
         images = tf.TensorSpec((None, size, size, 3), tf.float32, "images")
@@ -160,7 +162,7 @@ class ServedModel:
         return found
 
     def classes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The best classes of images (batch, size, size, 3) in [-1, 1]."""
+        """Computes the best classes of images (batch, size, size, 3) in [-1, 1]."""
         assert self.table is not None  # `signatures` asks only models with classes
         logits = self._compute(images)[1]
         probabilities = self.squash(logits)
@@ -178,15 +180,16 @@ class ServedModel:
         return loading.probabilities(logits, sigmoid=is_sigmoid)
 
     def features(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the last layer reads: float32 (batch, width)."""
+        """Computes what the last layer reads: float32 (batch, width)."""
         return {"features": self._compute(images)[0]}
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
-        """float32 (batch, classes), for formats without names of classes."""
+        """Computes float32 (batch, classes), for formats without names of classes."""
         return self._compute(images)[1]
 
     def rollout(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Attention rollout (Figure 6, D.7): float32 (batch, g, g), not normalised.
+        """Computes attention rollout (Figure 6, D.7): float32
+        (batch, g, g), not normalised.
 
         `inspection.rollout_map` as a row of numbers that goes through the blocks from
         the last to the first, which needs no product of matrices.
@@ -221,7 +224,9 @@ class ServedModel:
         return call
 
     def _of_files(self, function: Function) -> Function:
-        """Of image files; what cannot be read gets zeros, '' and a reason in `error`."""
+        """Reads image files; what cannot be read gets zeros, ''
+        and a reason in `error`.
+        """
 
         def call(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             with tf.control_dependencies([self._check_batch(image_bytes)]):
@@ -248,7 +253,7 @@ class ServedModel:
 
 @contextlib.contextmanager
 def _scope(mapping: list[tuple[keras.Variable, tf.Tensor]]) -> Iterator[None]:
-    """In here these variables are those constants; with none, they are variables."""
+    """Makes these variables those constants inside; with none, they are variables."""
     if not mapping:
         yield
         return
@@ -297,7 +302,7 @@ def _as_constants(
 
 
 def _dtypes(model: keras.Model) -> dict[int, str]:
-    """id of each variable -> the dtype that computations read it in.
+    """Finds for the id of each variable the dtype that computations read it in.
 
     Keras casts it on each reading; a constant is cast once. `_flatten_layers` and
     `_autocast` are Keras' own names, which tests/serving/test_serving_signatures.py guards.

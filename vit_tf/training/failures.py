@@ -122,7 +122,7 @@ class StepMonitor:
         )
 
     def _indices(self, step: int) -> str:
-        """The data of a step, in words."""
+        """Lists the data of a step, in words."""
         found = failing_records.batch_indices(
             self._sources, self._data, seed=self._train.seed, step=step - 1
         )

@@ -190,7 +190,7 @@ def _restore_or_start(
 
 
 def _last(values: dict[str, list[float]]) -> dict[str, float]:
-    """The last step's numbers for a row, without those of a skipped step."""
+    """Returns the last step's numbers for a row, without those of a skipped step."""
     last = {name: v[-1] for name, v in values.items() if math.isfinite(v[-1])}
     return {n: int(v) if n in step.COUNTS else v for n, v in last.items()}
 

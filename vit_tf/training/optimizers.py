@@ -97,7 +97,7 @@ class SummedGradients(keras.optimizers.Optimizer):
             average.assign(variable)
 
     def updates(self):
-        """Number of the coming update, from 1, without the skipped steps."""
+        """Counts the coming update, from 1, without the skipped steps."""
         done = self.iterations + 1
         return done - tf.cast(self.skipped, done.dtype) if self.skips else done
 
@@ -121,7 +121,7 @@ class SummedGradients(keras.optimizers.Optimizer):
         self.bad.assign_add(tf.cast(bad, tf.int32))
 
     def counts(self) -> dict[str, int]:
-        """What a result says of steps that were not taken."""
+        """Counts the steps that were not taken, for the result."""
         if not self.skips:
             return {}
         return {
@@ -130,7 +130,7 @@ class SummedGradients(keras.optimizers.Optimizer):
         }
 
     def direction(self, gradient, index: int):
-        """What to subtract from variable `index`, and new values of its slots.
+        """Computes what to subtract from variable `index`, and new values of its slots.
 
         Returns:
             A tensor like the gradient, and [(slot, value), ...].
@@ -201,7 +201,7 @@ class Momentum(SummedGradients):
 
 
 def decays(path: str, decay: config.Decay) -> bool:
-    """Whether the variable at `path` decays (biases, norms, tokens do not)."""
+    """Returns whether the variable at `path` decays (biases, norms, tokens do not)."""
     return decay == config.Decay.ALL or path.rsplit("/", 1)[-1].endswith("kernel")
 
 
@@ -213,7 +213,7 @@ def build(
     skips: bool = False,
     scales: bool = False,
 ) -> SummedGradients:
-    """The optimizer of a run, with its slots made for `variables`."""
+    """Makes the optimizer of a run, with its slots for `variables`."""
     rate = schedules.LearningRate(
         base=optim.lr,
         schedule=optim.schedule,
@@ -253,7 +253,7 @@ def clip(gradients: list[tf.Tensor], limit: float | None, norm: tf.Tensor):
 
 
 def marked(gradients: list[tf.Tensor], taken: tf.Tensor) -> list[tf.Tensor]:
-    """The gradients, or nothing but NaN where the step is not to be taken.
+    """Returns the gradients, or nothing but NaN where the step is not to be taken.
 
     An optimizer that skips leaves everything as it is at a NaN. The word travels in
     the gradients because only they reach the update of each replica's copy.

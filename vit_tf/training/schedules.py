@@ -41,7 +41,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         self.linear_end = linear_end
 
     def __call__(self, step):
-        """The learning rate of update number `step` (0 is the first), float32."""
+        """Computes the learning rate of update number `step` (0 is the first), float32."""
         step = ops.cast(step, "float32")
         progress = ops.clip(
             (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps),
@@ -67,7 +67,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def _stepwise(self, step, marks: tuple[float, ...]):
-        """A tenth of the rate after each of BiT's marks (arXiv 1912.11370, 3.3)."""
+        """Takes a tenth of the rate after each of BiT's marks (arXiv 1912.11370, 3.3)."""
         rate = self.base * ops.ones_like(step)
         for share in marks:
             mark = round(share * self.total_steps)

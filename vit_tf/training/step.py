@@ -89,7 +89,9 @@ def _replica_step(
     replicas: int,
     jit_compile: bool,
 ) -> Callable:
-    """batch -> what one step reports, on one replica; takes the step on its way."""
+    """Makes batch -> what one step reports, on one replica; it
+    takes the step on its way.
+    """
     optimizer, variables = state.optimizer, state.variables
     gradients_of = tf.function(
         _gradients(state, batch_size=data.batch_size, accumulation=train.accumulation),
@@ -133,7 +135,7 @@ def _replica_step(
 
 
 def _shortened(gradient: tf.Tensor) -> tf.Tensor:
-    """A matrix in bfloat16, which in mixed precision its gradient had before.
+    """Shortens a matrix to bfloat16, which in mixed precision its gradient had before.
 
     Half as much to store and to send. Vectors, which are few, stay exact.
     """
@@ -157,7 +159,7 @@ def _summed(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def _row(optimizer, loss, norm, rate, scale) -> list[tf.Tensor]:
-    """What a step reports, in the order of the names; counts the step first."""
+    """Returns what a step reports, in the order of the names; counts the step first."""
     row = [loss, norm, rate]
     if optimizer.skips:
         optimizer.note(loss, norm)
@@ -201,7 +203,8 @@ def draw_seed(
 def _gradients(
     state: train_state.TrainState, *, batch_size: int, accumulation: int
 ) -> Callable:
-    """(batch, seed, scale) -> loss and gradients of this replica's part of the batch.
+    """Makes (batch, seed, scale) -> loss and gradients of this
+    replica's part of the batch.
 
     The gradients, not the loss, are multiplied by `scale`, unless it is None.
     """

@@ -48,7 +48,9 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def read(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The same examples without TFDS: (n, 8, 8) uint8 pixels and (n,) int64 labels."""
+    """Returns the same examples without TFDS: (n, 8, 8) uint8
+    pixels and (n,) int64 labels.
+    """
     pixels, labels = _scans()
     rows = _split_rows(labels)[split]
     return pixels[rows], labels[rows]
@@ -73,7 +75,7 @@ def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Grey pixels (8, 8) uint8 as a PNG file."""
+    """Returns grey pixels (8, 8) uint8 as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="png")
     return file.getvalue()

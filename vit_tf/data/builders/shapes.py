@@ -62,7 +62,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
 
 def _jpeg(image: np.ndarray) -> bytes:
-    """JPEG, because that is what the large image sets hold.
+    """Encodes as JPEG, because that is what the large image sets hold.
 
     At full colour resolution: halving it would smear forms this small.
     """
@@ -97,7 +97,7 @@ def draw(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _uniform(rng: np.random.Generator, low: float, high: float, *shape) -> np.ndarray:
-    """float32 (500, *shape) in [low, high)."""
+    """Draws float32 (500, *shape) in [low, high)."""
     return low + (high - low) * rng.random((_BLOCK, *shape), np.float32)
 
 
@@ -106,14 +106,14 @@ def _pixels(colours: np.ndarray) -> np.ndarray:
 
 
 def _lighter_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """Of eight random light colours the one farthest from both ground colours."""
+    """Chooses of eight random light colours the one farthest from both ground colours."""
     candidates = _uniform(rng, _LIGHT, 1, 8, 3)
     gap = np.linalg.norm(candidates[:, :, None] - ground[:, None], axis=-1).min(-1)
     return candidates[np.arange(_BLOCK), gap.argmax(1)]
 
 
 def _waves(rng: np.random.Generator, *, cycles: float) -> np.ndarray:
-    """A random soft texture in [0, 1]: four plane waves, (500, 48, 48) float32."""
+    """Draws a random soft texture in [0, 1]: four plane waves, (500, 48, 48) float32."""
     place = np.linspace(0, 2 * np.pi, IMAGE_SIZE, dtype=np.float32)
     frequency = _uniform(rng, -cycles, cycles, 2, 4, 1)
     phase = _uniform(rng, 0, 2 * np.pi, 4, 1)
@@ -145,7 +145,9 @@ def _add_marks(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _figure_alpha(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """How much of each pixel the figure covers, (500, 48, 48) float32 in [0, 1]."""
+    """Returns how much of each pixel the figure covers, (500,
+    48, 48) float32 in [0, 1].
+    """
     # The radius of the circle of equal area. The room to move is the same for
     # every class, else the place would tell wide forms from compact ones.
     radius = IMAGE_SIZE * _uniform(rng, 0.18, 0.27)

@@ -111,7 +111,7 @@ def find_unreadable(
 
 
 def leave_out(listing: Listing, paths: Iterable[str]) -> Listing:
-    """The listing without some of its files; no class may become empty."""
+    """Returns the listing without some of its files; no class may become empty."""
     paths = set(paths)
     files = {
         split: [(path, name) for path, name in content if path not in paths]
@@ -129,7 +129,7 @@ def leave_out(listing: Listing, paths: Iterable[str]) -> Listing:
 
 
 def _find_splits(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Split folders, or {'train': root} if there are none."""
+    """Finds the split folders, or {'train': root} if there are none."""
     homes: dict[str, pathlib.Path] = {}
     others = []
     for directory in _subfolders(root):
@@ -198,7 +198,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _agree_on_classes(found: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
-    """All class names, sorted. Every class must be there to train on."""
+    """Returns all class names, sorted. Every class must be there to train on."""
     names = sorted(set().union(*found.values()))
     if len(names) < 2:
         raise errors.UserError(
@@ -236,13 +236,15 @@ def _hold_out(
 
 
 def _hash(path: str) -> float:
-    """A number in [0, 1) that depends on the path alone, on any machine."""
+    """Returns a number in [0, 1) that depends on the path alone, on any machine."""
     digest = hashlib.sha256(os.fsencode(path)).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _subfolders(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Sorted, without hidden ones and what archivers leave behind."""
+    """Lists the folders inside, sorted, without hidden ones and what
+    archivers leave behind.
+    """
     return sorted(
         path
         for path in directory.iterdir()
@@ -251,7 +253,7 @@ def _subfolders(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _reason(path: pathlib.Path) -> str:
-    """Why an image file cannot be used."""
+    """Says why an image file cannot be used."""
     if not _is_utf8(str(path)):
         return "file name is not UTF-8"
     try:
@@ -262,7 +264,7 @@ def _reason(path: pathlib.Path) -> str:
 
 
 def explain(head: bytes) -> str:
-    """Why an image that begins with these bytes, 8 or more, cannot be decoded."""
+    """Says why an image that begins with these bytes, 8 or more, cannot be decoded."""
     if not head:
         return "empty file"
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
@@ -279,7 +281,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:
-    """The first few of many names."""
+    """Lists the first few of many names."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

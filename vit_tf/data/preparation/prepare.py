@@ -147,7 +147,7 @@ def prepare_folder(
 
 
 def _find_manual(root: catalog.Path) -> catalog.Path:
-    """Where TFDS looks for what was fetched by hand."""
+    """Finds where TFDS looks for what was fetched by hand."""
     return root / "downloads" / "manual"
 
 

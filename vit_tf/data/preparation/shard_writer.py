@@ -66,7 +66,7 @@ class Plan:
     keep_bad: bool
 
     def path(self, shard: int) -> pathlib.Path:
-        """As TFDS names it."""
+        """Names the file as TFDS does."""
         return self.directory / (
             f"{self.name}.tfrecord-{shard:05d}-of-{self.num_shards:05d}"
         )

@@ -80,7 +80,7 @@ def verify(
 
 
 def find_damage(path: str, expected: int, *, every: bool) -> str | None:
-    """What is wrong with the frame of a TFRecord file, if anything is.
+    """Says what is wrong with the frame of a TFRecord file, if anything is.
 
     Args:
         path: the file.
@@ -115,7 +115,7 @@ def find_damage(path: str, expected: int, *, every: bool) -> str | None:
 
 
 def _compare_counts(source: data_source.Source) -> list[str]:
-    """Stored splits against the table, or a folder's against its files."""
+    """Compares stored splits with the table, or a folder's with its files."""
     stored = source.builder.info.splits
     problems = []
     for split, count in source.spec.counts.items():

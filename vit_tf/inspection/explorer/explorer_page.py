@@ -116,7 +116,7 @@ def _check_blocks(network, blocks: list[int] | None) -> list[int]:
 
 
 def _pack(network, pixels: np.ndarray, blocks: list[int]) -> str:
-    """Attention of one image, and its rollout as one map more, in base64."""
+    """Packs the attention of one image, and its rollout as one map more, in base64."""
     attention = measures.attention_weights(network, pixels[None])
     rollout = measures.attention_rollout(attention)  # (1, T, T) of all blocks
     if not np.isfinite(rollout).all():
@@ -129,7 +129,7 @@ def _pack(network, pixels: np.ndarray, blocks: list[int]) -> str:
 
 
 def _picture(seen: inspector.Inspector, probabilities, index: int) -> dict:
-    """One image and what the model says of it."""
+    """Describes one image and what the model predicts of it."""
     told, label = [], None
     if probabilities is not None:
         row = probabilities[index]
@@ -147,7 +147,7 @@ def _picture(seen: inspector.Inspector, probabilities, index: int) -> dict:
 
 
 def _positions(network) -> dict:
-    """Position similarity in 8 bits, or why there is none."""
+    """Returns position similarity in 8 bits, or why there is none."""
     try:
         found = measures.position_similarity(measures.position_table(network))
     except errors.UserError:
@@ -189,7 +189,7 @@ def _page(seen: inspector.Inspector, blocks, pictures, packed) -> str:
 
 
 def _json(data: dict) -> markupsafe.Markup:
-    """JSON that cannot end the script it stands in, whatever names are in it.
+    """Writes JSON that cannot end the script it stands in, whatever names are in it.
 
     Raises:
         errors.UserError: a number is not finite, which a browser refuses to read.
