@@ -73,7 +73,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     shared, core_days = _PRETRAINED[variant, data]
     mean, deviation = _PAPER["vtab"][at]
     pretrained = experiment_spec.named(variant, data)
-    found = [
+    cells = [
         experiment_spec.Cell(
             pretrained,
             experiment_spec.of_recipe(
@@ -87,11 +87,11 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     ]
     for target in paper.FINETUNING:
         mean, deviation = _PAPER[target][at]
-        numbers, said = {METRIC: mean}, f"the paper's ± {deviation:.2f}"
+        numbers, note = {METRIC: mean}, f"the paper's ± {deviation:.2f}"
         if target == "imagenet2012":
             numbers[_REAL], more = _PAPER["real"][at]
-            said += f"; ReaL ± {more:.2f}"
-        found.append(
+            note += f"; ReaL ± {more:.2f}"
+        cells.append(
             experiment_spec.Cell(
                 experiment_spec.named(pretrained, target),
                 experiment_spec.of_recipe(finetune, variant, target),
@@ -99,10 +99,10 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
                 seeds=experiment_spec.REPEATED,
                 same_as=None if target == "imagenet2012" else f"{shared}_{target}",
                 paper=numbers,
-                note=said,
+                note=note,
             )
         )
-    return found
+    return cells
 
 
 CELLS = experiment_spec.cells(

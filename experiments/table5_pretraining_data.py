@@ -69,10 +69,10 @@ _TARGETS = [target for data, target in _PAPER if data == "jft300m" and target !=
 
 def _numbers(variant: str, data: str, target: str) -> dict[str, float]:
     at = list(_MODELS).index(variant)
-    found = {METRIC: _PAPER[data, target][at]}
+    numbers = {METRIC: _PAPER[data, target][at]}
     if target == "imagenet2012":
-        found[_REAL] = _PAPER[data, "real"][at]
-    return found
+        numbers[_REAL] = _PAPER[data, "real"][at]
+    return numbers
 
 
 def _shared(variant: str, *target: str) -> str:
@@ -84,7 +84,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     """Lists a pre-training, and what it is fine-tuned to."""
     pretrained = experiment_spec.named(variant, data)
     jft = data == "jft300m"
-    found = [
+    cells = [
         experiment_spec.Cell(
             pretrained,
             experiment_spec.of_recipe(paper.pretrain, variant, data, few_shot=jft),
@@ -94,7 +94,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     ]
     for target in _TARGETS:
         name = experiment_spec.named(pretrained, target)
-        found.append(
+        cells.append(
             experiment_spec.Cell(
                 name,
                 experiment_spec.of_recipe(
@@ -107,7 +107,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
                 note="the third rate of Table 4's sweep",
             )
         )
-    return found
+    return cells
 
 
 CELLS = experiment_spec.cells(

@@ -111,7 +111,7 @@ def _cells(variant: str, epochs: int) -> list[experiment_spec.Cell]:
     has_small = 2 if (variant, epochs) in SMALL else 0
     start, of = _name(variant, epochs), {"variant": variant, "epochs": epochs}
     *numbers, real, exaflops = PAPER[variant, epochs]
-    found = [
+    cells = [
         experiment_spec.Cell(
             start,
             functools.partial(pretrain, **of),
@@ -120,7 +120,7 @@ def _cells(variant: str, epochs: int) -> list[experiment_spec.Cell]:
         )
     ]
     if has_small:
-        found.append(
+        cells.append(
             experiment_spec.Cell(
                 f"{start}_new",
                 functools.partial(finetune, dataset="cifar10", **of),
@@ -130,7 +130,7 @@ def _cells(variant: str, epochs: int) -> list[experiment_spec.Cell]:
             )
         )
     for dataset, number in zip(DATASETS, numbers):
-        found.append(
+        cells.append(
             experiment_spec.Cell(
                 f"{start}_{dataset}",
                 functools.partial(finetune, dataset=dataset, **of),
@@ -141,7 +141,7 @@ def _cells(variant: str, epochs: int) -> list[experiment_spec.Cell]:
                 note=f"fine-tuned on {dataset}",
             )
         )
-    return found
+    return cells
 
 
 CELLS = experiment_spec.cells(*(cell for model in PAPER for cell in _cells(*model)))

@@ -60,7 +60,7 @@ def _cells_of(variant: str, rule: str) -> list[experiment_spec.Cell]:
     """Lists a pre-training, and what it is fine-tuned to."""
     adam = rule == "adam"
     pretrained = experiment_spec.named(variant, rule)
-    found = [
+    cells = [
         experiment_spec.Cell(
             pretrained,
             experiment_spec.of_recipe(_pretrain, variant, rule),
@@ -71,7 +71,7 @@ def _cells_of(variant: str, rule: str) -> list[experiment_spec.Cell]:
     ]
     for target, numbers in _PAPER.items():
         number = numbers[_MODELS.index(variant)][("adam", "sgd").index(rule)]
-        found.append(
+        cells.append(
             experiment_spec.Cell(
                 experiment_spec.named(pretrained, target),
                 experiment_spec.of_recipe(
@@ -83,7 +83,7 @@ def _cells_of(variant: str, rule: str) -> list[experiment_spec.Cell]:
                 paper={METRIC: number},
             )
         )
-    return found
+    return cells
 
 
 CELLS = experiment_spec.cells(*(cell for pair in AVERAGES for cell in _cells_of(*pair)))
@@ -104,8 +104,8 @@ _AXIS = {
 
 def _points(variant: str, rule: str) -> list[experiment_spec.Point]:
     cells = {of: experiment_spec.named(variant, rule, of) for of in _PAPER}
-    found = [experiment_spec.Point([cells[of]], place) for of, place in _AXIS.items()]
-    return [*found, experiment_spec.Point(list(cells.values()), "Average")]
+    points = [experiment_spec.Point([cells[of]], place) for of, place in _AXIS.items()]
+    return [*points, experiment_spec.Point(list(cells.values()), "Average")]
 
 
 PLOTS = (

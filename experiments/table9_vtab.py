@@ -65,7 +65,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
     """Lists a pre-training and the 19 tasks."""
     at = list(PRETRAINED).index((variant, data))
     pretrained = experiment_spec.named(variant, data)
-    found = [
+    cells = [
         experiment_spec.Cell(
             pretrained,
             experiment_spec.of_recipe(
@@ -76,7 +76,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
         )
     ]
     for task in vtab_splits.TASKS:
-        found.append(
+        cells.append(
             experiment_spec.Cell(
                 experiment_spec.named(pretrained, task),
                 experiment_spec.of_recipe(paper.vtab, variant, task, start_from=None),
@@ -85,7 +85,7 @@ def _cells_of(variant: str, data: str) -> list[experiment_spec.Cell]:
                 paper={METRIC: _PAPER[task][at]},
             )
         )
-    return found
+    return cells
 
 
 CELLS = experiment_spec.cells(*(cell for key in PRETRAINED for cell in _cells_of(*key)))

@@ -101,13 +101,13 @@ def _footprints(cfg) -> None:
     from tools.benchmarks import footprint
 
     with command.quiet_stderr():  # TensorFlow's greeting, from every process
-        found = footprint.compare(cfg, num_classes=1000)
-    width = max(map(len, found))
+        footprints = footprint.compare(cfg, num_classes=1000)
+    width = max(map(len, footprints))
     print(
         f"\n{'1000 classes, no input':<{width}}  {'peak MiB':>9} "
         f"{'first step s':>12} {'traces':>6} {'all-reduces':>11} {'of MiB':>7}"
     )
-    for name, of in found.items():
+    for name, of in footprints.items():
         print(
             f"{name:<{width}}  {of.peak_mib:9.0f} {of.first_step_seconds:12.1f} "
             f"{of.traces:6} {of.all_reduces:11} {of.reduced_mib:7.1f}"
@@ -123,13 +123,13 @@ def _list(image_size: int) -> None:
     print(f"{'':<{width}}  {heads[0]:>13} {heads[1]:>6} {heads[2]:>8}  {heads[3]}")
     for name, released in build.NAMES.items():
         try:
-            found = flops.count(config.Model(variant=name), image_size=image_size)
+            cost = flops.count(config.Model(variant=name), image_size=image_size)
         except errors.UserError as refusal:
             print(f"{name:<{width}}  {refusal}")
             continue
         print(
-            f"{name:<{width}}  {found.parameters:13,} {found.tokens or '-':>6} "
-            f"{found.macs / 1e9:8.2f}  {released or '-'}"
+            f"{name:<{width}}  {cost.parameters:13,} {cost.tokens or '-':>6} "
+            f"{cost.macs / 1e9:8.2f}  {released or '-'}"
         )
     print(f"1000 classes, {image_size} pixels; GMAC without norms and head")
 
@@ -190,21 +190,21 @@ def _serving(cfg, machine):
     from tools.benchmarks import serving_speed
 
     with command.quiet_stderr():  # the runtime tells what it loads
-        found = serving_speed.compare(
+        rates = serving_speed.compare(
             cfg,
             batches=(1, 16),
             rounds=_ROUNDS.value,
             torch_python=_TORCH.value,
             torch_script=str(pathlib.Path(__file__).parent / "torch_vit.py"),
         )
-    for name, gap in found.agreement.items():
+    for name, gap in rates.agreement.items():
         print(f"{name}: probabilities within {gap:.2g} of the float32 export's")
-    total = sum(found.seconds_by_op.values())
+    total = sum(rates.seconds_by_op.values())
     print("\nwhere the time of the bfloat16 export goes, batch 16")
-    for name, seconds in list(found.seconds_by_op.items())[:8]:
+    for name, seconds in list(rates.seconds_by_op.items())[:8]:
         print(f"{name:<28} {1000 * seconds:8.1f} ms  {100 * seconds / total:5.1f} %")
     print()
-    return found.rates
+    return rates.rates
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ def problem():
     version = ".".join(map(str, sys.version_info[:3]))
     if not OLDEST <= tuple(sys.version_info[:2]) <= NEWEST:
         needed = "vit_tf needs Python 3.11 to 3.13 (TensorFlow has packages for these)"
-        found = sys.executable + " is " + version
-        return needed + ", and " + found + "; name another: make PYTHON=python3.12"
+        described = sys.executable + " is " + version
+        return needed + ", and " + described + "; name another: make PYTHON=python3.12"
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401

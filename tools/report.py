@@ -50,16 +50,16 @@ def main() -> None:
             f"--results={_RESULTS.value}: no such folder; record some with "
             "`python -m tools.run_experiment --record`"
         )
-    found = result_tables.sections("experiments", _RESULTS.value)
+    sections = result_tables.sections("experiments", _RESULTS.value)
     file = pathlib.Path(_FILE.value)
     speeds = speed_tables.load(_RESULTS.value)
-    file.write_text(report_markdown.render(found, file.parent, speeds), "utf-8")
+    file.write_text(report_markdown.render(sections, file.parent, speeds), "utf-8")
     print(file)
-    drawn = report_markdown.figures(found, file.parent, speeds)
+    drawn = report_markdown.figures(sections, file.parent, speeds)
     _write_figures(drawn, file.parent)
     if _HTML.value:
         page = pathlib.Path(_HTML.value)
-        written = report_page.write(found, page, speeds, planned=_PLANNED.value)
+        written = report_page.write(sections, page, speeds, planned=_PLANNED.value)
         print(f"open {pathlib.Path(written).absolute()} in a browser")
 
 

@@ -79,13 +79,13 @@ def main() -> None:
         if _ONLY.value in (None, run.cell.name) and _INDEX.value in (None, run.index)
     ]
     try:
-        found = runner.run_all(
+        results_of = runner.run_all(
             chosen,
             data_dir=_STUDY.data_dir,
             wait=_STUDY.wait,
             **_STUDY.devices(),
         )
-        for job, result in zip(chosen, found):
+        for job, result in zip(chosen, results_of):
             _print_result(job.name, result)
         if any(runner.look(job).state.ready for job in chosen):
             command.stop()
@@ -221,7 +221,7 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
         if not runner.look(job).state.finished:
             continue
         given = run.cell.start_given
-        found = results.entry(
+        entry = results.entry(
             experiment.name,
             run,
             scale,
@@ -232,7 +232,7 @@ def _record(experiment, scale, runs: list[experiment_spec.Run], jobs) -> None:
             else by_folder.get(job.needed),
         )
         try:
-            path = results.write(_RESULTS.value, found, start_given=given)
+            path = results.write(_RESULTS.value, entry, start_given=given)
         except errors.UserError as refusal:  # the others are recorded all the same
             refused.append(str(refusal))
             continue

@@ -57,11 +57,11 @@ def main() -> None:
     if _EXECUTE.value:
         print(json.dumps(step_check.agreement(cfg, **common)))
         return
-    found = step_check.fit(
+    report = step_check.fit(
         cfg, topology=_TOPOLOGY.value, text_path=_TEXT.value, **common
     )
-    print(json.dumps({name: _short(value) for name, value in found.items()}))
-    if not found["fits"]:
+    print(json.dumps({name: _short(value) for name, value in report.items()}))
+    if not report["fits"]:
         sys.exit(1)
 
 

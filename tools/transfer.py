@@ -106,7 +106,7 @@ def _candidates(target) -> dict[str, config.Config]:
     from vit_tf.models import build
 
     model, trained_size = _model()
-    found = fine_tuning.candidates(
+    runs = fine_tuning.candidates(
         _PROTOCOL.value,
         model,
         target,
@@ -115,8 +115,8 @@ def _candidates(target) -> dict[str, config.Config]:
         trained_size=trained_size,
     )
     if _LRS.value is not None:
-        found = fine_tuning.with_rates(found, _LRS.value)
-    for cfg in found.values():
+        runs = fine_tuning.with_rates(runs, _LRS.value)
+    for cfg in runs.values():
         if _STEPS.value is not None:
             cfg.train.length, cfg.train.unit = _STEPS.value, config.Unit.STEPS
             cfg.optim.warmup_steps = min(cfg.optim.warmup_steps, _STEPS.value // 5)
@@ -124,7 +124,7 @@ def _candidates(target) -> dict[str, config.Config]:
         if config.Measure.ACCURACY not in cfg.evals.measures:  # it is chosen by it
             cfg.evals.measures = (config.Measure.ACCURACY, *cfg.evals.measures)
         build.outline(cfg.model, num_classes=2, image_size=cfg.data.image_size)
-    return found
+    return runs
 
 
 def _model() -> tuple[config.Model, int | None]:
@@ -208,21 +208,21 @@ def _draw(source, outcome) -> None:
 
     folder = outcome.folders[0]
     cfg, _ = stored_weights.read_run(folder)
-    found = transfer.predictions(
+    predictions = transfer.predictions(
         folder, source, devices.start(cfg.train, **_STUDY.devices())
     )
     names, workdir = source.class_names, pathlib.Path(_WORKDIR.value)
-    matrix = transfer.confusion(found, source.num_classes)
+    matrix = transfer.confusion(predictions, source.num_classes)
     title = f"{source.name}, {cfg.evals.splits[0]}, final run of seed {cfg.train.seed}"
     run_plots.confusion(matrix, names, workdir / "confusion.png", title=title)
     print(workdir / "confusion.png")
-    places = transfer.worst_mistakes(found, _MISTAKES.value)
+    places = transfer.worst_mistakes(predictions, _MISTAKES.value)
     if len(places):
         shown = transfer.pictures(source, cfg.data.view, cfg.evals.splits[0], places)
         captions = [
-            f"{plot_text.clean(names[found.label[i]])}\nas "
-            f"{plot_text.clean(names[found.predicted[i]])} "
-            f"{100 * found.confidence[i]:.0f} %"
+            f"{plot_text.clean(names[predictions.label[i]])}\nas "
+            f"{plot_text.clean(names[predictions.predicted[i]])} "
+            f"{100 * predictions.confidence[i]:.0f} %"
             for i in places
         ]
         path = workdir / "mistakes.png"

@@ -85,13 +85,13 @@ def _draw_model() -> None:
     asked = [name for name in _WHAT.value if name in ("all", *MODEL_FIGURES)]
     every = "all" in asked
     seen = _STORED.open(max_images=_MAX_IMAGES.value, shown=_NUMBER.value)
-    for found in figures.draw_all(seen, MODEL_FIGURES if every else asked):
-        if isinstance(found, figures.Figure):
-            print(*found.write(_TO.value), sep="\n")
+    for figure in figures.draw_all(seen, MODEL_FIGURES if every else asked):
+        if isinstance(figure, figures.Figure):
+            print(*figure.write(_TO.value), sep="\n")
         elif every:
-            print(f"left out: {found}")
+            print(f"left out: {figure}")
         else:
-            raise found
+            raise figure
 
 
 def _draw_masked_patches() -> None:
@@ -103,13 +103,13 @@ def _draw_masked_patches() -> None:
     from vit_tf.inspection import masked_patch_figures
     from vit_tf.runtime import devices
 
-    found = masked_patch_figures.figure(
+    figure = masked_patch_figures.figure(
         _STORED.checkpoint,
         number=_NUMBER.value,
         machine=devices.start(config.Train()),
         data_dir=_STORED.data_dir,
     )
-    print(*found.write(_TO.value), sep="\n")
+    print(*figure.write(_TO.value), sep="\n")
 
 
 def _draw_data() -> None:
@@ -165,11 +165,11 @@ def _training(cfg, sources):
 
 def _mixed_name(sources, weights):
     """Names the two classes of a mixed image with their shares."""
-    found = [i for i in (-weights).argsort()[:2] if weights[i] > 0]
-    if len(found) == 1:
-        return sources.sources[0].class_names[found[0]]
+    mixed = [i for i in (-weights).argsort()[:2] if weights[i] > 0]
+    if len(mixed) == 1:
+        return sources.sources[0].class_names[mixed[0]]
     classes = sources.sources[0].class_names
-    return "+".join(f"{100 * weights[i]:.0f}%{classes[i][:5]}" for i in found)
+    return "+".join(f"{100 * weights[i]:.0f}%{classes[i][:5]}" for i in mixed)
 
 
 def _evaluation(cfg, source):

@@ -116,9 +116,9 @@ def _look(tasks: list[str]):
         image_size=_IMAGE_SIZE.value,
         variant=_VARIANT.value,
     )
-    found = []
+    scores = []
     for number, task in enumerate(tasks, 1):
-        found.append(
+        scores.append(
             linear.score_once(
                 task,
                 _WORKDIR.value,
@@ -126,9 +126,9 @@ def _look(tasks: list[str]):
                 batch_size=_BATCH_SIZE.value,
             )
         )
-        told = f"{100 * found[-1].mean:.2f} % of {found[-1].count:,}"
-        print(f"{number} of {len(tasks)} {task}: {told}", file=sys.stderr, flush=True)
-    return found
+        text = f"{100 * scores[-1].mean:.2f} % of {scores[-1].count:,}"
+        print(f"{number} of {len(tasks)} {task}: {text}", file=sys.stderr, flush=True)
+    return scores
 
 
 def _write_table(text: str, name: str) -> None:

@@ -40,20 +40,20 @@ def image_cases() -> dict[str, np.ndarray]:
     cases = {}
     for name, image in pictures().items():
         cases[name] = image
-        found = {"equalize": tfa.image.equalize(image)}
+        made = {"equalize": tfa.image.equalize(image)}
         for degrees in DEGREES:
             angle = tf.constant(degrees, tf.float32) * (np.pi / 180.0)
-            found[f"rotate/{degrees}"] = tfa.image.rotate(image, angle)
+            made[f"rotate/{degrees}"] = tfa.image.rotate(image, angle)
         for x, y in SHIFTS:
-            found[f"translate/{x}/{y}"] = tfa.image.translate(image, [-x, -y])
+            made[f"translate/{x}/{y}"] = tfa.image.translate(image, [-x, -y])
         for level in LEVELS:
             along_x = [1.0, level, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
             along_y = [1.0, 0.0, 0.0, level, 1.0, 0.0, 0.0, 0.0]
-            found[f"shear_x/{level}"] = tfa.image.transform(image, along_x)
-            found[f"shear_y/{level}"] = tfa.image.transform(image, along_y)
+            made[f"shear_x/{level}"] = tfa.image.transform(image, along_x)
+            made[f"shear_y/{level}"] = tfa.image.transform(image, along_y)
         for factor in FACTORS:
-            found[f"sharpness/{factor}"] = tfa.image.sharpness(image, factor)
-        cases |= {f"{name}/{case}": value.numpy() for case, value in found.items()}
+            made[f"sharpness/{factor}"] = tfa.image.sharpness(image, factor)
+        cases |= {f"{name}/{case}": value.numpy() for case, value in made.items()}
     image = cases["noise"]
     for y, x, half in SQUARES:
         hole = tfa.image.cutout(

@@ -90,21 +90,21 @@ def run() -> None:
     )
     name = re.sub(r"\W+", "_", f"{device['device']} {settings.dtype}").strip("_")
     path = pathlib.Path(_JSON.value or f"runs/figure12/{name}.json")
-    found = _opened(path, device, settings)
-    _measure_missing(found, path, settings, sizes)
+    content = _opened(path, device, settings)
+    _measure_missing(content, path, settings, sizes)
     print(path)
-    for measure, panel in speed_tables.panels(found).items():
+    for measure, panel in speed_tables.panels(content).items():
         drawn = path.with_suffix(f".{measure}.svg")
         drawn.write_text(plot_svg.draw(panel), "utf-8")
         print(drawn)
 
 
-def _measure_missing(found, path, settings, sizes) -> None:
+def _measure_missing(content, path, settings, sizes) -> None:
     from tools.benchmarks import throughput
 
     done = {
         (point["model"], point["image_size"])
-        for point in found["points"]
+        for point in content["points"]
         if point["images_per_second"] is not None
     }
     grid = [(model, size) for model in _MODELS.value for size in sizes]
@@ -114,12 +114,12 @@ def _measure_missing(found, path, settings, sizes) -> None:
     began = time.monotonic()
     for number, (model, size) in enumerate(missing, 1):
         quiet = (
-            command.quiet_stderr if found["kind"] == "cpu" else contextlib.nullcontext
+            command.quiet_stderr if content["kind"] == "cpu" else contextlib.nullcontext
         )
         with quiet():  # what a fresh process' libraries say
             point = throughput.measure(model, size, settings)
-        _put(found, dataclasses.asdict(point), dataclasses.asdict(settings))
-        _write(path, found)
+        _put(content, dataclasses.asdict(point), dataclasses.asdict(settings))
+        _write(path, content)
         left = (time.monotonic() - began) / number * (len(missing) - number)
         print(f"{_said(point)}; {timing.format_seconds(left)} left", flush=True)
 
@@ -171,25 +171,25 @@ def _opened(path: pathlib.Path, device, settings) -> dict[str, Any]:
     return ours | {"settings": theirs["settings"], "points": theirs["points"]}
 
 
-def _put(found: dict[str, Any], point: dict[str, Any], settings) -> None:
+def _put(content: dict[str, Any], point: dict[str, Any], settings) -> None:
     """Adds a point in the place of an earlier try.
 
     It says by which settings it was measured, if by others than the file's first.
     """
-    other = {k: v for k, v in settings.items() if v != found["settings"].get(k)}
+    other = {k: v for k, v in settings.items() if v != content["settings"].get(k)}
     if other:
         point["settings"] = other
-    place, points = (point["model"], point["image_size"]), found["points"]
+    place, points = (point["model"], point["image_size"]), content["points"]
     points[:] = [p for p in points if (p["model"], p["image_size"]) != place]
     points.append(point)
 
 
-def _write(path: pathlib.Path, found: dict[str, Any]) -> None:
+def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
     """Writes the whole file or leaves the one before; a line for each point."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fields = {k: v for k, v in found.items() if k != "points"}
+    fields = {k: v for k, v in content.items() if k != "points"}
     lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in fields.items()]
-    rows = ",\n".join(json.dumps(point) for point in found["points"])
+    rows = ",\n".join(json.dumps(point) for point in content["points"])
     lines.append(f'"points": [\n{rows}\n]')
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -65,13 +65,13 @@ def measure(
 ) -> dict[str, Footprint]:
     """Measures one after the other, each in a fresh process."""
     fresh = multiprocessing.get_context("spawn")
-    found = {}
+    footprints = {}
     for name, cfg in configs.items():
         with fresh.Pool(1) as pool:
-            found[name] = pool.apply(
+            footprints[name] = pool.apply(
                 _measure, (config_values.to_json(cfg), num_classes)
             )
-    return found
+    return footprints
 
 
 def _changed(cfg: config.Config, *, accumulation=None, remat=None) -> config.Config:
@@ -128,7 +128,7 @@ def _noting_reductions(sizes: list[int]):
 
 def _peak_mib() -> float:
     # On Linux ru_maxrss begins with the parent's peak.
-    if (found := programs.peak_bytes()) is not None:
-        return found / _MIB
+    if (highest := programs.peak_bytes()) is not None:
+        return highest / _MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (_MIB if sys.platform == "darwin" else 1024)

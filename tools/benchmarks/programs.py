@@ -119,9 +119,9 @@ class _Jax:
         import jax
 
         self._jax, self.version = jax, jax.__version__
-        found = jax.devices()[0]
-        self.kind, self.name = found.platform, found.device_kind
-        stats = found.memory_stats() if self.kind != "cpu" else None
+        device_of_jax = jax.devices()[0]
+        self.kind, self.name = device_of_jax.platform, device_of_jax.device_kind
+        stats = device_of_jax.memory_stats() if self.kind != "cpu" else None
         self.memory = (stats or {}).get("bytes_limit") or (
             _machine_bytes() if self.kind == "cpu" else None
         )
@@ -154,8 +154,8 @@ class _JaxProgram:
                     image = jnp.asarray(noise(self._shape), dtype) * 50
                     held.append(jnp.broadcast_to(image, spec.shape))
                 for _ in range(calls):
-                    found = program(*self._weights, held[0])
-                jax.block_until_ready(found)
+                    outputs = program(*self._weights, held[0])
+                jax.block_until_ready(outputs)
 
         return run
 
@@ -163,14 +163,14 @@ class _JaxProgram:
         """Counts weights, images, intermediates and logits of the compiled batch."""
         if self._compiled is None or self._compiled[0] != batch:
             return None
-        found = self._compiled[1].memory_analysis()
-        if found is None:
+        analysis = self._compiled[1].memory_analysis()
+        if analysis is None:
             return None
         return float(
-            found.argument_size_in_bytes
-            + found.output_size_in_bytes
-            + found.temp_size_in_bytes
-            - found.alias_size_in_bytes
+            analysis.argument_size_in_bytes
+            + analysis.output_size_in_bytes
+            + analysis.temp_size_in_bytes
+            - analysis.alias_size_in_bytes
         )
 
     def _image_dtype(self):
@@ -220,8 +220,8 @@ class _TensorFlowProgram:
                     image = tf.cast(noise(self._shape) * 50, self._dtype)
                     held.append(tf.tile(image[None], (batch, 1, 1, 1)))
                 for _ in range(calls):
-                    found = self._function(*self._weights, held[0])
-                found.numpy()
+                    outputs = self._function(*self._weights, held[0])
+                outputs.numpy()
 
         return run
 
@@ -243,5 +243,5 @@ class _refusing:
             return
         text = f"{kind.__name__}: {error}"
         memory = any(word in text for word in self._MEMORY)
-        said = "out of memory" if memory else text.splitlines()[0][:120]
-        raise DoesNotRun(said, memory=memory) from (None if memory else error)
+        reason = "out of memory" if memory else text.splitlines()[0][:120]
+        raise DoesNotRun(reason, memory=memory) from (None if memory else error)

@@ -133,8 +133,8 @@ def _exported(path, folder, name, how, size) -> Iterator[c_runtime.Model]:
 
 def _timed(model: c_runtime.Model, images: np.ndarray) -> tuple[np.ndarray, float]:
     began = time.perf_counter()
-    found = model("serving_tensor", {"images": images})["probabilities"]
-    return found, time.perf_counter() - began
+    outputs = model("serving_tensor", {"images": images})["probabilities"]
+    return outputs, time.perf_counter() - began
 
 
 @contextlib.contextmanager
@@ -184,6 +184,6 @@ def _take_turns(asks, pixels, batches, rounds) -> dict[str, speed.Rate]:
                 key = f"{name}, batch {batch}"
                 rates.setdefault(key, []).append(batch / ask(images)[1])
     return {
-        name: speed.Rate(statistics.median(found), min(found), max(found))
-        for name, found in rates.items()
+        name: speed.Rate(statistics.median(seconds), min(seconds), max(seconds))
+        for name, seconds in rates.items()
     }

@@ -55,8 +55,8 @@ def compare(works: Mapping[str, Callable[[], int]], *, rounds: int) -> dict[str,
             number = work()
             rates[name].append(number / (time.perf_counter() - began))
     return {
-        name: Rate(statistics.median(found), min(found), max(found))
-        for name, found in rates.items()
+        name: Rate(statistics.median(of_name), min(of_name), max(of_name))
+        for name, of_name in rates.items()
     }
 
 
@@ -224,8 +224,8 @@ def loaders(
                     _torch_rate(torch_python, torch_script, folder, data, batches)
                 )
     return {
-        name: Rate(statistics.median(found), min(found), max(found))
-        for name, found in rates.items()
+        name: Rate(statistics.median(of_name), min(of_name), max(of_name))
+        for name, of_name in rates.items()
     }
 
 
@@ -287,18 +287,18 @@ def loop_overhead(
         num_classes=source.num_classes,
         jit_compile=machine.jit_compile,
     )
-    found = {"bare step": [], "loop": []}
+    measured = {"bare step": [], "loop": []}
     for _ in range(turns):
-        found["bare step"].append(compare({"": bare}, rounds=steps)[""].median)
+        measured["bare step"].append(compare({"": bare}, rounds=steps)[""].median)
         with tempfile.TemporaryDirectory() as folder:
             loop.train(cfg, folder, machine=machine, data_dir=data_dir)
             rows = run_directory.read_rows(folder)
-        found["loop"].append(
+        measured["loop"].append(
             [r["images_per_second"] for r in rows if "images_per_second" in r][-1]
         )
     return {
         name: Rate(statistics.median(rates), min(rates), max(rates))
-        for name, rates in found.items()
+        for name, rates in measured.items()
     }
 
 

@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import statistics
 import time
-from collections.abc import Callable
+import timeit
 
 import keras
 
@@ -263,10 +263,11 @@ class _Work:
             self.fault = None if error.memory else error
             raise
         self._note(batch)
-        once = _seconds(run, 1)
+        once = timeit.timeit(lambda: run(1), number=1)
         calls = max(1, math.ceil(settings.seconds / settings.repeats / once))
         rounds = max(1, min(settings.repeats, math.ceil(settings.seconds / once)))
-        return [batch * calls / _seconds(run, calls) for _ in range(rounds)]
+        times = timeit.repeat(lambda: run(calls), number=1, repeat=rounds)
+        return [batch * calls / seconds for seconds in times]
 
     def fits(self, batch: int, *, runs: bool) -> bool:
         """Returns whether the compiler, and if asked a run, finds that a batch fits."""
@@ -383,8 +384,8 @@ class _Work:
         return min(guess, cap)
 
     def _note(self, batch: int) -> None:
-        if (found := self.program.bytes_of(batch)) is not None:
-            self.bytes[batch] = found
+        if (taken := self.program.bytes_of(batch)) is not None:
+            self.bytes[batch] = taken
 
     def _values(self, variable):
         """Draws small random numbers; in bfloat16 but for what norms and biases have."""
@@ -392,9 +393,3 @@ class _Work:
         if self.settings.dtype == "bfloat16" and len(variable.shape) > 1:
             dtype = "bfloat16"
         return keras.ops.convert_to_tensor(programs.noise(variable.shape), dtype=dtype)
-
-
-def _seconds(run: Callable[[int], None], calls: int) -> float:
-    began = time.perf_counter()
-    run(calls)
-    return time.perf_counter() - began

@@ -69,9 +69,9 @@ class DeviceFlags:
     """
 
     def __init__(self, strategies: Sequence[str] = ("auto", "one", "mirrored")):
-        told = [_STRATEGIES[name] for name in strategies if _STRATEGIES[name]]
+        explained = [_STRATEGIES[name] for name in strategies if _STRATEGIES[name]]
         self._strategy = flags.DEFINE_enum(
-            "strategy", "auto", list(strategies), " ".join(told)
+            "strategy", "auto", list(strategies), " ".join(explained)
         )
         self._num_devices = define_num_devices()
         self._tpu = flags.DEFINE_string(

@@ -59,8 +59,8 @@ class Score:
 
 def score(result: Mapping[str, Any]) -> Score:
     """Returns the accuracy of a run's result.json."""
-    found = run_directory.metric(result, "accuracy")
-    return Score(found["value"], found["count"])
+    metric = run_directory.metric(result, "accuracy")
+    return Score(metric["value"], metric["count"])
 
 
 def baselines(source: data_source.Source, split: str = "train") -> dict[str, Score]:
@@ -87,15 +87,15 @@ def _raw(source: data_source.Source, split: str) -> tuple[np.ndarray, np.ndarray
     return np.rint((images[..., 0] + 1) * 127.5).astype(np.uint8), labels
 
 
-def verdict(found: _Results) -> str:
+def verdict(results_of: _Results) -> str:
     """Says in one sentence whether pre-training helped.
 
     The two runs see the same test images, so intervals that overlap are said to
     decide nothing.
     """
-    ours, theirs = score(found["finetune"]), score(found["scratch"])
+    ours, theirs = score(results_of["finetune"]), score(results_of["scratch"])
     gap = f"{100 * abs(ours.accuracy - theirs.accuracy):.1f} points"
-    steps = found["finetune"]["steps"]
+    steps = results_of["finetune"]["steps"]
     after = f"after {steps} steps on the same {ours.count} test images, one seed each"
     doubt = (
         "; the 95 % intervals overlap, so this run alone does not decide it"
@@ -118,7 +118,7 @@ def head_start(rows: Mapping[str, _Rows]) -> str:
     last = shared[-1]
     passed = [step for step in shared if ours[step] >= theirs[last]]
     widest = max(shared, key=lambda step: ours[step] - theirs[step])
-    said = (
+    sentence = (
         f"The fine-tuned model reached the last accuracy of the one from scratch "
         f"({percent(theirs[last])}) after {passed[0]} of {last} steps."
         if passed
@@ -126,26 +126,26 @@ def head_start(rows: Mapping[str, _Rows]) -> str:
         f"scratch ({percent(theirs[last])})."
     )
     if ours[widest] <= theirs[widest]:
-        return said + " It was ahead at none of the evaluations."
+        return sentence + " It was ahead at none of the evaluations."
     return (
-        f"{said} It was ahead by most at step {widest}: {percent(ours[widest])} against "
+        f"{sentence} It was ahead by most at step {widest}: {percent(ours[widest])} against "
         f"{percent(theirs[widest])}."
     )
 
 
 def best(scores: Mapping[str, Score]) -> str:
     """Says which method reads most images, and which ones it may not really beat."""
-    most = max(found.right for found in scores.values())
-    first = [name for name, found in scores.items() if found.right == most]
+    most = max(score_of.right for score_of in scores.values())
+    first = [name for name, score_of in scores.items() if score_of.right == most]
     top = scores[first[0]]
-    said = f"Most digits of all were read by {_all(first)} ({most} of {top.count})"
+    sentence = f"Most digits of all were read by {_all(first)} ({most} of {top.count})"
     others = [name for name in scores if name not in first]
     if not others:
-        return f"{said}."
+        return f"{sentence}."
     alike = [name for name in others if top.overlaps(scores[name])]
     if not alike:
-        return f"{said}, and its 95 % interval overlaps with no other."
-    return f"{said}, but its 95 % interval overlaps with that of {_all(alike)}."
+        return f"{sentence}, and its 95 % interval overlaps with no other."
+    return f"{sentence}, but its 95 % interval overlaps with that of {_all(alike)}."
 
 
 def _all(names: Sequence[str]) -> str:
@@ -183,14 +183,14 @@ def recorded(
     of = {name: [p.entry for p in places if p.run.cell.name == name] for name in RUNS}
     if len(of["finetune"]) < 2 or of["finetune"][0]["steps"] != steps:
         return {}
-    said = {}
+    sentences = {}
     for name, entries in of.items():
         values = [score(entry).accuracy for entry in entries]
         mean, deviation = results.mean_and_deviation(values)
         spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
         number = f"{len(values)} seeds" if len(values) > 1 else "one seed"
-        said[name] = f"{100 * mean:.1f}{spread} %, {number}"
-    return said
+        sentences[name] = f"{100 * mean:.1f}{spread} %, {number}"
+    return sentences
 
 
 def percent(share: float) -> str:

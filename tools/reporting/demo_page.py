@@ -80,7 +80,7 @@ def _numbers(
         "verdict": demo_findings.verdict(results),
         "head_start": demo_findings.head_start(rows),
         "best": demo_findings.best(
-            {_METHODS.get(name, name): found for name, found in scores.items()}
+            {_METHODS.get(name, name): score for name, score in scores.items()}
         ),
         "recorded": demo_findings.recorded(results["finetune"]["steps"]),
         "accuracy": plot_svg.draw(_accuracy_panel(rows, scores), styled=False),
@@ -168,8 +168,8 @@ def _accuracy_panel(
             )
         },
         levels={
-            name: 100 * found.accuracy
-            for name, found in scores.items()
+            name: 100 * score.accuracy
+            for name, score in scores.items()
             if name not in RUNS
         },
     )
@@ -229,14 +229,14 @@ class _Answers:
 
 def _answers(opened: loading.LoadedModel, data_dir: str | None) -> _Answers:
     source = catalog.open_source(opened.data.name, data_dir=data_dir)
-    found = []
+    answers = []
     for batch in evaluation_stream.stream(source, opened.view, "test", batch_size=200):
         logits = np.asarray(opened.network(batch["image"], training=False), np.float64)
         shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares = shifted / shifted.sum(axis=-1, keepdims=True)
         parts = (batch["image"].numpy(), batch["label"].numpy(), shares)
-        found.append([part[batch["mask"].numpy()] for part in parts])
-    images, labels, shares = map(np.concatenate, zip(*found))
+        answers.append([part[batch["mask"].numpy()] for part in parts])
+    images, labels, shares = map(np.concatenate, zip(*answers))
     names = [name.replace("_", " ") for name in opened.labels]
     return _Answers(
         (images + 1) / 2, labels, shares.argmax(axis=-1), shares.max(axis=-1), names

@@ -10,14 +10,14 @@ def entries(section: result_tables.Section) -> list[result_tables.Entry]:
     """Yields the paragraph in pieces: words, the paper's
     numbers, and ours at scale small.
     """
-    text, found, end = section.experiment.findings, [], 0
+    text, pieces, end = section.experiment.findings, [], 0
     for asked in experiment_spec.NUMBER.finditer(text):
-        found.append(result_tables.Entry(text[end : asked.start()]))
+        pieces.append(result_tables.Entry(text[end : asked.start()]))
         paper, cell, other, metric = asked.groups()
         number = _papers if paper else _ours
-        found.append(number(section, [cell, other] if other else [cell], metric))
+        pieces.append(number(section, [cell, other] if other else [cell], metric))
         end = asked.end()
-    return [entry for entry in [*found, result_tables.Entry(text[end:])] if entry.text]
+    return [entry for entry in [*pieces, result_tables.Entry(text[end:])] if entry.text]
 
 
 def _papers(
@@ -53,6 +53,6 @@ def _ours(
 
 def _values(places, metric: str) -> Iterator[float]:
     for place in places:
-        found = results.value(place.entry, metric)
-        if found is not None:
-            yield found[0]
+        value_and_count = results.value(place.entry, metric)
+        if value_and_count is not None:
+            yield value_and_count[0]

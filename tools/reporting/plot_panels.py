@@ -21,7 +21,7 @@ def panels(
     section: result_tables.Section, plot: experiment_spec.Plot
 ) -> dict[str, plot_svg.Panel]:
     """Makes 'paper', 'small' -> its panel; who has no point has no panel."""
-    found = {"paper": _panel(section, plot, "the paper", plot.y, _papers)}
+    made = {"paper": _panel(section, plot, "the paper", plot.y, _papers)}
     for scale in section.places:
         metric = plot.metric_at(scale)
         if metric is None:
@@ -30,8 +30,8 @@ def panels(
         ours = _curves if plot.across is experiment_spec.X.EPOCHS else _ours
         # Not 'paper': that is who has the other panel.
         name = f"ours-{scale}"
-        found[name] = _panel(section, plot, f"ours at {scale}", heading, ours, scale)
-    return {who: panel for who, panel in found.items() if any(panel.lines.values())}
+        made[name] = _panel(section, plot, f"ours at {scale}", heading, ours, scale)
+    return {who: panel for who, panel in made.items() if any(panel.lines.values())}
 
 
 _Marks = Callable[..., Iterator[plot_svg.Mark]]
@@ -90,9 +90,9 @@ def _ours(
         seeds = sorted(set.intersection(*map(set, of_seed))) if names else []
         values = []
         for seed in seeds:
-            found = [results.value(entries[seed], metric) for entries in of_seed]
-            if None not in found:
-                values.append(factor * statistics.fmean(value for value, _ in found))
+            measured = [results.value(entries[seed], metric) for entries in of_seed]
+            if None not in measured:
+                values.append(factor * statistics.fmean(value for value, _ in measured))
         if not values:
             continue
         x = point.x_at(scale)
@@ -181,7 +181,7 @@ def training_curves(
     section: result_tables.Section, scale: experiment_spec.Scale, *, per_panel: int = 6
 ) -> list[plot_svg.Panel]:
     """Lists every curve with more than one point; runs on the same data share a panel."""
-    found: dict[tuple[str, str], list[tuple[str, list[plot_svg.Mark]]]] = {}
+    curves: dict[tuple[str, str], list[tuple[str, list[plot_svg.Mark]]]] = {}
     for place in section.places[scale]:
         if not place.filled:
             continue
@@ -189,7 +189,7 @@ def training_curves(
         for name, points in place.entry["curves"].items():
             if len(points) > 1:  # evaluated at the end only: it is in the table
                 marks = [plot_svg.Mark(x, y) for x, y in _thinned(points)]
-                found.setdefault((data, name), []).append((place.run.name, marks))
+                curves.setdefault((data, name), []).append((place.run.name, marks))
     return [
         plot_svg.Panel(
             title=f"{data}, {scale}",
@@ -198,7 +198,7 @@ def training_curves(
             lines=dict(runs[first : first + per_panel]),
             marked=False,
         )
-        for (data, name), runs in found.items()
+        for (data, name), runs in curves.items()
         for first in range(0, len(runs), per_panel)
     ]
 
@@ -214,14 +214,14 @@ def _thinned(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 def caption(section: result_tables.Section, plot: experiment_spec.Plot) -> str:
     """Says what to know of a figure, and which numbers are not there; mostly nothing."""
-    found = panels(section, plot)
+    shown = panels(section, plot)
     parts = [plot.note] * bool(plot.note)
-    if "paper" not in found:
+    if "paper" not in shown:
         parts.append("The paper prints no numbers for this figure.")
-    if len(found) == ("paper" in found):
+    if len(shown) == ("paper" in shown):
         scales = [scale for scale in section.places if plot.metric_at(scale)]
         parts.append(f"Ours: nothing is recorded yet at {' or '.join(scales)}.")
-    for who, panel in found.items():
+    for who, panel in shown.items():
         scale = who.removeprefix("ours-")
         if who == "paper":
             continue

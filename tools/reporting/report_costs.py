@@ -48,17 +48,17 @@ def planned(section: result_tables.Section) -> _Table:
         texts = [str(number)]
         try:
             # Heads are not counted; with the same one, cells share an outline.
-            found = budget.estimate(
+            estimated = budget.estimate(
                 cell.make(experiment_spec.Scale.PAPER), num_classes=_CLASSES
             )
         except errors.UserError as refusal:
             texts += [result_tables.NOTHING] * 3 + [str(refusal)]
         else:
-            days = found.core_days(budget.UTILISATION)
+            days = estimated.core_days(budget.UTILISATION)
             texts += [
-                f"{found.steps:,}",
-                f"{found.images:,}",
-                _short(found.exaflops),
+                f"{estimated.steps:,}",
+                f"{estimated.images:,}",
+                _short(estimated.exaflops),
                 _short(days),
             ]
         rows.append(list(map(_Entry, [cell.name, *texts])))

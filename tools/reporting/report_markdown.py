@@ -16,7 +16,7 @@ _Row = Sequence[result_tables.Entry]
 
 
 def render(
-    found: Sequence[result_tables.Section],
+    sections: Sequence[result_tables.Section],
     folder: pathlib.Path,
     speeds: speed_tables.Speeds | None = None,
 ) -> str:
@@ -29,7 +29,7 @@ def render(
             result_tables.Entry(section.experiment.question),
             result_tables.Entry(result_tables.state(section)),
         ]
-        for section in found
+        for section in sections
     ]
     if speeds is not None:
         name, state = speed_tables.NAME, speed_tables.state(speeds)
@@ -45,20 +45,20 @@ def render(
         f"{result_tables.HOW_TO_READ}\n",
         _table(["experiment", "question", "state"], listed, folder),
     ]
-    for section in found:
+    for section in sections:
         parts += _section(section, folder)
     parts += _speeds(speeds, folder) if speeds is not None else []
     return "\n".join(parts)
 
 
 def figures(
-    found: Sequence[result_tables.Section],
+    sections: Sequence[result_tables.Section],
     folder: pathlib.Path,
     speeds: speed_tables.Speeds | None = None,
 ) -> Mapping[pathlib.Path, str]:
     """Draws what `render` refers to: path -> SVG."""
     drawn: dict[str, plot_svg.Panel] = {}
-    for section in found:
+    for section in sections:
         for plot in section.experiment.plots:
             drawn |= _drawn(section, plot)
     for path, measured in speeds.measured.items() if speeds is not None else ():

@@ -28,7 +28,7 @@ _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def write(
-    found: Sequence[result_tables.Section],
+    sections: Sequence[result_tables.Section],
     path: pathlib.Path,
     speeds: speed_tables.Speeds | None = None,
     *,
@@ -37,7 +37,7 @@ def write(
     """Writes the page, which needs no other file but for its links; gives its path.
 
     Args:
-        found: what it shows.
+        sections: what it shows.
         path: the page.
         speeds: Figure 12, which has no cells.
         planned: also what runs at scale paper take: outlines of each model, a minute.
@@ -48,7 +48,7 @@ def write(
         title="vit_tf: results",
         plot_style=markupsafe.Markup(plot_svg.PAGE_STYLE),
         how_to_read=_emphasised(result_tables.HOW_TO_READ),
-        experiments=[_experiment(section, planned) for section in found],
+        experiments=[_experiment(section, planned) for section in sections],
         figure12=_speeds(speeds) if speeds else None,
         link=lambda to: result_tables.link(to, path.parent),
         seeds=result_tables.seeds,
@@ -75,11 +75,11 @@ def _speeds(speeds: speed_tables.Speeds) -> dict[str, Any]:
         "state": speed_tables.state(speeds),
         "devices": [
             {
-                "title": speed_tables.title(found),
-                "panels": list(speed_tables.panels(found).values()),
-                "tables": speed_tables.tables(path, found),
+                "title": speed_tables.title(measured),
+                "panels": list(speed_tables.panels(measured).values()),
+                "tables": speed_tables.tables(path, measured),
             }
-            for path, found in speeds.measured.items()
+            for path, measured in speeds.measured.items()
         ],
         "command": speed_tables.COMMAND,
         "about": speeds.about,
@@ -130,9 +130,9 @@ def _costs(section: result_tables.Section, planned: bool) -> list[tuple[str, Any
     """Collects what recorded runs took, and what those at scale paper take."""
     tables = [("What recorded runs took.", report_costs.recorded(section))]
     if planned and experiment_spec.Scale.PAPER in section.places:
-        said = "What each run at scale paper takes, computed (tools.plan has more)."
-        tables.append((said, report_costs.planned(section)))
-    return [(said, (heads, rows)) for said, (heads, rows) in tables if rows]
+        sentence = "What each run at scale paper takes, computed (tools.plan has more)."
+        tables.append((sentence, report_costs.planned(section)))
+    return [(sentence, (heads, rows)) for sentence, (heads, rows) in tables if rows]
 
 
 def _configs(section: result_tables.Section, scale: experiment_spec.Scale) -> list[str]:

@@ -17,9 +17,9 @@ Matrix = tuple[list[str], _Rows]  # headings, rows
 
 def folded(section: result_tables.Section) -> tuple[_Rows, str, _Rows]:
     """Rows to show, and if there are many: what the other rows are, and they."""
-    found = result_tables.rows(section)
-    if len(found) <= _SHORT:
-        return found, "", []
+    rows = result_tables.rows(section)
+    if len(rows) <= _SHORT:
+        return rows, "", []
     shown = matrices(section)
     apart = [
         i
@@ -28,14 +28,14 @@ def folded(section: result_tables.Section) -> tuple[_Rows, str, _Rows]:
     ]
     ours = [
         row
-        for row in found
+        for row in rows
         if any(row[i].kind is result_tables.Kind.OURS for i in apart)
     ]
-    rest = [row for row in found if row not in ours]
+    rest = [row for row in rows if row not in ours]
     summary = f"{len(rest)} cells without a result of ours"
     if shown:
         summary = f"The other {len(rest)} cells"
-    return ours, summary if ours else f"All {len(found)} cells", rest
+    return ours, summary if ours else f"All {len(rows)} cells", rest
 
 
 def matrices(
@@ -48,15 +48,15 @@ def matrices(
     'MODEL_cifar10' adds to that of its start. There are none where cells are not
     named so.
     """
-    found = {}
+    made = {}
     for scale in (None, *section.places):
         of_scale = [
             column for column in result_tables.columns(section) if column.scale == scale
         ]
         matrix = _matrix(section, of_scale)
         if matrix is not None:
-            found[scale] = matrix
-    return found
+            made[scale] = matrix
+    return made
 
 
 def _matrix(
@@ -83,8 +83,8 @@ def _matrix(
         [result_tables.Entry(row), *(of.get(k, nothing) for k in keys)]
         for row, of in rows.items()
     ]
-    found = [corner, *heads], lines
-    return found if len(heads) <= _WIDE else _turned(*found)
+    table = [corner, *heads], lines
+    return table if len(heads) <= _WIDE else _turned(*table)
 
 
 def _turned(heads: Sequence[str], rows: _Rows) -> Matrix:
@@ -108,12 +108,12 @@ def _transfer(cell: experiment_spec.Cell) -> tuple[str, str]:
 
 
 def without_empty(
-    heads: Sequence[str], found: Sequence[Sequence[result_tables.Entry]]
+    heads: Sequence[str], rows: Sequence[Sequence[result_tables.Entry]]
 ) -> tuple[list[str], _Rows]:
     """Returns a table without its empty columns."""
     kept = [
         i
         for i in range(len(heads))
-        if any(row[i].text not in ("", result_tables.NOTHING) for row in found)
+        if any(row[i].text not in ("", result_tables.NOTHING) for row in rows)
     ]
-    return [heads[i] for i in kept], [[row[i] for i in kept] for row in found]
+    return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]

@@ -112,7 +112,7 @@ def sections(folder: str, root: str) -> list[Section]:
     """Collects every experiment in `folder` that has cells,
     with its results below `root`.
     """
-    found = []
+    listed = []
     for path in sorted(pathlib.Path(folder).glob("*.py")):
         if "\nCELLS = " not in path.read_text():
             continue  # configs for tools.train, which no table reports
@@ -122,8 +122,8 @@ def sections(folder: str, root: str) -> list[Section]:
             for scale in experiment.table.scales
             if scale != experiment_spec.Scale.SMOKE  # a few steps say nothing
         }
-        found.append(Section(experiment, path.as_posix(), places))
-    return found
+        listed.append(Section(experiment, path.as_posix(), places))
+    return listed
 
 
 def state(section: Section) -> str:
@@ -145,15 +145,15 @@ def state(section: Section) -> str:
 
 def columns(section: Section) -> list[Column]:
     """Lists the columns that hold a number, those of a metric side by side."""
-    found = []
+    listed = []
     for metric, heading in section.experiment.table.columns.items():
         if any(metric in cell.paper for cell in section.experiment.cells.values()):
-            found.append(Column(metric, heading, None))
+            listed.append(Column(metric, heading, None))
         for scale, places in section.places.items():
             entries = [place.entry for place in places if place.filled]
             if any(results.value(entry, metric) is not None for entry in entries):
-                found.append(Column(metric, heading, scale))
-    return found
+                listed.append(Column(metric, heading, scale))
+    return listed
 
 
 def heads(section: Section) -> list[str]:
@@ -163,11 +163,11 @@ def heads(section: Section) -> list[str]:
 
 def rows(section: Section) -> list[list[Entry]]:
     """Lists a row for each cell, in the order of its experiment."""
-    found = []
+    listed = []
     for cell in section.experiment.cells.values():
         numbers = [number(section, cell, column) for column in columns(section)]
-        found.append([Entry(cell.name), *numbers, Entry(_note(section, cell))])
-    return found
+        listed.append([Entry(cell.name), *numbers, Entry(_note(section, cell))])
+    return listed
 
 
 def number(section: Section, cell: experiment_spec.Cell, column: Column) -> Entry:
@@ -185,11 +185,11 @@ def number(section: Section, cell: experiment_spec.Cell, column: Column) -> Entr
     if not filled:
         stale = any(place.stale for place in of_cell)
         return Entry(STALE if stale else MISSING, Kind.GAP)
-    found = [results.value(place.entry, metric) for place in filled]
-    if None in found:
+    values = [results.value(place.entry, metric) for place in filled]
+    if None in values:
         return Entry(NOTHING)
-    counts = sorted({count for _, count in found})
-    text = mean_text([value for value, _ in found], factor(section, metric))
+    counts = sorted({count for _, count in values})
+    text = mean_text([value for value, _ in values], factor(section, metric))
     detail = f"(n = {', '.join(map(str, counts))})"
     if len(filled) < len(of_cell):
         detail += f", {len(filled)} of {len(of_cell)} runs"
@@ -224,11 +224,11 @@ def link(to: pathlib.Path | str, folder: pathlib.Path) -> str:
 
 def seeds(entry: Entry) -> list[list[tuple[str, pathlib.Path]]]:
     """Lists (seed, recorded result) for each cell that a number is computed from."""
-    found: dict[str, list[tuple[str, pathlib.Path]]] = {}
+    entries_of: dict[str, list[tuple[str, pathlib.Path]]] = {}
     for path in entry.sources:  # CELL.small.seed2.json
         cell, _, number = path.stem.rpartition(".seed")
-        found.setdefault(cell, []).append((number, path))
-    return list(found.values())
+        entries_of.setdefault(cell, []).append((number, path))
+    return list(entries_of.values())
 
 
 def anchor(section: Section, cell: str) -> str:
@@ -290,23 +290,23 @@ def _all(texts) -> str:
 
 def gaps(section: Section) -> list[Gap]:
     """Lists what is missing or stale, with the command that fills it."""
-    found = []
+    lines = []
     for scale, places in section.places.items():
         if missing := [place for place in places if place.entry is None]:
             everything = len(missing) == len(places)
             what = "all" if everything else ", ".join(p.run.name for p in missing)
             command = _command(section, scale, missing)
-            found.append(Gap(scale, f"missing: {what}", command, everything))
+            lines.append(Gap(scale, f"missing: {what}", command, everything))
         for place in places:
             if place.stale:
-                found.append(
+                lines.append(
                     Gap(
                         scale,
                         f"stale: {place.run.name} ({place.stale})",
                         _command(section, scale, [place]),
                     )
                 )
-    return found
+    return lines
 
 
 def _command(

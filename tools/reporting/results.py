@@ -101,13 +101,13 @@ def entry(
 
 
 def write(
-    root: str, found: Mapping[str, Any], *, start_given: bool = False
+    root: str, recorded: Mapping[str, Any], *, start_given: bool = False
 ) -> pathlib.Path:
     """Writes an entry to its place; a line for each field, so that git shows which.
 
     Args:
         root: the folder of recorded results.
-        found: from `entry`.
+        recorded: from `entry`.
         start_given: whether its start is the user's choice and not the experiment's:
             results that hold are then kept from those of another start.
 
@@ -115,26 +115,26 @@ def write(
         errors.UserError: a path of this machine is in it, or what is recorded there
             still holds but was started from other weights.
     """
-    for name, text in _texts(found):
+    for name, text in _texts(recorded):
         if os.path.isabs(text) or text.startswith("~") or "://" in text:
             raise errors.UserError(
                 f"--record: {name} is {text!r}, a path of this machine; prepare the "
                 "data under a name of its own and train again"
             )
     path = pathlib.Path(root) / _name(
-        found["experiment"], found["cell"], found["scale"], found["seed"]
+        recorded["experiment"], recorded["cell"], recorded["scale"], recorded["seed"]
     )
     if start_given:
-        _check_start(path, found)
-    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()]
+        _check_start(path, recorded)
+    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in recorded.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return path
 
 
-def start_label(found: Mapping[str, Any]) -> str:
+def start_label(recorded: Mapping[str, Any]) -> str:
     """Names the start of a recorded run: 'ViT-B_16.npz (sha256 0123abcd)'; empty: none."""
-    start = found["start"]
+    start = recorded["start"]
     if start is None:
         return ""
     if "config" in start:
@@ -151,7 +151,7 @@ def places(
     """Lists every run of an experiment at a scale, with what is recorded of it."""
     runs = experiment_spec.runs(experiment.cells, scale)
     by_name = {run.name: run for run in runs}
-    found = []
+    listed = []
     for run in runs:
         path = pathlib.Path(root) / _name(
             experiment.name, run.cell.name, scale, run.seed
@@ -160,22 +160,22 @@ def places(
         stale = ""
         if recorded is not None:
             stale = _staleness(recorded, run, by_name.get(run.starts_from))
-        found.append(Place(run, path, recorded, stale))
-    return found
+        listed.append(Place(run, path, recorded, stale))
+    return listed
 
 
-def value(found: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
+def value(recorded: Mapping[str, Any], metric: str) -> tuple[float, int] | None:
     """Returns a metric's value and its count; 'accuracy' is that of the only split.
 
     'test/accuracy@100' is what was evaluated after 100 steps.
     """
     metric, _, step = metric.partition("@")
     split, _, name = metric.rpartition("/")
-    for of in found["metrics"]:
+    for of in recorded["metrics"]:
         if of["name"] == name and split in ("", of["split"]):
             if not step:
                 return of["value"], of["count"]
-            curve = dict(found["curves"].get(f"{of['split']}/{name}", ()))
+            curve = dict(recorded["curves"].get(f"{of['split']}/{name}", ()))
             return (curve[int(step)], of["count"]) if int(step) in curve else None
     return None
 
@@ -201,7 +201,7 @@ def _apart(cfg: config.Config) -> config.Config:
     return dataclasses.replace(cfg, start_from=None)
 
 
-def _check_start(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+def _check_start(path: pathlib.Path, earlier: Mapping[str, Any]) -> None:
     """Refuses to put results from one start in the place of those from another."""
     if not path.exists():
         return
@@ -210,13 +210,13 @@ def _check_start(path: pathlib.Path, found: Mapping[str, Any]) -> None:
         theirs = _parsed(recorded["config"])
     except errors.UserError:  # of another form, so stale
         return
-    if config_values.differences(theirs, _parsed(found["config"])):
+    if config_values.differences(theirs, _parsed(earlier["config"])):
         return  # stale
-    if not _other_start(recorded["start"], found["start"]):
+    if not _other_start(recorded["start"], earlier["start"]):
         return
     raise errors.UserError(
         f"--record: {path} holds the result from {start_label(recorded) or 'no start'}, "
-        f"this one is from {start_label(found) or 'no start'}; remove that file to "
+        f"this one is from {start_label(earlier) or 'no start'}; remove that file to "
         "replace it, or record elsewhere with --results=PATH"
     )
 
@@ -263,14 +263,14 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
     """Collects name -> [step, value] pairs: the loss, and what
     was evaluated on the way.
     """
-    found: dict[str, list[list[float]]] = {}
+    curves: dict[str, list[list[float]]] = {}
     for row in rows:
         if "split" in row:
             name = f"{row['split']}/{row['name']}"
-            found.setdefault(name, []).append([row["step"], row["value"]])
+            curves.setdefault(name, []).append([row["step"], row["value"]])
         elif "loss" in row:
-            found.setdefault("loss", []).append([row["step"], row["loss"]])
-    return {name: _thinned(points) for name, points in found.items()}
+            curves.setdefault("loss", []).append([row["step"], row["loss"]])
+    return {name: _thinned(points) for name, points in curves.items()}
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -283,13 +283,13 @@ def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:
     ]
 
 
-def _texts(found: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def _texts(content: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Yields every text in nested lists and dicts, with its dotted name."""
-    if isinstance(found, str):
-        yield name, found
-    elif isinstance(found, Mapping):
-        for key, of in found.items():
+    if isinstance(content, str):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, of in content.items():
             yield from _texts(of, f"{name}.{key}".lstrip("."))
-    elif isinstance(found, (list, tuple)):
-        for of in found:
+    elif isinstance(content, (list, tuple)):
+        for of in content:
             yield from _texts(of, name)

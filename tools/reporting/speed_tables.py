@@ -51,37 +51,37 @@ def load(root: str) -> Speeds:
 
 def state(speeds: Speeds) -> str:
     """Says where it was measured, in a few words."""
-    devices = [found["device"] for found in speeds.measured.values()]
+    devices = [content["device"] for content in speeds.measured.values()]
     return f"measured on {', '.join(devices)}" if devices else "nothing yet"
 
 
-def title(found: Mapping[str, Any]) -> str:
+def title(content: Mapping[str, Any]) -> str:
     """Names the device, what computed there and in which numbers."""
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-    said = f"{found['device']}, {found['settings']['dtype']}; {versions}"
-    if any(point[bound] for point in found["points"] for bound in _AT_LEAST.values()):
-        said += "; hollow and ≥: at least, a limit of time or batch ended the search"
-    return said
+    versions = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
+    text = f"{content['device']}, {content['settings']['dtype']}; {versions}"
+    if any(point[bound] for point in content["points"] for bound in _AT_LEAST.values()):
+        text += "; hollow and ≥: at least, a limit of time or batch ended the search"
+    return text
 
 
-def panels(found: Mapping[str, Any]) -> dict[str, plot_svg.Panel]:
+def panels(content: Mapping[str, Any]) -> dict[str, plot_svg.Panel]:
     """Makes 'images_per_second', 'largest_batch' -> its panel,
     if anything was measured.
     """
     drawn = {}
-    models, sizes = _grid(found)
+    models, sizes = _grid(content)
     for measure, label in _MEASURES.items():
         lines = {
             model: [
                 _mark(point, measure)
                 for size in sizes
-                if (point := _point(found, model, size)) and point[measure]
+                if (point := _point(content, model, size)) and point[measure]
             ]
             for model in models
         }
         if any(lines.values()):
             drawn[measure] = plot_svg.Panel(
-                title=f"Figure 12: ours on {found['device']}",
+                title=f"Figure 12: ours on {content['device']}",
                 x="Input size [px]",
                 y=label,
                 lines=lines,
@@ -91,16 +91,16 @@ def panels(found: Mapping[str, Any]) -> dict[str, plot_svg.Panel]:
 
 
 def tables(
-    path: pathlib.Path, found: Mapping[str, Any]
+    path: pathlib.Path, content: Mapping[str, Any]
 ) -> list[tuple[list[str], list[list[result_tables.Entry]]]]:
     """Makes a table for each measure: a row for each model, a column for each size."""
-    models, sizes = _grid(found)
+    models, sizes = _grid(content)
     return [
         (
             [label, *(f"{size} px" for size in sizes)],
             [
                 [result_tables.Entry(model)]
-                + [_entry(path, found, model, size, measure) for size in sizes]
+                + [_entry(path, content, model, size, measure) for size in sizes]
                 for model in models
             ],
         )
@@ -108,8 +108,8 @@ def tables(
     ]
 
 
-def _entry(path, found, model: str, size: int, measure: str) -> result_tables.Entry:
-    point = _point(found, model, size)
+def _entry(path, content, model: str, size: int, measure: str) -> result_tables.Entry:
+    point = _point(content, model, size)
     if point is None or point[measure] is None:
         return result_tables.Entry(result_tables.MISSING, result_tables.Kind.GAP)
     value = point[measure]
@@ -128,15 +128,15 @@ def _mark(point: Mapping[str, Any], measure: str) -> plot_svg.Mark:
     return plot_svg.Mark(size, value, name=name, hollow=bound)
 
 
-def _grid(found: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+def _grid(content: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     """Lists the paper's models and sizes, and what was measured besides."""
-    models = [*figure12_speed.MODELS, *(p["model"] for p in found["points"])]
-    sizes = {*figure12_speed.SIZES, *(p["image_size"] for p in found["points"])}
+    models = [*figure12_speed.MODELS, *(p["model"] for p in content["points"])]
+    sizes = {*figure12_speed.SIZES, *(p["image_size"] for p in content["points"])}
     return list(dict.fromkeys(models)), sorted(sizes)
 
 
-def _point(found, model: str, size: int) -> Mapping[str, Any] | None:
-    for point in found["points"]:
+def _point(content, model: str, size: int) -> Mapping[str, Any] | None:
+    for point in content["points"]:
         if (point["model"], point["image_size"]) == (model, size):
             return point
     return None

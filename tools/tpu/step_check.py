@@ -52,12 +52,12 @@ def fit(
     macs = flops.forward_macs(state.model)
     per_replica = cfg.data.batch_size // replicas
     analytic = flops.exaflops(macs, images=per_replica) * 1e6
-    found = tpu_compiler.compile_for(
+    report = tpu_compiler.compile_for(
         program.hlo, topology, replicas=replicas, text_path=text_path
     )
-    if found["fits"]:
-        found["tflop_analytic"] = analytic
-        found["tflop_ratio"] = found["tflop"] / analytic
+    if report["fits"]:
+        report["tflop_analytic"] = analytic
+        report["tflop_ratio"] = report["tflop"] / analytic
     return {
         "model": cfg.model.variant,
         "topology": topology,
@@ -65,7 +65,7 @@ def fit(
         "batch_per_replica": per_replica,
         "num_classes": num_classes,
         "precision": str(cfg.train.precision),
-        **found,
+        **report,
         "trace_seconds": round(traced, 1),
         "versions": _versions(),
     }

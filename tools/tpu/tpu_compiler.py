@@ -78,13 +78,13 @@ def devices(topology: str) -> Sequence[Any]:
     if shape == "1x1":
         settings["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        found = topologies.get_topology_desc(
+        topology_of = topologies.get_topology_desc(
             platform="tpu", topology_name=topology, **settings
         )
     except Exception as error:  # of many types, each for a name that it dislikes
         reason = " ".join(str(error).split())[:200]
         raise errors.UserError(f"--topology={topology}: {reason}") from error
-    return found.devices
+    return topology_of.devices
 
 
 def compile_for(
@@ -106,10 +106,10 @@ def compile_for(
     Raises:
         errors.UserError: no such topology, or fewer devices than replicas.
     """
-    found = devices(topology)
-    if len(found) < replicas:
+    chips = devices(topology)
+    if len(chips) < replicas:
         raise errors.UserError(
-            f"--replicas={replicas}: {topology} has {len(found)} devices"
+            f"--replicas={replicas}: {topology} has {len(chips)} devices"
         )
     import jax
 
@@ -118,7 +118,7 @@ def compile_for(
         module = _module(hlo)
         began = time.monotonic()
         try:
-            executable = _compile(module, found[:replicas], only=True)
+            executable = _compile(module, chips[:replicas], only=True)
         except jax.errors.JaxRuntimeError as error:
             refusal = " ".join(str(error).split())[:300]
             facts |= {"fits": False, "refusal": refusal}
@@ -226,13 +226,13 @@ def _describe(executable, text: str) -> dict[str, Any]:
         "temporaries": memory.temp_size_in_bytes,
         "code": memory.generated_code_size_in_bytes,
     }
-    found = re.findall(rf" ({_COLLECTIVES})(?:-start)?\(", text)
+    names = re.findall(rf" ({_COLLECTIVES})(?:-start)?\(", text)
     return {
         "hbm_gib": round(sum(parts.values()) / _GIB, 3),
         "hbm_parts_gib": {name: round(n / _GIB, 3) for name, n in parts.items()},
         "tflop": cost.get("flops", 0.0) / 1e12,
         "traffic_gb": cost.get("bytes accessed", 0.0) / 1e9,
-        "collectives": dict(collections.Counter(found)),
+        "collectives": dict(collections.Counter(names)),
     }
 
 
@@ -266,15 +266,15 @@ def _replace(module, name: str, by: Callable) -> None:
 def _every(module, name: str) -> list:
     from jaxlib.mlir import ir
 
-    found = []
+    operations = []
 
     def visit(operation):
         if operation.name == name:
-            found.append(operation.operation)
+            operations.append(operation.operation)
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)
-    return found
+    return operations
 
 
 def _all_to_all(call):

@@ -105,8 +105,8 @@ def program(strategy: TraceOnly, trace: Callable[[], Any]) -> Program:
         traced = trace()  # kept alive: its graphs are read below
         cut = _Cluster(strategy.graph)
         replica = cut.function()
-        found = replica.experimental_get_compiler_ir(*cut.inputs)
-        hlo = found(stage="hlo_serialized")
+        text = replica.experimental_get_compiler_ir(*cut.inputs)
+        hlo = text(stage="hlo_serialized")
     variables = replica.get_concrete_function(*cut.inputs).captured_inputs
     del traced
     return Program(hlo, cut.inputs, cut.replica_ids, variables)

@@ -155,12 +155,12 @@ def estimate(
         errors.UserError: a data set or split whose size is not known; a model that
             `build.build` refuses.
     """
-    found = [
+    sets = [
         (facts, _count(name, facts, cfg.data, num_examples))
         for name in mixture.weights_of(cfg.data.name)
         for facts in [_facts(name, data_dir, num_examples, num_classes)]
     ]
-    first, examples = found[0][0], sum(count for _, count in found)
+    first, examples = sets[0][0], sum(count for _, count in sets)
     labelled = cfg.objective.task is config.Task.CLASSIFICATION
     network = _outline(
         tuple(config_values.fields(cfg.model).items()),
@@ -175,11 +175,11 @@ def estimate(
     owned = _owned(cfg.objective, network)
     one = _checkpoint_bytes(cfg, network, owned)
     kept = len(kept_steps(cfg.train, steps))
-    epoch_bytes = _total([f.image_bytes and n * f.image_bytes for f, n in found])
+    epoch_bytes = _total([f.image_bytes and n * f.image_bytes for f, n in sets])
     return Budget(
         dataset=cfg.data.name,
         examples=examples,
-        source="; ".join(dict.fromkeys(facts.source for facts, _ in found)),
+        source="; ".join(dict.fromkeys(facts.source for facts, _ in sets)),
         parameters=parameters,
         steps=steps,
         images=images,

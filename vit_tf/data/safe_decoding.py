@@ -61,11 +61,11 @@ def views(
     )
     last = tf.data.Dataset.from_tensors((n, nothing, tf.constant("")))
     rows = rows.ignore_errors().concatenate(last)
-    found, pixels, problems = rows.batch(n + 1).get_single_element()
+    places, pixels, problems = rows.batch(n + 1).get_single_element()
     shape = tf.stack([n + 1, size, size, 3])
-    pixels = tf.scatter_nd(found[:, None], pixels, shape)[:-1]
+    pixels = tf.scatter_nd(places[:, None], pixels, shape)[:-1]
     damaged = tf.fill([n + 1], DAMAGED)
-    problems = tf.tensor_scatter_nd_update(damaged, found[:, None], problems)[:-1]
+    problems = tf.tensor_scatter_nd_update(damaged, places[:, None], problems)[:-1]
     return tf.ensure_shape(pixels, (None, size, size, 3)), problems
 
 

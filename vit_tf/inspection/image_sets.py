@@ -93,13 +93,13 @@ def of_split(
         source, view, split, batch_size=min(len(keep), _BATCH), keep=keep
     )
     try:
-        found = [{k: v.numpy() for k, v in batch.items()} for batch in stream]
+        batches = [{k: v.numpy() for k, v in batch.items()} for batch in stream]
     except tf.errors.InvalidArgumentError as error:
         culprit = failing_records.find_in_split(source, view, split, keep)
         raise errors.UserError(f"{culprit}: leave it out") from error
-    real = np.concatenate([batch["mask"] for batch in found])
+    real = np.concatenate([batch["mask"] for batch in batches])
     pixels, labels, rows = (
-        np.concatenate([batch[name] for batch in found])[real]
+        np.concatenate([batch[name] for batch in batches])[real]
         for name in ("image", "label", "index")
     )
     return Gallery(
@@ -127,21 +127,21 @@ def choose(total: int, wanted: int) -> np.ndarray:
 def _from_files(
     place: str, path: pathlib.Path, view: config.View, max_images: int
 ) -> Gallery:
-    found = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
     if not path.is_file():  # a file that is named itself may have any name
-        found = [p for p in found if _is_meant(p, path) and p.is_file()]
-    if not found:
+        files = [p for p in files if _is_meant(p, path) and p.is_file()]
+    if not files:
         raise errors.UserError(
             f"--images={place}: no images; need files ending in "
             f"{', '.join(image_files.EXTENSIONS)}"
         )
-    chosen = [found[row] for row in choose(len(found), max_images)]
+    chosen = [files[row] for row in choose(len(files), max_images)]
     return Gallery(
         _views(chosen, view),
         tuple(file.stem for file in chosen),
         None,
         path.name,
-        len(found),
+        len(files),
     )
 
 
@@ -152,7 +152,7 @@ def _is_meant(file: pathlib.Path, folder: pathlib.Path) -> bool:
 
 def _views(chosen: list[pathlib.Path], view: config.View) -> np.ndarray:
     """Views of image files that nobody has checked, (number, size, size, 3)."""
-    found, show = [], _viewer(view)
+    views, show = [], _viewer(view)
     for first in range(0, len(chosen), _BATCH):
         part = chosen[first : first + _BATCH]
         # On the CPU, as in the stream of evaluation: a GPU rounds its own way.
@@ -161,8 +161,8 @@ def _views(chosen: list[pathlib.Path], view: config.View) -> np.ndarray:
         for file, problem in zip(part, problems.numpy()):
             if problem:
                 _refuse(file, problem.decode())
-        found.append(pixels.numpy())
-    return np.concatenate(found)
+        views.append(pixels.numpy())
+    return np.concatenate(views)
 
 
 @functools.cache

@@ -204,13 +204,13 @@ def attention_entropy(attentions: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         (blocks, heads) float64: mean over all T query tokens and images.
     """
-    found = []
+    entropies = []
     for weights in attentions:
         weights = np.asarray(weights, np.float64)
         # A weight of zero adds nothing; its logarithm does not exist.
         nats = -weights * np.log(np.maximum(weights, _TINY))
-        found.append(nats.sum(axis=-1).mean(axis=(0, 2)))
-    return np.stack(found)
+        entropies.append(nats.sum(axis=-1).mean(axis=(0, 2)))
+    return np.stack(entropies)
 
 
 def hsic(first: np.ndarray, second: np.ndarray) -> float:

@@ -82,8 +82,8 @@ class AxisAttention(keras.layers.Layer):
         """Rearranges (2 length - 1, d) by offset to (length,
         length, d) by query and key.
         """
-        found = ops.matmul(ops.cast(self._pick, dtype), ops.cast(table, dtype))
-        return ops.reshape(found, (self.length, self.length, table.shape[-1]))
+        picked = ops.matmul(ops.cast(self._pick, dtype), ops.cast(table, dtype))
+        return ops.reshape(picked, (self.length, self.length, table.shape[-1]))
 
 
 @keras.saving.register_keras_serializable("vit_tf")

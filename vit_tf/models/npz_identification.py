@@ -148,6 +148,6 @@ def _positions(arrays: npz_layouts.Arrays) -> config.Positions:
 
 def _count(arrays: npz_layouts.Arrays, pattern: str, first: int = 0) -> int:
     """Counts the numbers that stand where the pattern's group is, from `first`."""
-    found = [re.match(pattern, key) for key in arrays]
-    numbers = {int(match[1]) for match in found if match}
+    matches = [re.match(pattern, key) for key in arrays]
+    numbers = {int(match[1]) for match in matches if match}
     return max(numbers, default=first - 1) + 1 - first

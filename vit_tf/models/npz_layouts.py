@@ -52,8 +52,8 @@ def to_ours(arrays: Arrays) -> tuple[Arrays, list[str]]:
         _squeeze_group_norms,
         _drop_numbers,
     ):
-        arrays, said = change(arrays)
-        lines += [said] if said else []
+        arrays, line = change(arrays)
+        lines += [line] if line else []
     return arrays, lines
 
 
@@ -66,14 +66,14 @@ def from_ours(arrays: Arrays, layout: Layout) -> Arrays:
     if layout is Layout.RELEASED:
         return dict(arrays)
     old_to_linen = {old: linen for linen, old in _LINEN.items()}
-    found = _rename_blocks(arrays, old_to_linen)
-    if POSITIONS in found:
-        table = found.pop(POSITIONS)
-        if "cls" in found:
-            found["cls"] = found["cls"] + table[:, :1]
+    renamed = _rename_blocks(arrays, old_to_linen)
+    if POSITIONS in renamed:
+        table = renamed.pop(POSITIONS)
+        if "cls" in renamed:
+            renamed["cls"] = renamed["cls"] + table[:, :1]
             table = table[:, 1:]
-        found["pos_embedding"] = table
-    return {f"params/{name}": array for name, array in found.items()}
+        renamed["pos_embedding"] = table
+    return {f"params/{name}": array for name, array in renamed.items()}
 
 
 def _take_weights(arrays: Arrays) -> tuple[Arrays, str]:
@@ -106,16 +106,16 @@ def _recover_bfloat16(arrays: Arrays) -> tuple[Arrays, str]:
 
 def _split_scanned(arrays: Arrays) -> tuple[Arrays, str]:
     """Blocks that were stacked along a first axis, one by one."""
-    found, depth = {}, 0
+    split, depth = {}, 0
     for name, array in arrays.items():
         match = _SCANNED.match(name)
         if match is None or array.ndim == 0:
-            found[name] = array
+            split[name] = array
             continue
         depth = len(array)
         for i, part in enumerate(array):
-            found[f"Transformer/encoderblock_{i}/{match[1]}"] = part
-    return found, f"blocks: {depth} unstacked" if depth else ""
+            split[f"Transformer/encoderblock_{i}/{match[1]}"] = part
+    return split, f"blocks: {depth} unstacked" if depth else ""
 
 
 def _rename_linen(arrays: Arrays) -> tuple[Arrays, str]:
@@ -143,13 +143,13 @@ def _move_positions(arrays: Arrays) -> tuple[Arrays, str]:
         if name not in arrays:
             continue
         table = arrays.pop(name)
-        said = f"position embeddings: from {name}"
+        line = f"position embeddings: from {name}"
         if "cls" in arrays and table.ndim == 3 and _is_square(table.shape[1]):
             zero = np.zeros_like(table[:, :1])
             table = np.concatenate([zero, table], axis=1)
-            said += ", with a zero for the class token"
+            line += ", with a zero for the class token"
         arrays[POSITIONS] = table
-        return arrays, said
+        return arrays, line
     return arrays, ""
 
 
@@ -160,18 +160,18 @@ def _squeeze_group_norms(arrays: Arrays) -> tuple[Arrays, str]:
         for name, array in arrays.items()
         if _GROUP_NORM.search(name) and array.ndim > 1
     }
-    said = f"group norms: {len(wide)} arrays squeezed" if wide else ""
-    return arrays | wide, said
+    line = f"group norms: {len(wide)} arrays squeezed" if wide else ""
+    return arrays | wide, line
 
 
 def _drop_numbers(arrays: Arrays) -> tuple[Arrays, str]:
     """Removes the running numbers that some BiT files give their convolutions."""
-    found = {
+    renamed = {
         _NUMBERED_CONVOLUTION.sub("/standardized_conv2d/", name): array
         for name, array in arrays.items()
     }
-    changed = found.keys() != arrays.keys()
-    return found, "convolutions: numbers left out of their names" if changed else ""
+    changed = renamed.keys() != arrays.keys()
+    return renamed, "convolutions: numbers left out of their names" if changed else ""
 
 
 def _is_square(number: int) -> bool:

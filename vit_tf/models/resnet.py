@@ -185,23 +185,23 @@ def stem_layers(counts, *, dtype) -> list[keras.layers.Layer]:
     Args:
         counts: units of each stage; () is the root alone.
     """
-    found = [
+    made = [
         StdConv(3, 64, 7, 2, dtype=dtype, name="conv_root"),
         GroupNorm(64, dtype=dtype, name="gn_root"),
     ]
     channels = 64
     for i, count in enumerate(counts):
         features, stride = 64 * 2**i, 2 if i else 1
-        found.append(
+        made.append(
             Stage(channels, features, count, stride, dtype=dtype, name=f"block{i + 1}")
         )
         channels = 4 * features
-    return found
+    return made
 
 
-def run_stem(found, images):
+def run_stem(layers_of_stem, images):
     """Maps images (batch, height, width, 3) to features, `stem_ratio` smaller."""
-    conv, norm, *stages = found
+    conv, norm, *stages = layers_of_stem
     x = max_pool_same(ops.relu(norm(conv(images))))
     for stage in stages:
         x = stage(x)

@@ -203,8 +203,10 @@ class MaskedPatches:
             float32 (batch,) losses, each the mean over the image's corrupted patches,
             and the `Prediction`.
         """
-        found = self.predict(model, batch, batch[NOISE], seed=seed, training=training)
-        return self.losses(found), found
+        prediction = self.predict(
+            model, batch, batch[NOISE], seed=seed, training=training
+        )
+        return self.losses(prediction), prediction
 
     def predict(self, model, batch, noise, *, seed=None, training=False) -> Prediction:
         """Corrupts and predicts.
@@ -242,12 +244,14 @@ class MaskedPatches:
         side = _CELLS[self.target]
         return patch_colors.shrunk_colors(_bytes(pictures), self.patch_size, side=side)
 
-    def losses(self, found: Prediction) -> tf.Tensor:
+    def losses(self, prediction: Prediction) -> tf.Tensor:
         """Computes float32 (batch,): mean cross-entropy, or squared error of a value."""
         if self.target is config.Target.PIXELS:
-            return tf.reduce_mean(tf.square(found.outputs - found.targets), axis=(1, 2))
+            return tf.reduce_mean(
+                tf.square(prediction.outputs - prediction.targets), axis=(1, 2)
+            )
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=found.targets, logits=found.outputs
+            labels=prediction.targets, logits=prediction.outputs
         )
         return tf.reduce_mean(losses, axis=(1, 2))
 
@@ -257,12 +261,12 @@ class MaskedPatches:
         The score is the share of colours that are told right, or the mean squared
         error of pixels in [0, 1].
         """
-        found = self.predict(model, batch, fixed(batch["index"], self.patches))
-        losses = self.losses(found)
+        prediction = self.predict(model, batch, fixed(batch["index"], self.patches))
+        losses = self.losses(prediction)
         if self.target is config.Target.PIXELS:
             return {"loss": losses, "score": losses / 4}  # [-1, 1] is twice as wide
-        told = tf.argmax(found.outputs, axis=-1, output_type=tf.int32)
-        hits = tf.cast(told == found.targets, tf.float32)
+        guesses = tf.argmax(prediction.outputs, axis=-1, output_type=tf.int32)
+        hits = tf.cast(guesses == prediction.targets, tf.float32)
         return {"loss": losses, "score": tf.reduce_mean(hits, axis=(1, 2))}
 
     def show(self, model, batch) -> dict[str, tf.Tensor]:
@@ -271,10 +275,10 @@ class MaskedPatches:
         The image; with its corrupted patches, masked ones grey; with what is predicted
         in their place; and with what should be.
         """
-        found = self.predict(model, batch, fixed(batch["index"], self.patches))
-        told, plan = found.outputs, found.plan
+        prediction = self.predict(model, batch, fixed(batch["index"], self.patches))
+        guesses, plan = prediction.outputs, prediction.plan
         if self.target is not config.Target.PIXELS:
-            told = tf.argmax(told, axis=-1, output_type=tf.int32)
+            guesses = tf.argmax(guesses, axis=-1, output_type=tf.int32)
         cut = self._cut(_bytes(batch["image"]))
         others = tf.gather(cut, plan.sources, batch_dims=1)
         grey = tf.constant(_GREY, tf.uint8)
@@ -282,8 +286,8 @@ class MaskedPatches:
         return {
             "image": self._joined(cut),
             "corrupted": self._joined(masked),
-            "predicted": self._joined(self._painted(cut, told, plan)),
-            "target": self._joined(self._painted(cut, found.targets, plan)),
+            "predicted": self._joined(self._painted(cut, guesses, plan)),
+            "target": self._joined(self._painted(cut, prediction.targets, plan)),
         }
 
     def _painted(self, cut, values, plan: Corruption) -> tf.Tensor:

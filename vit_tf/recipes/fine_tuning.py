@@ -100,13 +100,13 @@ def candidates(
             f"--protocol=table2: differs from paper on imagenet2012 only; use "
             f"--protocol=paper for {target.name}"
         )
-    found = {
+    runs = {
         Protocol.PAPER: _paper,
         Protocol.TABLE_2: _table_2,
         Protocol.HYPERRULE: lambda t, m: {"hyperrule": _hyperrule(t)},
         Protocol.AUGREG: _augreg,
     }[protocol](target, model)
-    for cfg in found.values():
+    for cfg in runs.values():
         cfg.model = without_head(model)
         cfg.start_from = start_from
         cfg.data.split, choose = target.development
@@ -124,7 +124,7 @@ def candidates(
         if not target.known:  # a laptop may have to do it
             cfg.train.precision = config.Precision.FLOAT32
             cfg.train.steps_per_loop = 1
-    return found
+    return runs
 
 
 # Fields that a protocol sets for each of its runs.
@@ -218,17 +218,17 @@ def without_head(model: config.Model) -> config.Model:
 
 def _paper(target: Target, model: config.Model) -> dict[str, config.Config]:
     steps, rates = _table_4(target)
-    found = {f"lr={rate:g}": _table_4_run(target, steps, rate) for rate in rates}
+    runs = {f"lr={rate:g}": _table_4_run(target, steps, rate) for rate in rates}
     if "ViT" not in model.variant and not target.vtab:
-        found["hyperrule"] = _hyperrule(target)  # section B.1.1
-    return found
+        runs["hyperrule"] = _hyperrule(target)  # section B.1.1
+    return runs
 
 
 def _table_2(target: Target, model: config.Model) -> dict[str, config.Config]:
-    found = _paper(target, model)
-    for cfg in found.values():
+    runs = _paper(target, model)
+    for cfg in runs.values():
         paper.show_larger(cfg, model.variant)
-    return found
+    return runs
 
 
 def _table_4(target: Target) -> tuple[int, tuple[float, ...]]:
@@ -271,7 +271,7 @@ def _augreg(target: Target, model: config.Model) -> dict[str, config.Config]:
     rates, lengths = _AUGREG_RATES, _AUGREG_LARGE if large else _AUGREG_SMALL
     if target.name == "imagenet2012":
         rates, lengths = _AUGREG_IMAGENET
-    found = {}
+    runs = {}
     for steps, warmup in lengths:
         for rate in rates:
             cfg = _table_4_run(target, steps, rate)
@@ -279,8 +279,8 @@ def _augreg(target: Target, model: config.Model) -> dict[str, config.Config]:
             cfg.data.crop = config.Crop.INCEPTION
             # As the authors' fine-tuning (vit_jax/configs/common.py: optim_dtype).
             cfg.optim.moment_dtype = config.GradientDtype.BFLOAT16
-            found[f"lr={rate:g},steps={steps}"] = cfg
-    return found
+            runs[f"lr={rate:g},steps={steps}"] = cfg
+    return runs
 
 
 def _steps(target: Target) -> int:

@@ -210,12 +210,12 @@ def saved_steps(folder: str) -> list[int]:
     """Steps of the whole checkpoints in `folder`, oldest first."""
     if not tf.io.gfile.isdir(folder):
         return []
-    found = []
+    steps = []
     for name in tf.io.gfile.listdir(folder):
         match = _NAME.match(name.rstrip("/"))
         if match and tf.io.gfile.exists(os.path.join(folder, match[0], _MARK)):
-            found.append(int(match[1]))
-    return sorted(found)
+            steps.append(int(match[1]))
+    return sorted(steps)
 
 
 def check_step(path: str, step: int) -> None:

@@ -43,8 +43,8 @@ def convert(
         arrays = {n: a for n, a in arrays.items() if n not in dropped}
         lines.append(f"head: {len(dropped)} arrays dropped")
     if variant is not None:
-        arrays, said = _through_model(arrays, path, variant, image_size)
-        lines += said
+        arrays, changes = _through_model(arrays, path, variant, image_size)
+        lines += changes
     layout = npz_layouts.Layout(layout)
     if layout is npz_layouts.Layout.BIG_VISION and any(
         name.startswith("resnet/") for name in arrays
@@ -65,8 +65,8 @@ def _through_model(arrays, path, variant, image_size):
     network = build.build(
         model, num_classes=npz_identification.num_classes(arrays), image_size=size
     )
-    said = npz_weights.assign(network, arrays, name=path)
+    changes = npz_weights.assign(network, arrays, name=path)
     return npz_weights.released(network), [
         f"fits {variant} at {size} pixels",
-        *said[1:],
+        *changes[1:],
     ]

@@ -168,8 +168,8 @@ def _summing(strategy, count: int, width: int):
     def replica_sum(rows):
         context = tf.distribute.get_replica_context()
         speaks = context.replica_id_in_sync_group % local == 0
-        said = tf.where(speaks, rows, tf.zeros_like(rows))
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, said)
+        own = tf.where(speaks, rows, tf.zeros_like(rows))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
     def total(rows):
         results = strategy.run(replica_sum, args=(rows,))

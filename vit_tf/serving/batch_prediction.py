@@ -28,12 +28,12 @@ class Count:
 
     def line(self, path: str) -> str:
         """Returns the line that a command ends with."""
-        said = [f"{self.answered + self.unreadable:,} images in {path}"]
+        parts = [f"{self.answered + self.unreadable:,} images in {path}"]
         if self.unreadable:
-            said.append(f"{self.unreadable:,} of them unreadable (see column error)")
+            parts.append(f"{self.unreadable:,} of them unreadable (see column error)")
         if self.before:
-            said.append(f"{self.before:,} had their row before")
-        return ", ".join(said)
+            parts.append(f"{self.before:,} had their row before")
+        return ", ".join(parts)
 
 
 def fill(
@@ -77,7 +77,7 @@ def fill(
                 for batch in itertools.islice(batches, 1):
                     waiting.append(pool.submit(_rows, batch, ask, stop))
                 table.write(rows)
-                bad = sum(1 for _, said in rows if said.error)
+                bad = sum(1 for _, answer in rows if answer.error)
                 count.unreadable += bad
                 count.answered += len(rows) - bad
                 display.advance(len(rows))

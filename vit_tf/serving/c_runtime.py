@@ -78,7 +78,7 @@ class Model:
                 self._s,
             )
             self._check(f"{folder}: cannot be loaded")
-            found = meta_graph_pb2.MetaGraphDef.FromString(
+            meta_graph = meta_graph_pb2.MetaGraphDef.FromString(
                 c.string_at(meta.contents.data, meta.contents.length)
             )
         except BaseException:
@@ -89,7 +89,7 @@ class Model:
             _call("TF_DeleteBuffer", None, meta)
         self.signatures = {
             name: signature
-            for name, signature in found.signature_def.items()
+            for name, signature in meta_graph.signature_def.items()
             if not name.startswith("__")
         }
 
@@ -151,23 +151,25 @@ class Model:
         asked = _call(
             "TF_NewBufferFromString", c.POINTER(_Buffer), options, len(options)
         )
-        told = _call("TF_NewBuffer", c.POINTER(_Buffer))
+        collected = _call("TF_NewBuffer", c.POINTER(_Buffer))
         try:
-            self._run(signature, inputs, asked, told)
-            found = config_pb2.RunMetadata.FromString(
-                c.string_at(told.contents.data, told.contents.length)
+            self._run(signature, inputs, asked, collected)
+            metadata = config_pb2.RunMetadata.FromString(
+                c.string_at(collected.contents.data, collected.contents.length)
             )
         finally:
-            for buffer in (asked, told):
+            for buffer in (asked, collected):
                 _call("TF_DeleteBuffer", None, buffer)
         seconds: Any = collections.Counter()  # whose values may be fractions
-        for device in found.step_stats.dev_stats:
+        for device in metadata.step_stats.dev_stats:
             for node in device.node_stats:
                 label = node.timeline_label.partition(" = ")[2] or node.node_name
                 seconds[label.partition("(")[0]] += node.op_end_rel_micros / 1e6
         return dict(seconds.most_common())
 
-    def _run(self, signature, inputs, asked=None, told=None) -> dict[str, np.ndarray]:
+    def _run(
+        self, signature, inputs, asked=None, metadata=None
+    ) -> dict[str, np.ndarray]:
         wanted = self.signatures[signature]
         tensors, outputs = [], (_Pointer * len(wanted.outputs))()
         try:
@@ -186,7 +188,7 @@ class Model:
                 len(outputs),
                 None,
                 0,
-                told,
+                metadata,
                 self._s,
             )
             self._check(f"signature {signature}")

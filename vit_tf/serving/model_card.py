@@ -72,24 +72,24 @@ def facts(
     }
 
 
-def text(found: Mapping[str, Any]) -> str:
+def text(facts_of: Mapping[str, Any]) -> str:
     """Writes the facts as Markdown."""
-    run = found["run"]
-    takes, gives = _takes(found), _gives(found)
+    run = facts_of["run"]
+    takes, gives = _takes(facts_of), _gives(facts_of)
     made = (
-        f"{found['model']} with {found['parameters']:,} parameters, made from "
-        f"`{found['checkpoint']}`. License: {found['license'] or UNSTATED}."
+        f"{facts_of['model']} with {facts_of['parameters']:,} parameters, made from "
+        f"`{facts_of['checkpoint']}`. License: {facts_of['license'] or UNSTATED}."
     )
     versions = ", ".join(
-        f"{k} {v}" for k, v in found["exported_with"]["versions"].items()
+        f"{k} {v}" for k, v in facts_of["exported_with"]["versions"].items()
     )
     parts = [
-        f"# {found['name']}, version {found['version']}",
+        f"# {facts_of['name']}, version {facts_of['version']}",
         made,
         "## What it takes and gives",
         takes,
         gives,
-        *_preparing(found),
+        *_preparing(facts_of),
         "## How it was trained",
         *(
             _of_run(run)
@@ -99,26 +99,26 @@ def text(found: Mapping[str, Any]) -> str:
         "## Agreement with the checkpoint",
         "\n".join(
             f"- {d['name']}: differs by {d['size']:.2g}, allowed {d['limit']:g}"
-            for d in found["differences"]
+            for d in facts_of["differences"]
         ),
         "## Made with",
-        f"{versions}; vit_tf at commit {found['exported_with']['commit']}.",
+        f"{versions}; vit_tf at commit {facts_of['exported_with']['commit']}.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _takes(found: Mapping[str, Any]) -> str:
-    options, size = found["options"], found["image_size"]
+def _takes(facts_of: Mapping[str, Any]) -> str:
+    options, size = facts_of["options"], facts_of["image_size"]
     floats = f"float32 images (n, {size}, {size}, 3) in [-1, 1]"
     view = f"view `{options['eval_crop']}` of evaluation"
-    if "images" in found["signatures"]:
+    if "images" in facts_of["signatures"]:
         return f"`images`: {floats}, which the caller decodes and resizes, {view}."
-    also = f", or {floats}" if "serving_tensor" in found["signatures"] else ""
+    also = f", or {floats}" if "serving_tensor" in facts_of["signatures"] else ""
     return (
         "Image files (JPEG, PNG, still WebP, GIF's first frame, BMP) of at most "
         f"{options['max_pixels']:,} pixels{also}; {options['max_batch_size']} in a "
         f"request. Files are decoded without their EXIF rotation, {view}. Signatures: "
-        f"{', '.join(found['signatures'])}."
+        f"{', '.join(facts_of['signatures'])}."
     )
 
 
@@ -130,13 +130,13 @@ def _preparing(found: Mapping[str, Any]) -> list[str]:
     return ["## How to prepare an image", recipe.text()]
 
 
-def _gives(found: Mapping[str, Any]) -> str:
-    options = found["options"]
-    if not found["num_classes"]:
+def _gives(facts_of: Mapping[str, Any]) -> str:
+    options = facts_of["options"]
+    if not facts_of["num_classes"]:
         return f"Features, no classes; computed in {options['precision']}."
     where = options["weights"]
     return (
-        f"{found['num_classes']} classes; probabilities by {options['scores']}; computed "
+        f"{facts_of['num_classes']} classes; probabilities by {options['scores']}; computed "
         f"in {options['precision']}" + (f", weights as {where}." if where else ".")
     )
 

@@ -24,7 +24,7 @@ def find(given: Sequence[str]) -> list[str]:
     Raises:
         errors.UserError: nothing of that name; not an image; no images at all.
     """
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     for name in given:
         if os.path.isdir(name):
             paths = _within(name)
@@ -40,10 +40,10 @@ def find(given: Sequence[str]) -> list[str]:
                 f"--images={name}: no images there "
                 f"({', '.join(image_files.EXTENSIONS)})"
             )
-        found |= dict.fromkeys(paths)
-    if not found:
+        files |= dict.fromkeys(paths)
+    if not files:
         raise errors.UserError("--images is empty: name a folder, files or a pattern")
-    return list(found)
+    return list(files)
 
 
 def read(path: str) -> bytes:
@@ -56,11 +56,11 @@ def read(path: str) -> bytes:
 
 
 def _within(folder: str) -> list[str]:
-    found = []
+    files = []
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [os.path.join(parent, name) for name in sorted(names)]
-    return [path for path in found if _is_named_so(path)]
+        files += [os.path.join(parent, name) for name in sorted(names)]
+    return [path for path in files if _is_named_so(path)]
 
 
 def _is_named_so(path: str) -> bool:

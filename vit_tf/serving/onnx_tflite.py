@@ -249,11 +249,11 @@ def _compare(run: _Run, this: saved_model.Prepared) -> list[parity_check.Differe
     """Compares the file's outputs with the checkpoint's."""
     outputs = run(this.wanted["images"])
     limit = parity_check.LIMITS[this.options.precision]
-    found = [
+    differences = [
         parity_check.Difference(
             name, parity_check.difference(array, this.wanted[name], name), limit
         )
         for name, array in outputs.items()
     ]
-    parity_check.refuse_large(found)
-    return found
+    parity_check.refuse_large(differences)
+    return differences

@@ -72,7 +72,7 @@ def expected(
     logits = reference.network(pixels, training=False, record=record)
     sigmoid = options.scores is serving_signatures.Scores.SIGMOID
     squash = tf.nn.sigmoid if sigmoid else tf.nn.softmax
-    found = {
+    outputs = {
         "images": pixels.numpy(),
         "logits": np.asarray(logits),
         "features": np.asarray(record.get(network.PRE_LOGITS, record[network.POOLED])),
@@ -80,8 +80,8 @@ def expected(
     }
     if options.attention:
         weights = measures.attention_weights(reference.network, pixels)
-        found["rollout"] = measures.rollout_map(measures.attention_rollout(weights))
-    return found
+        outputs["rollout"] = measures.rollout_map(measures.attention_rollout(weights))
+    return outputs
 
 
 def compare(
@@ -99,7 +99,7 @@ def compare(
         errors.UserError: an output differs by more than its limit, naming it; a class
             has another name.
     """
-    found, limit = [], LIMITS[options.precision]
+    differences, limit = [], LIMITS[options.precision]
     for name in signatures:
         whole = {"image_bytes": np.array(list(files), object)}
         if name == "serving_tensor":
@@ -108,17 +108,17 @@ def compare(
         for output in ("features", "probabilities", "rollout", "logits"):
             if output in outputs:
                 size = difference(outputs[output], wanted[output], output)
-                found.append(Difference(f"{name}/{output}", size, limit))
+                differences.append(Difference(f"{name}/{output}", size, limit))
         if "classes" in outputs:
             best = outputs["probabilities"].argmax(axis=1)
-            told = [text.decode() for text in outputs["classes"][:, 0]]
-            if told != [class_names[label] for label in best]:
+            best_names = [text.decode() for text in outputs["classes"][:, 0]]
+            if best_names != [class_names[label] for label in best]:
                 raise errors.UserError(
-                    f"{name}/classes: the best are called {told}, which are not the "
+                    f"{name}/classes: the best are called {best_names}, which are not the "
                     "names of these labels; nothing was written. Please report it"
                 )
-    refuse_large(found)
-    return found
+    refuse_large(differences)
+    return differences
 
 
 def _in_slices(run: Run, name: str, inputs, most: int) -> dict[str, np.ndarray]:

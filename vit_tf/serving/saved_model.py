@@ -207,8 +207,8 @@ def next_version(folder: str) -> int:
 
     A version that was moved away, as `2.withdrawn`, counts: its number was served.
     """
-    found = [_VERSION.fullmatch(n.rstrip("/")) for n in tf.io.gfile.listdir(folder)]
-    return 1 + max((int(match[1]) for match in found if match), default=0)
+    matches = [_VERSION.fullmatch(n.rstrip("/")) for n in tf.io.gfile.listdir(folder)]
+    return 1 + max((int(match[1]) for match in matches if match), default=0)
 
 
 def _write(this: Prepared, folder: str, version: int) -> Exported:
@@ -306,8 +306,8 @@ def _write_warm_up(this: Prepared, folder: str, signature: str) -> str:
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
             writer.write(log.SerializeToString())
-    told = ", ".join(map(str, sizes))
-    return f"warm-up requests of {told} images for {signature}"
+    listed = ", ".join(map(str, sizes))
+    return f"warm-up requests of {listed} images for {signature}"
 
 
 def _class_names(request: Request, opened: loading.LoadedModel) -> tuple[str, ...]:

@@ -147,19 +147,19 @@ class ServedModel:
         size = self.data.image_size
         files = tf.TensorSpec((None,), tf.string, "image_bytes")
         images = tf.TensorSpec((None, size, size, 3), tf.float32, "images")
-        found = {}
+        made = {}
         if self.num_classes:
-            found["serving_default"] = Signature(self._of_files(self.classes), files)
-            found["serving_tensor"] = Signature(self._of_images(self.classes), images)
-        found["features"] = Signature(self._of_files(self.features), files)
+            made["serving_default"] = Signature(self._of_files(self.classes), files)
+            made["serving_tensor"] = Signature(self._of_images(self.classes), images)
+        made["features"] = Signature(self._of_files(self.features), files)
         if self.options.attention:
             if not isinstance(self.model, vit.VisionTransformer):
                 raise errors.UserError(
                     "attention=true: the model is a ResNet and attends to nothing; "
                     "leave it out"
                 )
-            found["attention"] = Signature(self._of_files(self.rollout), files)
-        return found
+            made["attention"] = Signature(self._of_files(self.rollout), files)
+        return made
 
     def classes(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes the best classes of images (batch, size, size, 3) in [-1, 1]."""
@@ -307,8 +307,8 @@ def _dtypes(model: keras.Model) -> dict[int, str]:
     Keras casts it on each reading; a constant is cast once. `_flatten_layers` and
     `_autocast` are Keras' own names, which tests/serving/test_serving_signatures.py guards.
     """
-    found = {}
+    dtypes = {}
     for layer in model._flatten_layers():  # a layer before those inside it
         for v in layer.variables:
-            found[id(v)] = layer.compute_dtype if v._autocast else v.dtype
-    return found
+            dtypes[id(v)] = layer.compute_dtype if v._autocast else v.dtype
+    return dtypes

@@ -65,15 +65,15 @@ def run(
         cfg = job_state.configured(job)
         started = devices.start(cfg.train, **machine)
         job_state.note_start(job)
-        found = training.train(cfg, job.folder, machine=started, data_dir=data_dir)
+        trained = training.train(cfg, job.folder, machine=started, data_dir=data_dir)
     except run_directory.InUse:
         raise
     except Exception:
         job_state.note_failure(job)
         raise
-    if found is not None and job_state.failure(job.folder):
+    if trained is not None and job_state.failure(job.folder):
         tf.io.gfile.remove(job_state.failure_path(job.folder))
-    return found
+    return trained
 
 
 def run_all(

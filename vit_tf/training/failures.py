@@ -123,11 +123,11 @@ class StepMonitor:
 
     def _indices(self, step: int) -> str:
         """Lists the data of a step, in words."""
-        found = failing_records.batch_indices(
+        rows_of = failing_records.batch_indices(
             self._sources, self._data, seed=self._train.seed, step=step - 1
         )
         sets = []
-        for name, rows in found.items():
+        for name, rows in rows_of.items():
             shown = ", ".join(map(str, rows[:_SHOWN]))
             more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
             sets.append(f"{name} {shown}{more}")

@@ -151,10 +151,10 @@ def _summed(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     summed: dict[int, tf.Tensor] = {}
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
-        found = context.all_reduce(
+        sums = context.all_reduce(
             tf.distribute.ReduceOp.SUM, [tensors[i] for i in places]
         )
-        summed |= dict(zip(places, found))
+        summed |= dict(zip(places, sums))
     return [summed[i] for i in range(len(tensors))]
 
 

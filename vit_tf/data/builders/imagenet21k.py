@@ -98,12 +98,12 @@ def prepare(request: Request, root: str) -> None:
             f"{request.release}: a tar file or a folder for each synset; ask "
             "image-net.org for it"
         )
-    found, others = synsets.find(request.source)
+    available, others = synsets.find(request.source)
     if others:
         print(f"Ignored, no synsets by their names: {_some(others)}")
-    names = choose_classes(request, tuple(found))
+    names = choose_classes(request, tuple(available))
     known = set(names)
-    if left_out := [synset for synset in found if synset not in known]:
+    if left_out := [synset for synset in available if synset not in known]:
         print(f"Left out, not in the class list: {_some(left_out)}")
     with filesystem.refusing(str(work)):
         work.mkdir(parents=True, exist_ok=True)
@@ -111,43 +111,43 @@ def prepare(request: Request, root: str) -> None:
         _keep_classes(work, names)
         index = synsets.Index(
             work / "index.sqlite",
-            {synset: path for synset, path in found.items() if synset in known},
+            {synset: path for synset, path in available.items() if synset in known},
             SPLIT,
         )
         _write(request, index, names, target)
 
 
-def choose_classes(request: Request, found: tuple[str, ...]) -> tuple[str, ...]:
+def choose_classes(request: Request, available: tuple[str, ...]) -> tuple[str, ...]:
     """Class names in label order.
 
     Args:
         request: says which release and which list.
-        found: the synsets there are, sorted.
+        available: the synsets there are, sorted.
 
     Raises:
         errors.UserError: not the whole release, or not in the list, unless partial.
     """
     expected = NUM_SYNSETS[request.release]
-    gap = len(found) - expected
+    gap = len(available) - expected
     if gap and not request.partial:
         raise errors.UserError(
-            f"--source={request.source}: holds {len(found):,} synsets, "
+            f"--source={request.source}: holds {len(available):,} synsets, "
             f"{abs(gap):,} {'more' if gap > 0 else 'fewer'} than the {expected:,} of "
             f"{request.release}; go on with what is there with --partial"
         )
     if request.class_list is None:
-        return found
+        return available
     if request.class_list == RELEASED:
         if gap or request.release != "fall11":
             raise errors.UserError(
                 "--class_list=released: is known for the whole of fall11 only; give "
                 "a file that lists the 21,843 classes"
             )
-        return tuple(sorted({*found, *HEAD_ONLY}))
+        return tuple(sorted({*available, *HEAD_ONLY}))
     names = synsets.read_class_list(request.class_list)
     known = set(names)
-    unknown = [synset for synset in found if synset not in known]
-    if len(unknown) == len(found) or (unknown and not request.partial):
+    unknown = [synset for synset in available if synset not in known]
+    if len(unknown) == len(available) or (unknown and not request.partial):
         raise errors.UserError(
             f"--class_list={request.class_list}: lacks {len(unknown):,} synsets of "
             f"{request.source} ({_some(unknown)}); leave those out with --partial"

@@ -66,11 +66,13 @@ def list_folder(folder: str, validation_share: float | None = None) -> Listing:
         raise errors.UserError(f"--folder={folder}: no such folder")
     ignored: collections.Counter[str] = collections.Counter()
     homes = _find_splits(root)
-    found = {split: _list_classes(root, home, ignored) for split, home in homes.items()}
-    class_names = _agree_on_classes(found)
+    listed = {
+        split: _list_classes(root, home, ignored) for split, home in homes.items()
+    }
+    class_names = _agree_on_classes(listed)
     files = {
         split: [(path, name) for name in class_names for path in classes.get(name, [])]
-        for split, classes in found.items()
+        for split, classes in listed.items()
     }
     if validation_share is None:
         validation_share = _DEFAULT_SHARE if list(homes.values()) == [root] else 0.0
@@ -197,16 +199,16 @@ def _refuse(error: OSError) -> None:
     raise errors.UserError(f"{error.filename}: {error.strerror}") from None
 
 
-def _agree_on_classes(found: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
+def _agree_on_classes(listed: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
     """Returns all class names, sorted. Every class must be there to train on."""
-    names = sorted(set().union(*found.values()))
+    names = sorted(set().union(*listed.values()))
     if len(names) < 2:
         raise errors.UserError(
             f"--folder: only one class folder ({names[0]}); need two or more, so "
             "point --folder at the folder that holds the class folders"
         )
-    for split, classes in found.items():
-        extra = sorted(set(classes) - set(found.get("train", names)))
+    for split, classes in listed.items():
+        extra = sorted(set(classes) - set(listed.get("train", names)))
         if extra:
             raise errors.UserError(
                 f"--folder: {split} has class folders that train has not: "

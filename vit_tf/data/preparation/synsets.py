@@ -63,21 +63,21 @@ def find(source: str) -> tuple[dict[str, pathlib.Path], list[str]]:
         raise errors.UserError(f"--source={source}: no such folder; {need}")
     if not root.is_dir():
         raise errors.UserError(f"--source={source}: is a file; {need}: unpack it first")
-    found, others = {}, []
+    images, others = {}, []
     for path in sorted(root.iterdir()):
         name = path.name if path.is_dir() else path.name.removesuffix(".tar")
         if not _NAME.fullmatch(name) or not (path.is_dir() or path.suffix == ".tar"):
             others.append(path.name)
-        elif name in found:
+        elif name in images:
             raise errors.UserError(
                 f"--source={source}: holds {name} as a folder and as a tar file; "
                 "remove one of them"
             )
         else:
-            found[name] = path
-    if not found:
+            images[name] = path
+    if not images:
         raise errors.UserError(f"--source={source}: no synsets in it; {need}")
-    return dict(sorted(found.items())), others
+    return dict(sorted(images.items())), others
 
 
 def read_class_list(file: str) -> tuple[str, ...]:

@@ -119,18 +119,18 @@ def _compare_counts(source: data_source.Source) -> list[str]:
     stored = source.builder.info.splits
     problems = []
     for split, count in source.spec.counts.items():
-        found = stored[split].num_examples if split in stored else 0
-        if found != count:
-            problems.append(f"split {split}: {found:,} examples, need {count:,}")
+        stored_count = stored[split].num_examples if split in stored else 0
+        if stored_count != count:
+            problems.append(f"split {split}: {stored_count:,} examples, need {count:,}")
     # Of a folder of images there is no row, but the number of its files is kept.
     metadata = source.builder.info.metadata or {}
     if "num_files" in metadata:
         skipped = source.builder.data_path / image_folder.SKIPPED_FILE
         left_out = len(skipped.read_text().splitlines()) if skipped.exists() else 0
-        found = sum(info.num_examples for info in stored.values())
-        if found != metadata["num_files"] - left_out:
+        stored_count = sum(info.num_examples for info in stored.values())
+        if stored_count != metadata["num_files"] - left_out:
             problems.append(
-                f"{found:,} examples of {metadata['num_files']:,} files, of which "
+                f"{stored_count:,} examples of {metadata['num_files']:,} files, of which "
                 f"{left_out:,} were left out"
             )
     return problems

@@ -130,11 +130,13 @@ def _pack(network, pixels: np.ndarray, blocks: list[int]) -> str:
 
 def _picture(seen: inspector.Inspector, probabilities, index: int) -> dict:
     """Describes one image and what the model predicts of it."""
-    told, label = [], None
+    best_classes, label = [], None
     if probabilities is not None:
         row = probabilities[index]
         best = np.argsort(-row, kind="stable")[:_TOLD]
-        told = [(seen.class_name(int(i)), round(float(row[i]), 6)) for i in best]
+        best_classes = [
+            (seen.class_name(int(i)), round(float(row[i]), 6)) for i in best
+        ]
     if seen.images.labels is not None:
         label = seen.class_name(int(seen.images.labels[index]))
     pixels = (seen.images.pixels[index] + 1) * 127.5
@@ -143,16 +145,16 @@ def _picture(seen: inspector.Inspector, probabilities, index: int) -> dict:
     image.save(held, kind, **({} if kind == "png" else {"quality": 88}))
     source = f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"
     name = seen.images.names[index]
-    return {"name": name, "src": source, "prediction": told, "label": label}
+    return {"name": name, "src": source, "prediction": best_classes, "label": label}
 
 
 def _positions(network) -> dict:
     """Returns position similarity in 8 bits, or why there is none."""
     try:
-        found = measures.position_similarity(measures.position_table(network))
+        similarity = measures.position_similarity(measures.position_table(network))
     except errors.UserError:
         return {"similarity": None, "no_similarity": "This model adds no positions."}
-    scaled = np.rint((np.clip(found, -1, 1) + 1) * 127.5).astype(np.uint8)
+    scaled = np.rint((np.clip(similarity, -1, 1) + 1) * 127.5).astype(np.uint8)
     return {"similarity": base64.b64encode(scaled.tobytes()).decode()}
 
 
