@@ -9,8 +9,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from unittest import mock
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -100,14 +99,14 @@ def _measure(text: str, num_classes: int) -> Footprint:
     )
     noise = step.noise(cfg.data, num_classes=num_classes)
     batches = iter(tf.data.Dataset.from_tensors(noise).repeat())
-    reduced = []
-    with _noting_reductions(reduced):
-        steps(batches, tf.constant(1))["loss"].numpy()
+    steps(batches, tf.constant(1))["loss"].numpy()
     first = time.monotonic() - began
     for count in (1, 2):
         steps(batches, tf.constant(count))["loss"].numpy()
+    peak = _peak_mib() - before
+    reduced = _reductions(cfg, num_classes, batches)
     return Footprint(
-        peak_mib=_peak_mib() - before,
+        peak_mib=peak,
         first_step_seconds=first,
         traces=steps.experimental_get_tracing_count(),
         all_reduces=len(reduced),
@@ -115,15 +114,41 @@ def _measure(text: str, num_classes: int) -> Footprint:
     )
 
 
-def _noting_reductions(sizes: list[int]):
-    """Appends the bytes of every sum over replicas that is traced."""
-    real = tf.distribute.ReplicaContext.all_reduce
+class _Counting(tf.distribute.CrossDeviceOps):
+    """Sums over replicas, and keeps the bytes that each call sums."""
 
-    def noted(context, op, value, options=None):
-        sizes.append(sum(v.shape.num_elements() * v.dtype.size for v in value))
-        return real(context, op, value, options)
+    def __init__(self):
+        super().__init__()
+        self.sizes: list[int] = []
+        self._sum = tf.distribute.ReductionToOneDevice()
 
-    return mock.patch.object(tf.distribute.ReplicaContext, "all_reduce", noted)
+    def batch_reduce(self, reduce_op, value_destination_pairs, options=None):
+        """Notes what one call sums, and sums it."""
+        values = [
+            tf.nest.flatten(v, expand_composites=True)[0]
+            for v, _ in value_destination_pairs
+        ]
+        self.sizes.append(sum(v.shape.num_elements() * v.dtype.size for v in values))
+        return self._sum.batch_reduce(reduce_op, value_destination_pairs, options)
+
+
+def _reductions(cfg: config.Config, num_classes: int, batches: Iterator) -> list[int]:
+    """Traces the step with several replicas: the bytes of each sum over them."""
+    counting = _Counting()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"], cross_device_ops=counting)
+    state = train_state.build(
+        cfg, num_classes=num_classes, total_steps=10**6, strategy=strategy
+    )
+    steps = step.build(
+        state,
+        data=cfg.data,
+        train=cfg.train,
+        optim=cfg.optim,
+        strategy=strategy,
+        jit_compile=False,
+    )
+    steps.get_concrete_function(batches, tf.constant(1))
+    return counting.sizes
 
 
 def _peak_mib() -> float:

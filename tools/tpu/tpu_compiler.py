@@ -1,7 +1,7 @@
 """XLA programs from TensorFlow, compiled for a TPU that is not there, or run on CPUs.
 
 JAX brings the way to libtpu, the TPU's compiler, which needs no TPU; no TensorFlow is
-imported here. Uses private names of jaxlib, which requirements-tpu-check.txt pins.
+imported here.
 """
 
 import collections
@@ -11,11 +11,12 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tools.tpu import private_apis
 from vit_tf import errors
 
 _INSTALL = "pip install -r requirements-tpu-check.txt"
@@ -114,11 +115,13 @@ def compile_for(
     import jax
 
     facts = {"hbm_limit_gib": CHIPS[topology.partition(":")[0]].hbm_gib}
-    with _context():
+    with private_apis.mlir_context():
         module = _module(hlo)
         began = time.monotonic()
         try:
-            executable = _compile(module, chips[:replicas], only=True)
+            executable = private_apis.compile_module(
+                module, chips[:replicas], only=True
+            )
         except jax.errors.JaxRuntimeError as error:
             refusal = " ".join(str(error).split())[:300]
             facts |= {"fits": False, "refusal": refusal}
@@ -157,8 +160,10 @@ def execute(
     if len(cpus) < replicas:
         raise RuntimeError(f"JAX runs with {len(cpus)} CPU devices, need {replicas}")
     cpus = cpus[:replicas]
-    with _context():
-        executable = _compile(_module(hlo, replicas), cpus, only=False)
+    with private_apis.mlir_context():
+        executable = private_apis.compile_module(
+            _module(hlo, replicas), cpus, only=False
+        )
     header = executable.hlo_modules()[0].to_string().split("\n", 1)[0]
     written = {
         int(parameter): int(result)
@@ -191,31 +196,6 @@ def _spread(values, cpus):
     return jax.make_array_from_single_device_arrays(parts[0].shape, sharding, parts)
 
 
-@contextlib.contextmanager
-def _context() -> Iterator[None]:
-    from jax._src.interpreters import mlir
-    from jaxlib.mlir import ir
-
-    with mlir.make_ir_context(), ir.Location.unknown():
-        yield
-
-
-def _compile(module, chosen: Sequence[Any], *, only: bool):
-    """Compiles, with `only`: for devices that are not there."""
-    from jax._src import compiler
-    from jax._src.lib import _jax
-
-    options = compiler.get_compile_options(
-        num_replicas=len(chosen),
-        num_partitions=1,
-        device_assignment=np.array([d.id for d in chosen]).reshape(-1, 1),
-    )
-    client, where = chosen[0].client, _jax.DeviceList(tuple(chosen))
-    if only:
-        return client.compile(module, executable_devices=where, compile_options=options)
-    return client.compile_and_load(module, where, options)
-
-
 def _describe(executable, text: str) -> dict[str, Any]:
     memory, cost = executable.get_compiled_memory_stats(), executable.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
@@ -240,10 +220,9 @@ def _module(hlo: bytes, replicas: int | None = None):
     """Rewrites the program as StableHLO, with what is
     particular to its origin replaced.
     """
-    from jax._src.lib import _jax
     from jaxlib.mlir import ir
 
-    module = ir.Module.parse(_jax.mlir.hlo_to_stablehlo(hlo))
+    module = ir.Module.parse(private_apis.hlo_to_stablehlo(hlo))
     _replace(module, "mhlo.copy", lambda op: op.operands[0])
     _replace(module, "stablehlo.custom_call", _all_to_all)
     if replicas is None:

@@ -2,23 +2,17 @@
 
 The strategy is TensorFlow's own TPUStrategy; only its list of devices is invented,
 so what `strategy.run` builds under it is what a TPU would get. Nothing here runs.
-Uses private names of TensorFlow, which requirements-tpu-check.txt's pins hold still.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-from tensorflow.core.framework import graph_pb2
-from tensorflow.python.distribute import tpu_strategy
-from tensorflow.python.tpu import tpu_function
-from tensorflow.python.tpu.ops import tpu_ops
-from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
+
+from tools.tpu import private_apis
 
 # Marks an all-to-all, which TensorFlow's wheel without TPU kernels cannot lower;
 # its configuration is "split axis,concatenation axis,number of parts".
@@ -33,7 +27,7 @@ _AROUND = (
 )
 
 
-class TraceOnly(tpu_strategy.TPUStrategyV2):
+class TraceOnly(private_apis.TPUStrategyV2):
     """A TPUStrategy over `replicas` cores that are not there."""
 
     def __init__(self, replicas: int):
@@ -53,10 +47,12 @@ class _Resolver(tf.distribute.cluster_resolver.TPUClusterResolver):
     def get_tpu_system_metadata(self):
         names = [_HOST.replace("CPU:0", f"TPU:{i}") for i in range(self._replicas)]
         devices = [tf.config.LogicalDevice(name, "TPU") for name in names]
-        return TPUSystemMetadata(self._replicas, 1, self._replicas, None, devices)
+        return private_apis.TPUSystemMetadata(
+            self._replicas, 1, self._replicas, None, devices
+        )
 
 
-class _Extended(tpu_strategy.TPUExtended):
+class _Extended(private_apis.TPUExtended):
     def __init__(self, container, replicas: int):
         super().__init__(container, _Resolver(replicas))
         self._tpu_devices = np.array([[_HOST]] * replicas, dtype=object)
@@ -138,8 +134,8 @@ class _Cluster:
                 if tensor.op.name not in self.inside:
                     self._admit(tensor, graph)
 
-    def _cut(self, whole: graph_pb2.GraphDef) -> graph_pb2.GraphDef:
-        part = graph_pb2.GraphDef(versions=whole.versions, library=whole.library)
+    def _cut(self, whole: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
+        part = tf.compat.v1.GraphDef(versions=whole.versions, library=whole.library)
         for node in whole.node:
             if node.name not in self.inside:
                 continue
@@ -167,7 +163,7 @@ class _Cluster:
                 replicated = tensor.op
             tensor = tensor.op.inputs[0]
         source = _outermost(tensor, graph)
-        if isinstance(source, tf.__internal__.EagerTensor):
+        if isinstance(source, private_apis.EagerTensor):
             self.captured[name] = source
         elif tensor.op.type == "Const":
             value = tf.make_ndarray(tensor.op.get_attr("value"))
@@ -205,7 +201,7 @@ def _marks(operation: tf.Operation):
 
 def _outermost(tensor: tf.Tensor, graph: tf.Graph) -> tf.Tensor:
     """Finds what a graph inside other graphs took a tensor from."""
-    while isinstance(graph, tf.__internal__.FuncGraph):
+    while isinstance(graph, private_apis.FuncGraph):
         outside = {id(inner): outer for outer, inner in graph.captures}
         if id(tensor) not in outside:
             break
@@ -223,9 +219,9 @@ def _lowerable_collectives() -> Iterator[None]:
 
     def cross_replica_sum(x, group_assignment=None, name=None):
         if group_assignment is None:
-            number = tpu_function.get_tpu_context().number_of_shards
+            number = private_apis.number_of_shards()
             group_assignment = [list(range(number))]
-        return gen_xla_ops.xla_all_reduce(
+        return private_apis.xla_ops.xla_all_reduce(
             x, group_assignment, reduce_op="Add", mode="CrossReplica", name=name
         )
 
@@ -236,11 +232,11 @@ def _lowerable_collectives() -> Iterator[None]:
             raise ValueError("all-to-all within groups: not written")
         x = tf.convert_to_tensor(x)
         setting = f"{split_dimension},{concat_dimension},{split_count}"
-        return gen_xla_ops.xla_custom_call_v2(
+        return private_apis.xla_ops.xla_custom_call_v2(
             [x], ALL_TO_ALL, setting, False, [x.dtype], [x.shape]
         )[0]
 
-    with mock.patch.multiple(
-        tpu_ops, cross_replica_sum=cross_replica_sum, all_to_all=all_to_all
+    with private_apis.replacing_collectives(
+        cross_replica_sum=cross_replica_sum, all_to_all=all_to_all
     ):
         yield

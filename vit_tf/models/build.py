@@ -6,10 +6,10 @@ Names are the paper's: `ViT-B/16`, a hybrid `R50+ViT-B/16`, a BiT ResNet `R50x1`
 
 import re
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
 
 from vit_tf import config, config_values, errors
 from vit_tf.models import bit, resnet, vit
@@ -137,18 +137,20 @@ def outline(
 
     It runs only where it is handed its weights, as by Keras' `stateless_call`.
     """
-    # Keras keeps a list of variables to allocate later, and allocates them all when
-    # the next symbolic call ends: of every outline ever made.
-    waiting = global_state.get_global_attribute(
-        "uninitialized_variables", [], set_to_default=True
-    )
-    known = len(waiting)
-    with keras.StatelessScope(initialize_variables=False):
-        network = build(
-            model, num_classes=num_classes, image_size=image_size, dtype=dtype
-        )
-    del waiting[known:]
-    return network
+    if dtype is None:  # which a thread does not take over from another
+        dtype = keras.config.dtype_policy().name
+
+    def describe() -> keras.Model:
+        with keras.StatelessScope(initialize_variables=False):
+            return build(
+                model, num_classes=num_classes, image_size=image_size, dtype=dtype
+            )
+
+    # Keras keeps, for each thread, a list of variables to allocate later, and allocates
+    # them all when the next symbolic call ends: of every outline ever made. This
+    # thread's list ends with it.
+    with futures.ThreadPoolExecutor(max_workers=1) as apart:
+        return apart.submit(describe).result()
 
 
 def token_stride(model: config.Model) -> int:

@@ -2,17 +2,15 @@
 
 import dataclasses
 import enum
-import functools
 import gc
 import logging
 import os
 
 import keras
 import tensorflow as tf
-from tensorflow.python.eager import context as eager_context
 
 from vit_tf import config, errors
-from vit_tf.runtime import cluster, host_memory, multihost
+from vit_tf.runtime import cluster, host_memory, multihost, private_apis
 
 # How long to wait for workers to connect, and until a silent one counts as dead.
 _START_SECONDS, _SILENCE_SECONDS = 300, 60
@@ -185,14 +183,7 @@ def _mirrored_cpus(wanted: int | None, jit: bool) -> Runtime:
 
 def _multi_worker(workers: cluster.Cluster, on_gpus: bool, jit: bool) -> Runtime:
     os.environ["TF_CONFIG"] = workers.to_text()
-    # TensorFlow has no public name for these. It would wait an hour for a worker that
-    # does not come, and takes one for dead that a busy host kept silent for 10 seconds.
-    context = eager_context.context()
-    context.configure_coordination_service = functools.partial(
-        context.configure_coordination_service,
-        cluster_register_timeout_in_ms=_START_SECONDS * 1000,
-        heartbeat_timeout_in_ms=_SILENCE_SECONDS * 1000,
-    )
+    private_apis.set_cluster_seconds(start=_START_SECONDS, silence=_SILENCE_SECONDS)
     kinds = tf.distribute.experimental.CommunicationImplementation
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(

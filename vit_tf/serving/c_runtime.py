@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from vit_tf import errors
 
@@ -78,7 +77,7 @@ class Model:
                 self._s,
             )
             self._check(f"{folder}: cannot be loaded")
-            meta_graph = meta_graph_pb2.MetaGraphDef.FromString(
+            meta_graph = tf.compat.v1.MetaGraphDef.FromString(
                 c.string_at(meta.contents.data, meta.contents.length)
             )
         except BaseException:
@@ -146,7 +145,9 @@ class Model:
             name of an operation, as the runtime rewrote the graph -> seconds of all
             its nodes, the longest first.
         """
-        options = config_pb2.RunOptions(trace_level=config_pb2.RunOptions.FULL_TRACE)
+        options = tf.compat.v1.RunOptions(
+            trace_level=tf.compat.v1.RunOptions.FULL_TRACE
+        )
         options = options.SerializeToString()
         asked = _call(
             "TF_NewBufferFromString", c.POINTER(_Buffer), options, len(options)
@@ -154,7 +155,7 @@ class Model:
         collected = _call("TF_NewBuffer", c.POINTER(_Buffer))
         try:
             self._run(signature, inputs, asked, collected)
-            metadata = config_pb2.RunMetadata.FromString(
+            metadata = tf.compat.v1.RunMetadata.FromString(
                 c.string_at(collected.contents.data, collected.contents.length)
             )
         finally:
