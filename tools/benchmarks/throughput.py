@@ -11,7 +11,6 @@ import multiprocessing
 import signal
 import statistics
 import time
-import timeit
 
 import keras
 
@@ -263,11 +262,10 @@ class _Work:
             self.fault = None if error.memory else error
             raise
         self._note(batch)
-        once = timeit.timeit(lambda: run(1), number=1)
+        once = _seconds(run, 1)
         calls = max(1, math.ceil(settings.seconds / settings.repeats / once))
         rounds = max(1, min(settings.repeats, math.ceil(settings.seconds / once)))
-        times = timeit.repeat(lambda: run(calls), number=1, repeat=rounds)
-        return [batch * calls / seconds for seconds in times]
+        return [batch * calls / _seconds(run, calls) for _ in range(rounds)]
 
     def fits(self, batch: int, *, runs: bool) -> bool:
         """Returns whether the compiler, and if asked a run, finds that a batch fits."""
@@ -393,3 +391,9 @@ class _Work:
         if self.settings.dtype == "bfloat16" and len(variable.shape) > 1:
             dtype = "bfloat16"
         return keras.ops.convert_to_tensor(programs.noise(variable.shape), dtype=dtype)
+
+
+def _seconds(run: Callable[[int], None], calls: int) -> float:
+    began = time.perf_counter()
+    run(calls)
+    return time.perf_counter() - began

@@ -122,11 +122,11 @@ def _takes(facts_of: Mapping[str, Any]) -> str:
     )
 
 
-def _preparing(found: Mapping[str, Any]) -> list[str]:
+def _preparing(facts_of: Mapping[str, Any]) -> list[str]:
     """Returns how a caller makes images of files, where a signature takes them."""
-    if not {"images", "serving_tensor"} & set(found["signatures"]):
+    if not {"images", "serving_tensor"} & set(facts_of["signatures"]):
         return []
-    recipe = preprocessing.Recipe.from_facts(found["preprocessing"])
+    recipe = preprocessing.Recipe.from_facts(facts_of["preprocessing"])
     return ["## How to prepare an image", recipe.text()]
 
 
