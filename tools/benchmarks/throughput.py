@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import statistics
 import time
+from collections.abc import Callable
 
 import keras
 
