@@ -131,6 +131,8 @@ def _show(report: dict) -> None:
         f"{report['checkpoint']}: {report['model']['variant']} in {report['precision']} "
         f"on {report['device']}, view {report['eval_crop']}"
     )
+    for note in report["notes"]:
+        print(f"  {note}")
     rows = [
         (f"{m['dataset']}/{m['split']}", m["image_size"], m["name"], m)
         for m in report["metrics"]

@@ -21,14 +21,33 @@ _DATASET = flags.DEFINE_string("dataset", None, "A data set by name; see --list.
 _FOLDER = path_flags.define_path(
     "folder",
     None,
-    "A folder of class folders with JPEG or PNG files, or of split folders (train, "
-    "test, val or validation) that hold class folders.",
+    "A folder of class folders with image files (JPEG, PNG, WebP, GIF, BMP), or of "
+    "split folders (train, test, val, valid, validation or dev, in any case) that hold "
+    "class folders.",
 )
 _NAME = flags.DEFINE_string(
     "name", None, "What to call the folder's data set, or which one to verify."
 )
 _SKIP_CORRUPT = flags.DEFINE_bool(
     "skip_corrupt", False, "Leave out image files that cannot be decoded."
+)
+_NESTED = flags.DEFINE_bool(
+    "nested",
+    False,
+    "Every folder with images in it is a class, named by its path: 'animals/cat'.",
+)
+_UNLABELLED = flags.DEFINE_bool(
+    "unlabelled",
+    False,
+    "The folder has images and no classes, for training that reads no label.",
+)
+_EXIF = flags.DEFINE_bool(
+    "exif", False, "Turn images upright as their EXIF data say, stored as PNG."
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite",
+    False,
+    "Replace the set of this name if it was prepared from other files or settings.",
 )
 _SOURCE = path_flags.define_path(
     "source",
@@ -55,8 +74,8 @@ _NUM_PROCESSES = number_flags.define_integer(
 _VALIDATION_SHARE = number_flags.define_float(
     "validation_share",
     None,
-    "Share of the training images to hold out as split 'validation', chosen by the "
-    "hash of their paths. Default: 0.1 without split folders, 0 with them.",
+    "Share of each class's training images to hold out as split 'validation', chosen "
+    "by the hash of their paths. Default: 0.1 without split folders, 0 with them.",
     lower=0.0,
     upper=0.9,
 )
@@ -68,6 +87,7 @@ _VERIFY = flags.DEFINE_bool(
     "Compare counts of the prepared data set --dataset or --name with the table, decode "
     "a sample of its records and list those that are damaged.",
 )
+_SHEET_IMAGES, _SHEET_PIXELS = 32, 128
 _ALL = flags.DEFINE_bool("all", False, "With --verify: every record, not a sample.")
 
 
@@ -102,14 +122,40 @@ def main() -> None:
         prepare.prepare_dataset(_DATASET.value, root)
         _show_next(_DATASET.value)
     else:
-        prepare.prepare_folder(
-            _FOLDER.value,
-            _NAME.value,
-            root,
+        request = prepare.FolderRequest(
+            folder=_FOLDER.value,
+            name=_NAME.value,
             skip_corrupt=_SKIP_CORRUPT.value,
             validation_share=_VALIDATION_SHARE.value,
+            nested=_NESTED.value,
+            unlabelled=_UNLABELLED.value,
+            exif=_EXIF.value,
+            overwrite=_OVERWRITE.value,
         )
+        made = prepare.prepare_folder(request, root)
+        if made is not None:
+            _draw_sheet(_NAME.value, made)
         _show_next(_NAME.value)
+
+
+def _draw_sheet(name: str, home) -> None:
+    """Draws some images of the prepared set, with their classes."""
+    import numpy as np
+
+    from vit_tf import config
+    from vit_tf.data import catalog
+    from vit_tf.inspection import image_sets, plot_text, run_plots
+
+    source = catalog.open_source(str(home))
+    view, names = config.View(_SHEET_PIXELS), source.class_names
+    split = next(iter(source.builder.info.splits))
+    shown = image_sets.of_split(source, view, split, max_images=_SHEET_IMAGES)
+    labels = np.zeros(len(shown.pixels), int) if shown.labels is None else shown.labels
+    captions = [plot_text.clean(names[label]) for label in labels]
+    path = home / "contact_sheet.png"
+    title = f"{name} {split}: {len(captions)} of {shown.total:,} images"
+    run_plots.contact_sheet(shown.pixels / 2 + 0.5, captions, path, title=title)
+    print(f"  Some of them as a picture: {path}")
 
 
 def _show_next(name: str) -> None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support import image_files
 from vit_tf import config
 from vit_tf.data import images
 
@@ -362,3 +363,23 @@ def test_damaged_images_are_an_error():
         images.decode(encoded[: len(encoded) // 2])
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.decode(b"not an image")
+
+
+# TensorFlow's JPEG decoder takes a faster transform than Pillow's, and the authors' code
+# takes TensorFlow's: their pixels are ours, and up to this many levels from Pillow's.
+_FAST_JPEG = 12
+
+
+@pytest.mark.parametrize("name", image_files.readable())
+def test_pixels_are_those_of_pillow(name):
+    encoded = image_files.readable()[name]
+    ours = images.decode(tf.constant(encoded)).numpy().astype(int)
+    theirs = Image.open(io.BytesIO(encoded))
+    if theirs.mode == "I;16":
+        grey = np.asarray(theirs).astype(int) >> 8
+        theirs = np.repeat(grey[..., None], 3, axis=-1)
+    else:
+        theirs = np.asarray(theirs.convert("RGBA" if "alpha" in name else "RGB"))
+        theirs = theirs[..., :3].astype(int)
+    levels = _FAST_JPEG if "jpeg" in name else 0 if "lossy webp" not in name else 1
+    assert np.abs(ours - theirs).max() <= levels

@@ -24,6 +24,9 @@ def readable(width=40, height=30) -> dict[str, bytes]:
     image = picture(width, height)
     grey = np.arange(width * height, dtype=np.uint16).reshape(height, width) * 40
     frames = [picture(width, height, seed).convert("P") for seed in range(1, 4)]
+    clear = image.convert("RGBA")
+    clear.putalpha(image.convert("L"))
+    table = image.convert("P")
     rotated = PIL.Image.Exif()
     rotated[0x0112] = 6  # 'turn me', which is not heeded
     return {
@@ -44,7 +47,12 @@ def readable(width=40, height=30) -> dict[str, bytes]:
         "bmp": encoded(image, "BMP"),
         "webp": encoded(image, "WEBP"),
         "lossless webp": encoded(image, "WEBP", lossless=True),
-        "webp with alpha": encoded(image.convert("RGBA"), "WEBP"),
+        "webp with alpha": encoded(clear, "WEBP", lossless=True, exact=True),
+        "lossy webp with alpha": encoded(clear, "WEBP"),
+        "png with alpha": encoded(clear, "PNG"),
+        "grey png with alpha": encoded(clear.convert("LA"), "PNG"),
+        "palette png with a clear colour": encoded(table, "PNG", transparency=3),
+        "grey bmp": encoded(image.convert("L"), "BMP"),
     }
 
 

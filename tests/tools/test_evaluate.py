@@ -16,7 +16,7 @@ from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.evaluation import evaluate, evaluators
 from vit_tf.models import build, npz_weights
-from vit_tf.runs import conversion
+from vit_tf.runs import conversion, loading
 
 MEASURES = tuple(map(str, evaluate.MEASURES))
 SHOTS = config.FewShot(shots=(2, 5), num_seeds=2)
@@ -224,7 +224,7 @@ def _folder(root, names):
 
 def test_other_classes_are_refused(evaluated, data_dir, tmp_path):
     _, path = _imagenet_model(tmp_path)
-    with pytest.raises(errors.UserError, match="has 1000 classes, digits has 10"):
+    with pytest.raises(errors.UserError, match="has 1000 classes, digits has 10,"):
         _evaluate(path, data_dir)
     letters = _folder(tmp_path, "abcdefghij")
     # The run's classes are numbers, which are nobody's names.
@@ -235,9 +235,65 @@ def test_other_classes_are_refused(evaluated, data_dir, tmp_path):
     result = tiny.result(evaluated) | {"class_names": list("abczefghij")}
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     with pytest.raises(
-        errors.UserError, match="class 3 is 'z' there and 'd' in letters"
+        errors.UserError, match="letters: 'd' of its 10 classes are none of the model's"
     ):
         _evaluate(tmp_path / "run", letters, names=("letters",))
+
+
+def test_classes_are_matched_by_their_names(evaluated, tmp_path):
+    """A set with some of the classes, in another order and spelling, is measured."""
+    letters = _folder(tmp_path, ["caf\u00e9", "b", "d"])
+    shutil.copytree(evaluated, tmp_path / "run")
+    names = [*"zyx", "cafe\u0301", *"wvdubt"]  # 'b' is 8, 'd' is 6, 'café' is 3
+    result = tiny.result(evaluated) | {"class_names": names}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    report = _evaluate(tmp_path / "run", letters, names=("letters",))
+    (line,) = report["notes"]
+    assert "matched by their names; it has no image of 'z', 'y', 'x' and 4 more" in line
+    # All images are black, so that one class is answered for each of them.
+    network = loading.open_model(str(tmp_path / "run")).network
+    answer = int(np.argmax(network(-np.ones((1, 16, 16, 3), np.float32))[0]))
+    found = {m["name"]: (m["value"], m["count"]) for m in report["metrics"]}
+    assert found["accuracy"] == (pytest.approx((answer in (8, 6, 3)) / 3), 3)
+
+
+def test_a_model_without_names_says_what_its_labels_are_taken_for(tmp_path, evaluated):
+    letters = _folder(tmp_path, "abcdefghij")
+    path = f"{evaluated}/weights.npz"
+    shutil.copy(path, tmp_path / "alone.npz")
+    report = _evaluate(
+        tmp_path / "alone.npz", letters, names=("letters",), evaluators=("accuracy",)
+    )
+    (line,) = report["notes"]
+    assert (
+        "names no classes; its label is taken 0 for 'a', 1 for 'b', 2 for 'c', ..."
+        in line
+    )
+
+
+def test_what_is_not_measured_is_said(tmp_path, evaluated, data_dir):
+    for kind in "abcdefghij":
+        for number in range(3):
+            path = tmp_path / "letters" / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(
+                tiny.tf.io.encode_png(np.zeros((16, 16, 3), np.uint8)).numpy()
+            )
+    listing = image_folders.list_folder(str(tmp_path / "letters"))
+    chosen = image_folder.FolderConfig(name="letters", listing=listing)
+    image_folder.ImageFolder(
+        config=chosen, data_dir=str(tmp_path)
+    ).download_and_prepare()
+    report = _evaluate(evaluated, str(tmp_path), names=("letters",))
+    (line,) = report["notes"]
+    assert line.startswith(
+        "letters: measured is validation (10 images), not train (20)"
+    )
+    whole = _evaluate(
+        evaluated, str(tmp_path), names=("letters",), split="train+validation"
+    )
+    assert whole["metrics"][0]["count"] == 30 and whole["notes"] == []
+    assert _evaluate(evaluated, data_dir)["notes"] == []
 
 
 def test_without_a_head_there_are_few_shots_only(evaluated, data_dir, tmp_path):

@@ -182,27 +182,30 @@ def find_data_dir(data_dir: str | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def open_source(name: str, data_dir: str | None = None) -> Source:
+def open_source(
+    name: str, data_dir: str | None = None, *, check_rows: bool = True
+) -> Source:
     """Opens a prepared data set without reading its images.
 
     Args:
         name: a key of DATASETS, the name given to a folder of images by
             `tools.prepare_data`, or a path to any directory that TFDS prepared.
         data_dir: where prepared data sets lie; see `find_data_dir`.
+        check_rows: see `data_source.open_directory`.
 
     Raises:
-        errors.UserError: unknown, not prepared, or prepared by another version; the
+        errors.UserError: unknown, damaged, not prepared, or prepared by another version; the
             line says the command that prepares it.
     """
     root = find_data_dir(data_dir)
     if name in DATASETS:
-        return _open_known(name, root)
+        return _open_known(name, root, check_rows)
     imported = root / image_folder.ImageFolder.name / name
     if not name.startswith((".", "/", "~")) and data_source.list_versions(imported):
-        return _open_folder(name, imported)
+        return _open_folder(name, imported, check_rows)
     for directory in (root / name, Path(name).expanduser()):
         if name and (newest := data_source.find_newest(directory)) is not None:
-            return data_source.open_directory(name, newest)
+            return data_source.open_directory(name, newest, check_rows=check_rows)
     raise errors.UserError(
         f"data set {name!r}: unknown{errors.nearest(name, list_names(root))}; need a "
         f"data set of vit_tf/data/catalog.py, class folders of images prepared in {root} by "
@@ -227,10 +230,10 @@ def find_home(name: str, root: Path) -> Path:
     return root / spec.tfds_name / spec.version
 
 
-def _open_known(name: str, root: Path) -> Source:
+def _open_known(name: str, root: Path, check_rows: bool) -> Source:
     spec, directory = DATASETS[name], find_home(name, root)
     if data_source.is_prepared(directory):
-        return data_source.open_directory(name, directory, spec)
+        return data_source.open_directory(name, directory, spec, check_rows=check_rows)
     others = data_source.list_versions(directory.parent)
     state = (
         f"{directory.parent} holds version {', '.join(others)}, need"
@@ -243,7 +246,7 @@ def _open_known(name: str, root: Path) -> Source:
     )
 
 
-def _open_folder(name: str, home: Path) -> Source:
+def _open_folder(name: str, home: Path, check_rows: bool) -> Source:
     version = str(image_folder.ImageFolder.VERSION)
     if version not in (versions := data_source.list_versions(home)):
         raise errors.UserError(
@@ -251,4 +254,4 @@ def _open_folder(name: str, home: Path) -> Source:
             f"reads {version}; run `python -m tools.prepare_data --folder=PATH "
             f"--name={name}` again"
         )
-    return data_source.open_directory(name, home / version)
+    return data_source.open_directory(name, home / version, check_rows=check_rows)

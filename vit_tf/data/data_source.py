@@ -1,6 +1,8 @@
 """Source: a data set that lies prepared on disk, and what its records hold."""
 
 import dataclasses
+import hashlib
+import json
 import re
 import typing
 from typing import Any, TypeAlias
@@ -10,7 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import shard_utils
 
 from vit_tf import errors
-from vit_tf.data import dataset_spec, labels
+from vit_tf.data import dataset_spec, integrity, labels
 
 Path = tfds.core.Path
 Shard: TypeAlias = shard_utils.FileInstruction
@@ -60,11 +62,30 @@ class Source:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Returns names in label order; numbers where the data set has no names."""
+        if self.spec.label.names is not None:
+            return self.spec.label.names
         features, key = self.features, self.spec.label.names_key
         label = features[key] if key else None
         label = getattr(label, "feature", label)  # of a list: of what it lists
         names = getattr(label, "names", None) or range(self.spec.num_classes)
         return tuple(str(name) for name in names)
+
+    @property
+    def content_digest(self) -> str:
+        """Returns a SHA-256 that changes with the examples, or with how they are split.
+
+        Of a folder of images that of its manifest; of others of what TFDS notes of
+        their files.
+        """
+        noted = dict(self.builder.info.metadata or {}).get("content_digest")
+        if noted:
+            return str(noted)
+        splits = {
+            name: [list(info.shard_lengths), info.num_bytes]
+            for name, info in self.builder.info.splits.items()
+        }
+        text = json.dumps([self.builder.name, self.version, splits], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def num_examples(self, split: str) -> int:
         """Counts the examples of a split expression such as 'train[:98%]'.
@@ -192,7 +213,11 @@ def find_newest(directory: Path) -> Path | None:
 
 
 def open_directory(
-    name: str, directory: Path, spec: dataset_spec.DatasetSpec | None = None
+    name: str,
+    directory: Path,
+    spec: dataset_spec.DatasetSpec | None = None,
+    *,
+    check_rows: bool = True,
 ) -> Source:
     """Opens a directory that TFDS wrote.
 
@@ -200,12 +225,23 @@ def open_directory(
         name: what to call it.
         directory: holds dataset_info.json.
         spec: what is known of it. None: it has one image and one class label.
+        check_rows: whether files with other numbers of records than the description
+            says are refused here; `verification` lists them all.
 
     Raises:
-        errors.UserError: stored in another format, or without `spec` not clear what is
+        errors.UserError: damaged, stored in another format, or without `spec` not clear what is
             the image and what the label.
     """
-    builder = tfds.builder_from_directory(directory)
+    integrity.check(directory)
+    try:
+        builder = tfds.builder_from_directory(directory)
+        _check_description(builder)
+    # TFDS has no error of its own for files that are cut, emptied or another thing.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise integrity.refusal(
+            directory, f"its description cannot be read ({reason})"
+        ) from error
     file_format = builder.info.file_format
     if file_format != tfds.core.FileFormat.TFRECORD:
         stored = file_format.value if file_format else "an unknown format"
@@ -213,7 +249,24 @@ def open_directory(
             f"{directory}: stored as {stored}, need tfrecord; prepare it "
             f"again with file_format='tfrecord'"
         )
+    if check_rows:
+        integrity.check_rows(directory, builder.info.splits.values())
     return Source(name, builder, spec or _guess_spec(name, builder))
+
+
+def _check_description(builder: tfds.core.DatasetBuilder) -> None:
+    """Looks at all that is read later, so that damage shows here.
+
+    Raises:
+        ValueError: what belongs together does not agree.
+    """
+    for key, feature in _features(builder).items():
+        if isinstance(feature, tfds.features.ClassLabel):
+            names = feature.names
+            if len(names) != feature.num_classes or len(set(names)) != len(names):
+                raise ValueError(
+                    f"{key} has {feature.num_classes} classes, names differ"
+                )
 
 
 def count_splits(builder: tfds.core.DatasetBuilder) -> str:

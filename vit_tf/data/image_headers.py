@@ -13,6 +13,9 @@ NONE = -1  # height and width of what is no image
 ENDLESS = 2**62  # pixels of a GIF that nobody should unpack
 MAX_BLOCKS = 20_000  # of a GIF: 5 MB in pieces of 255 bytes, half a second of walking
 
+_BMP_TABLE = 54  # where a BMP's table of colours begins, behind two headers
+_GREY_TABLE = b"".join(bytes([i, i, i, 0]) for i in range(256))
+
 _FRAME, _EXTENSION = 0x2C, 0x21  # first bytes of a GIF's blocks
 
 
@@ -65,6 +68,17 @@ def pixels(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         ],
         default=unknown,
     )
+
+
+def is_coloured_by_a_table(encoded: tf.Tensor) -> tf.Tensor:
+    """Returns whether it is a BMP of 16 bits a pixel or fewer, but for plain grey.
+
+    TensorFlow takes the places in the table for grey values: other colours, silently.
+    """
+    bits = tf.strings.substr(tf.strings.join([encoded, "\0" * _BMP_TABLE]), 28, 1)
+    grey = tf.strings.substr(encoded, _BMP_TABLE, len(_GREY_TABLE)) == _GREY_TABLE
+    few = (bits != b"\x18") & (bits != b"\x20")
+    return (tf.strings.substr(encoded, 0, 2) == b"BM") & few & ~grey
 
 
 def is_animated_webp(encoded: tf.Tensor) -> tf.Tensor:

@@ -17,12 +17,23 @@ _MAX_ATTEMPTS = 100
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes JPEG, PNG, GIF or BMP bytes to uint8 (height, width, 3).
+    """Decodes JPEG, PNG, WebP, GIF or BMP bytes to uint8 (height, width, 3).
 
     Grey becomes three equal channels, CMYK becomes RGB, alpha is dropped, of an
     animation the first frame stays.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    def as_stored(channels: int) -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+    # TensorFlow drops the alpha of a PNG when asked for three channels; of a WebP it
+    # refuses to.
+    is_webp = tf.strings.substr(encoded, 0, 4) == b"RIFF"
+    image = tf.cond(
+        is_webp,
+        lambda: tf.slice(as_stored(0), [0, 0, 0], [-1, -1, 3]),
+        lambda: as_stored(3),
+    )
     return tf.ensure_shape(image, (None, None, 3))
 
 

@@ -31,12 +31,14 @@ class Label:
         derive: parsed features to int32 (), or to float32 (num_classes,) if `multi`.
         names_key: the feature that knows the names of the classes, if any does.
         multi: whether an image can have several classes, or none.
+        names: of the classes, where they are not those of the stored feature.
     """
 
     features: Mapping[str, Any]
     derive: Callable[[Features], tf.Tensor]
     names_key: str | None = None
     multi: bool = False
+    names: tuple[str, ...] | None = None
 
 
 def stored(key: str) -> Label:

@@ -5,6 +5,9 @@ that a small file cannot ask for gigabytes; one bad file leaves the others alone
 of TensorFlow's C++ runtime only, so that it can be exported.
 """
 
+import functools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from vit_tf import config
@@ -13,8 +16,10 @@ from vit_tf.data import image_headers, images
 # Decoded this takes 200 MB; a phone's photograph has 12 to 50 million pixels.
 MAX_PIXELS = 64_000_000
 
-# Of a narrow image, whose shorter side is enlarged to be cut out of: 200 MB of floats.
-MAX_ENLARGED = 2**24
+# A central crop enlarges the shorter side and the longer one with it: of an image as
+# narrow as this a view of 384 pixels is cut out of 240 MB. The same for every view, so
+# that what is prepared can be trained with, evaluated and predicted.
+MAX_RATIO = 100
 
 _PARALLEL = 4  # files that are decoded at once, each with its memory
 
@@ -24,7 +29,8 @@ UNKNOWN = "not a JPEG, PNG, WebP, GIF or BMP file"
 DAMAGED = "damaged: cannot be decoded"
 ANIMATED = "an animated WebP: only still ones are read"
 TOO_LARGE = "too large"  # and by how much
-NARROW = "too narrow: its shorter side would be enlarged beyond measure"
+TABLE = "a BMP with fewer than 24 bits a pixel: its table of colours is not read"
+NARROW = f"too narrow: one side is more than {MAX_RATIO} times the other"
 
 
 def views(
@@ -46,13 +52,13 @@ def views(
 
     @tf.autograph.experimental.do_not_convert
     def show(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        problem = _problem(encoded[i], view, max_pixels)
+        why = problem(encoded[i], max_pixels=max_pixels)
         image = tf.cond(
-            problem == "",
+            why == "",
             lambda: images.evaluation_view(encoded[i], view),
             lambda: nothing,
         )
-        return i, image, problem
+        return i, image, why
 
     # What fails is left out here and missed below. The row behind the last one is
     # there because an empty set has no batch.
@@ -69,8 +75,13 @@ def views(
     return tf.ensure_shape(pixels, (None, size, size, 3)), problems
 
 
-def _problem(encoded: tf.Tensor, view: config.View, max_pixels: int) -> tf.Tensor:
-    """Says why a file is not decoded, by its first bytes; or an empty string."""
+def problem(encoded: tf.Tensor, *, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """Says why a file is not decoded, by its first bytes; or an empty string.
+
+    Args:
+        encoded: a scalar string, the whole file.
+        max_pixels: of a file, over all frames of an animation, that are decoded.
+    """
     height, width, pixels = image_headers.pixels(encoded)
     size = [tf.strings.as_string(number) for number in (width, height)]
     over = f" pixels, or more over all frames; at most {max_pixels} are decoded"
@@ -82,7 +93,11 @@ def _problem(encoded: tf.Tensor, view: config.View, max_pixels: int) -> tf.Tenso
             (image_headers.is_animated_webp(encoded), lambda: tf.constant(ANIMATED)),
             (pixels > max_pixels, lambda: too_large),
             (
-                _enlarged(height, width, view) > MAX_ENLARGED,
+                image_headers.is_coloured_by_a_table(encoded),
+                lambda: tf.constant(TABLE),
+            ),
+            (
+                tf.maximum(height, width) > MAX_RATIO * tf.minimum(height, width),
                 lambda: tf.constant(NARROW),
             ),
         ],
@@ -90,10 +105,38 @@ def _problem(encoded: tf.Tensor, view: config.View, max_pixels: int) -> tf.Tenso
     )
 
 
-def _enlarged(height: tf.Tensor, width: tf.Tensor, view: config.View) -> tf.Tensor:
-    """Pixels of the image that the central crop is cut out of; 0 without one."""
-    margin = images.central_margin(view)
-    if margin is None:
-        return tf.zeros((), tf.int64)
-    shorter = tf.maximum(tf.minimum(height, width), 1)
-    return margin * margin * tf.maximum(height, width) // shorter
+def check(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a file whole to see whether it can be.
+
+    Args:
+        encoded: a scalar string, the whole file.
+
+    Returns:
+        Why it is not decoded, or an empty string; and a pixel, which has to be asked
+        for because what nobody asks for is optimized away.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is damaged behind its header.
+    """
+    why = problem(encoded)
+    pixel = tf.cond(
+        why == "",
+        lambda: tf.reduce_max(images.decode(encoded)),
+        lambda: tf.zeros((), tf.uint8),
+    )
+    return why, pixel
+
+
+def explain(encoded: bytes) -> str:
+    """Says why a file cannot be decoded; empty where it can."""
+    try:
+        why, _ = _checked()(tf.constant(encoded))
+        return why.numpy().decode()
+    except tf.errors.OpError:
+        return DAMAGED
+
+
+@functools.cache
+def _checked() -> Callable:
+    """Traces `check` once: step by step it takes longer than to decode an image."""
+    return tf.function(check, input_signature=[tf.TensorSpec((), tf.string)])

@@ -12,7 +12,7 @@ import numpy as np
 
 from vit_tf import config, config_values, errors, identity
 from vit_tf.costs import memory
-from vit_tf.data import catalog, data_source
+from vit_tf.data import catalog, class_names, data_source
 from vit_tf.evaluation import evaluators, fewshot
 from vit_tf.models import build, npz_weights
 from vit_tf.objectives import classification
@@ -21,6 +21,7 @@ from vit_tf.runtime import devices, progress, timing
 
 FEW_SHOT, RESOLUTION = "fewshot", "resolution"
 MEASURES = classification.Classification.measures
+_FEW = "--evaluators=fewshot needs no head"
 EVALUATORS = (*map(str, MEASURES), FEW_SHOT, RESOLUTION)
 USUAL = ("accuracy", "top5_accuracy", "nll", "ece")
 
@@ -102,7 +103,9 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
     sets = [(s, _split(s, request)) for s in sources if request.measures]
     model = _Model(request, machine, _run_of(request))
     opened = model.at(request.image_size)
-    _check_model(request, opened, sets)
+    notes = [_not_measured(s, split) for s, split in sets]
+    sets, matched = _check_model(request, opened, sets)
+    notes += matched
     crop = request.eval_crop or opened.eval_crop
     shots = (
         _few_shot(request, opened, machine) if FEW_SHOT in request.evaluators else None
@@ -128,6 +131,8 @@ def evaluate(request: Request, machine: devices.Runtime) -> dict[str, Any]:
         "precision": opened.network.dtype_policy.name,
         "batch_size": request.batch_size,
         "datasets": {source.name: source.version for source in sources},
+        "content": {source.name: source.content_digest for source in sources},
+        "notes": [note for note in notes if note],
         **run_directory.circumstances(machine.device),
         "metrics": metrics,
         "classes_of": classes_of,
@@ -227,33 +232,44 @@ def _check_model(
     request: Request,
     opened: loading.LoadedModel,
     sets: list[tuple[data_source.Source, str]],
-) -> None:
+) -> tuple[list[tuple[data_source.Source, str]], list[str]]:
+    """Returns the sets with the model's labels, and what to know of them."""
     opened.require_pooled("evaluation")
-    for source, _ in sets:
-        _check_fit(request, opened, source)
+    if sets and not opened.num_classes:
+        raise errors.UserError(f"{request.checkpoint}: has no last layer; {_FEW}")
+    fitting, lines = [], []
+    for source, split in sets:
+        try:
+            matched = class_names.match(source, opened.class_names, opened.num_classes)
+        except errors.UserError as refusal:
+            raise errors.UserError(
+                f"{request.checkpoint}: {refusal}, or {_FEW}"
+            ) from None
+        _check_measures(request, opened, matched.source)
+        fitting.append((matched.source, split))
+        lines.append(matched.line)
     for size in request.resolutions:
         _check_size(opened, size)
+    return fitting, lines
 
 
-def _check_fit(
+def _not_measured(source: data_source.Source, split: str) -> str:
+    """Says which images of a set of one's own the split leaves out."""
+    splits = source.builder.info.splits
+    others = [f"{n} ({i.num_examples:,})" for n, i in splits.items() if n != split]
+    if source.spec.final or not others or split not in splits:
+        return ""
+    return (
+        f"{source.name}: measured is {split} ({splits[split].num_examples:,} images), "
+        f"not {', '.join(others)}; --split={'+'.join(splits)} takes all"
+    )
+
+
+def _check_measures(
     request: Request, opened: loading.LoadedModel, source: data_source.Source
 ) -> None:
-    """Refuses a set of other classes than the model's, and measures it cannot have."""
-    path, few = request.checkpoint, "--evaluators=fewshot needs no head"
-    if not opened.num_classes:
-        raise errors.UserError(f"{path}: has no last layer; {few}")
-    if opened.num_classes != source.num_classes:
-        raise errors.UserError(
-            f"{path}: has {opened.num_classes} classes, {source.name} has "
-            f"{source.num_classes}; name a set with its classes, or {few}"
-        )
-    ours, theirs = opened.class_names, source.class_names
-    if ours and _are_names(ours) and _are_names(theirs) and ours != theirs:
-        label = next(i for i, pair in enumerate(zip(ours, theirs)) if len({*pair}) > 1)
-        raise errors.UserError(
-            f"{path}: class {label} is {ours[label]!r} there and {theirs[label]!r} in "
-            f"{source.name}; name a set with its classes, or {few}"
-        )
+    """Refuses measures that the set or the model cannot have."""
+    path = request.checkpoint
     if config.Measure.LOSS in request.measures and opened.objective is None:
         raise errors.UserError(
             f"--evaluators=loss: {path} does not say which loss its training minimised; "
@@ -270,11 +286,6 @@ def _check_fit(
                     f"--evaluators={name}: an image of {source.name} has several "
                     "labels; leave it out"
                 )
-
-
-def _are_names(names: tuple[str, ...]) -> bool:
-    """Returns whether classes have names; a data set without any has numbers."""
-    return names != tuple(str(number) for number in range(len(names)))
 
 
 def _check_size(opened: loading.LoadedModel, size: int) -> None:

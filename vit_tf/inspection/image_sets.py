@@ -127,9 +127,9 @@ def choose(total: int, wanted: int) -> np.ndarray:
 def _from_files(
     place: str, path: pathlib.Path, view: config.View, max_images: int
 ) -> Gallery:
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    if not path.is_file():  # a file that is named itself may have any name
-        files = [p for p in files if _is_meant(p, path) and p.is_file()]
+    files = [path]  # one that is named itself may have any name
+    if not path.is_file():
+        files = [path / file for file in image_files.walk(str(path), _pass_on).files]
     if not files:
         raise errors.UserError(
             f"--images={place}: no images; need files ending in "
@@ -145,9 +145,8 @@ def _from_files(
     )
 
 
-def _is_meant(file: pathlib.Path, folder: pathlib.Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return image_files.is_image(file.name) and not hidden
+def _pass_on(error: OSError) -> None:
+    raise errors.UserError(f"--images: {error.filename}: {error.strerror}") from None
 
 
 def _views(chosen: list[pathlib.Path], view: config.View) -> np.ndarray:

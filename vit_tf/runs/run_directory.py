@@ -182,7 +182,7 @@ class RunDirectory:
         changed = [
             f"{name} {began.get(name)} against {data[name]}"
             for name in data
-            if began.get(name) != data[name]
+            if name in began and began[name] != data[name]
         ]
         if changed:
             raise errors.UserError(

@@ -3,12 +3,11 @@
 import glob
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from vit_tf import errors
 from vit_tf.data import image_files
-
-_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
 
 
 def find(given: Sequence[str]) -> list[str]:
@@ -31,8 +30,7 @@ def find(given: Sequence[str]) -> list[str]:
         elif os.path.exists(name):
             paths = [_checked(name)]
         elif glob.has_magic(name):
-            matches = sorted(glob.glob(name, recursive=True))
-            paths = [path for path in matches if _is_named_so(path)]
+            paths = _matching(name)
         else:
             raise errors.UserError(f"--images={name}: no such file or folder")
         if not paths:
@@ -55,16 +53,23 @@ def read(path: str) -> bytes:
     return pathlib.Path(path).read_bytes()
 
 
+def _matching(pattern: str) -> list[str]:
+    """Lists the images of a pattern; hidden folders only where it names them itself."""
+    parts = pattern.split(os.sep)
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    found = []
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        if image_files.is_meant(os.sep.join(path.split(os.sep)[first:])):
+            found.append(path)
+    return found
+
+
 def _within(folder: str) -> list[str]:
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [os.path.join(parent, name) for name in sorted(names)]
-    return [path for path in files if _is_named_so(path)]
-
-
-def _is_named_so(path: str) -> bool:
-    return image_files.is_image(os.path.basename(path))
+    seen = image_files.walk(folder, _refuse)
+    if seen.left_out:
+        said = image_files.say(seen.left_out)
+        print(f"{folder}: left out by name: {said}", file=sys.stderr)
+    return [os.path.join(folder, path) for path in seen.files]
 
 
 def _checked(path: str) -> str:
@@ -74,7 +79,7 @@ def _checked(path: str) -> str:
             head = file.read(8)
     except OSError as error:
         _refuse(error)
-    if not head.startswith(_HEADS):
+    if not head.startswith(image_files.HEADS):
         raise errors.UserError(
             f"--images={path}: not an image (JPEG, PNG, GIF, BMP, WebP)"
         )

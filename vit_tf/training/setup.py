@@ -60,6 +60,7 @@ class TrainingSetup:
             "dataset": self.dataset,
             "training_examples": subsets.count_all(self.sources, self.cfg.data),
             "class_names": self.class_names,
+            "content": [source.content_digest for source in self.sources.sources],
         }
 
     def checkpoints(
@@ -132,8 +133,7 @@ def prepare(
     sources = mixture.open_all(cfg.data.name, data_dir=data_dir)
     source = sources.sources[0]
     objective.check_data(cfg.objective, cfg.data, source)
-    for split in cfg.evals.splits:
-        source.num_examples(split)  # refuses an unknown split before training
+    _check_splits(cfg, source)
     examples = subsets.count_all(sources, cfg.data)
     total_steps = timing.num_steps(
         cfg.train, batch_size=cfg.data.batch_size, num_examples=examples
@@ -166,6 +166,24 @@ def prepare(
         few_shot=fewshot.prepare(cfg, state.model, machine, data_dir=data_dir),
         total_steps=total_steps,
     )
+
+
+def _check_splits(cfg: config.Config, source: data_source.Source) -> None:
+    """Refuses a split that is not there before training, with the field to set."""
+    for field, splits in (
+        ("data.split", (cfg.data.split,)),
+        ("evals.splits", cfg.evals.splits),
+    ):
+        for split in splits:
+            try:
+                source.num_examples(split)
+            except errors.UserError as refusal:
+                there = [s for s in source.builder.info.splits if s != "train"]
+                such = f", such as {field}={there[0]}" if there else ""
+                raise errors.UserError(
+                    f"{refusal}; set {field} to one of them or a part{such}",
+                    field=field,
+                ) from None
 
 
 def train_batches(

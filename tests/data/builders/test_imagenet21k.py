@@ -248,12 +248,12 @@ def test_what_is_no_image_is_named_and_left_out_when_asked(damaged, tmp_path, ca
     line = str(refusal.value)
     first, second = sorted(SYNSETS)[:2]
     assert "4 of 25 images cannot be decoded" in line and "\n" not in line
-    assert f"the first is {first}/{first}_0.JPEG (empty file)" in line
+    assert f"the first is {first}/{first}_0.JPEG (empty: no bytes)" in line
     expected = [
-        f"{first}/{first}_0.JPEG\tempty file",
-        f"{first}/{first}_1.JPEG\tdamaged or cut off",
-        f"{second}/{second}_2.JPEG\tdamaged or cut off",
-        f"{second}/notes.txt\tnot a JPEG or PNG image",
+        f"{first}/{first}_0.JPEG\tempty: no bytes",
+        f"{first}/{first}_1.JPEG\tdamaged: cannot be decoded",
+        f"{second}/{second}_2.JPEG\tdamaged: cannot be decoded",
+        f"{second}/notes.txt\tnot a JPEG, PNG, WebP, GIF or BMP file",
     ]
     work = root / "imagenet21k" / "fall11" / "work.1.0.0"
     assert (work / "unreadable.txt").read_text().splitlines() == expected

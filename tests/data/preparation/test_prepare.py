@@ -1,5 +1,6 @@
 """The tool: prepares once, says so twice, refuses in one line."""
 
+import os
 import pathlib
 import shutil
 import signal
@@ -12,7 +13,7 @@ from PIL import Image
 
 from tests.support import warm
 from vit_tf import errors
-from vit_tf.data import catalog
+from vit_tf.data import catalog, safe_decoding
 from vit_tf.data.builders import digits
 from vit_tf.data.preparation import prepare
 
@@ -26,6 +27,11 @@ def _images(folder: pathlib.Path, *paths: str) -> None:
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / path)
+
+
+def _prepare(folder, name, root, **changes):
+    request = prepare.FolderRequest(folder=str(folder), name=name, **changes)
+    return prepare.prepare_folder(request, catalog.Path(root))
 
 
 @pytest.fixture
@@ -58,13 +64,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
 
 
 def test_a_folder_goes_in_and_opens_by_its_name(tmp_path, pets, capsys):
-    prepare.prepare_folder(str(pets), "pets", catalog.Path(tmp_path / "data"))
+    _prepare(pets, "pets", tmp_path / "data")
     said = capsys.readouterr().out
     assert "2 classes" in said and "1 .db" in said
     source = catalog.open_source("pets", str(tmp_path / "data"))
     counts = [source.num_examples(split) for split in ("train", "validation")]
     assert sum(counts) == 40 and source.class_names == ("cat", "dog")
-    prepare.prepare_folder(str(pets), "pets", catalog.Path(tmp_path / "data"))
+    _prepare(pets, "pets", tmp_path / "data")
     assert "pets: already prepared in " in capsys.readouterr().out
 
 
@@ -74,34 +80,146 @@ def test_corrupt_files_are_refused_or_left_out(tmp_path, pets, capsys):
     (pets / "dog" / "7.jpg").write_bytes(whole[: len(whole) // 2])
     (pets / "cat" / "3.jpg").write_bytes(b"")
     with pytest.raises(errors.UserError) as refusal:
-        prepare.prepare_folder(str(pets), "pets", root, validation_share=0.0)
+        _prepare(pets, "pets", root, validation_share=0.0)
     line = str(refusal.value)
-    assert "2 of 40 images cannot be decoded" in line and "\n" not in line
-    assert "cat/3.jpg (empty file)" in line and "--skip_corrupt" in line
+    assert "2 of 40 images cannot be read" in line and "\n" not in line
+    assert "cat/3.jpg (empty: no bytes)" in line and "--skip_corrupt" in line
     with pytest.raises(errors.UserError, match="unknown"):
         catalog.open_source("pets", str(root))
 
-    prepare.prepare_folder(
-        str(pets), "pets", root, validation_share=0.0, skip_corrupt=True
-    )
+    _prepare(pets, "pets", root, validation_share=0.0, skip_corrupt=True)
     assert "Skipped 2 damaged files, listed in " in capsys.readouterr().out
     assert catalog.open_source("pets", str(root)).num_examples("train") == 38
     skipped = root / "image_folder" / "pets" / "1.0.0" / "skipped.txt"
     assert skipped.read_text().splitlines() == [
-        "cat/3.jpg\tempty file",
-        "dog/7.jpg\tdamaged or cut off",
+        "cat/3.jpg\tempty: no bytes",
+        f"dog/7.jpg\t{safe_decoding.DAMAGED}",
     ]
 
 
 def test_a_name_stands_for_one_folder(tmp_path, pets):
     root = catalog.Path(tmp_path / "data")
-    prepare.prepare_folder(str(pets), "pets", root)
+    _prepare(pets, "pets", root)
     _images(tmp_path / "others", "a/1.png", "b/1.png")
-    with pytest.raises(errors.UserError, match="already prepared from .*pets; choose"):
-        prepare.prepare_folder(str(tmp_path / "others"), "pets", root)
-    _images(pets, "dog/new.png")
-    with pytest.raises(errors.UserError, match="from 40 images.* now holds 41; remove"):
-        prepare.prepare_folder(str(pets), "pets", root)
+    with pytest.raises(errors.UserError, match="from .*pets; choose another name"):
+        _prepare(tmp_path / "others", "pets", root)
+    _prepare(tmp_path / "others", "pets", root, overwrite=True)
+    assert catalog.open_source("pets", str(root)).class_names == ("a", "b")
+
+
+def _relabel(pets):
+    for number in range(5):
+        (pets / "cat" / f"{number}.jpg").rename(pets / "dog" / f"cat{number}.jpg")
+
+
+def _exchange(pets):
+    """Same names, sizes and number of files: two images change their classes."""
+    one, two = pets / "cat" / "1.jpg", pets / "dog" / "1.jpg"
+    first, second = one.read_bytes(), two.read_bytes()
+    longer = max(len(first), len(second))
+    one.write_bytes(second.ljust(longer, b"\0"))
+    two.write_bytes(first.ljust(longer, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "said"),
+    [
+        (_relabel, {}, "5 new .*; 5 gone"),
+        (_exchange, {}, "2 changed .such as cat/1.jpg"),
+        (lambda pets: _images(pets, "dog/new.png"), {}, "1 new .such as dog/new.png"),
+        (lambda pets: (pets / "dog/3.jpg").unlink(), {}, "1 gone .such as dog/3.jpg"),
+        (
+            lambda pets: None,
+            {"validation_share": 0.5},
+            "--validation_share=0.1 against",
+        ),
+        (lambda pets: None, {"exif": True}, "--exif=False against True"),
+        (lambda pets: None, {"nested": True}, "--nested=False against True"),
+    ],
+)
+def test_what_was_prepared_from_something_else_is_not_taken_for_it(
+    tmp_path, pets, change, settings, said
+):
+    root = catalog.Path(tmp_path / "data")
+    for kind in ("cat", "dog"):  # of equal sizes, so that sizes alone show nothing
+        for path in (pets / kind).glob("*.jpg"):
+            path.write_bytes(path.read_bytes().ljust(4096, b"\0"))
+    _prepare(pets, "pets", root)
+    before = catalog.open_source("pets", str(root)).content_digest
+    change(pets)
+    with pytest.raises(errors.UserError, match=said) as refusal:
+        _prepare(pets, "pets", root, **settings)
+    assert "--overwrite" in str(refusal.value) and "\n" not in str(refusal.value)
+    assert catalog.open_source("pets", str(root)).content_digest == before
+    _prepare(pets, "pets", root, **settings, overwrite=True)
+    assert catalog.open_source("pets", str(root)).content_digest != before
+    assert _prepare(pets, "pets", root, **settings) is None, "it is prepared now"
+
+
+def test_a_copy_of_the_same_files_is_the_same(tmp_path, pets):
+    """Times change when files are copied; their content does not."""
+    root = tmp_path / "data"
+    _prepare(pets, "pets", root)
+    for path in pets.rglob("*.jpg"):
+        os.utime(path, ns=(1, 1))
+    assert _prepare(pets, "pets", root) is None
+
+
+def test_a_failed_replacement_leaves_what_was_there(tmp_path, pets, monkeypatch):
+    root = tmp_path / "data"
+    _prepare(pets, "pets", root)
+    before = catalog.open_source("pets", str(root)).content_digest
+    _relabel(pets)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare.image_folder.ImageFolder, "_generate_examples", fail)
+    with pytest.raises(errors.UserError, match="No space left"):
+        _prepare(pets, "pets", root, overwrite=True)
+    assert catalog.open_source("pets", str(root)).content_digest == before
+
+
+def test_the_report_says_what_looks_wrong(tmp_path, pets, capsys):
+    twin = (pets / "cat" / "0.jpg").read_bytes()
+    for split in ("train", "test"):
+        for kind in ("cat", "dog"):
+            folder = pets / split / kind
+            folder.mkdir(parents=True)
+            for path in (pets / kind).glob("1*.jpg"):
+                (folder / f"{split}{path.name}").write_bytes(
+                    path.read_bytes() + split.encode()
+                )
+        (pets / split / "cat" / f"{split}.jpg").write_bytes(twin)
+    side = Image.new("RGB", (40, 20))
+    exif = side.getexif()
+    exif[0x0112] = 6
+    side.save(pets / "train" / "dog" / "phone.jpg", exif=exif)
+    shutil.rmtree(pets / "cat")
+    shutil.rmtree(pets / "dog")
+    root = tmp_path / "data"
+    _prepare(pets, "pets", root)
+    said = capsys.readouterr().out
+    assert "train: 24 images of 2 classes, from 12 (cat) to 12 (dog)" in said
+    assert "46 JPEG" not in said and "47 JPEG; width 32, 32, 40" in said
+    assert "1 images carry a rotation (EXIF): shown as stored; --exif" in said
+    assert "1 images lie in more than one split" in said
+    assert "train/cat/train.jpg (train) = test/cat/test.jpg (test)" in said or (
+        "test/cat/test.jpg (test) = train/cat/train.jpg (train)" in said
+    )
+    _prepare(pets, "pets", root, exif=True, overwrite=True)
+    assert "turned upright" in capsys.readouterr().out
+    source = catalog.open_source("pets", str(root))
+    shapes = {image_shape(source, "train", name) for name in ("phone.jpg",)}
+    assert shapes == {(40, 20)}
+
+
+def image_shape(source, split, name):
+    """Height and width of a stored image, by the name of its file."""
+    for example in source.builder.as_dataset(split=split):
+        if example["file_name"].numpy().decode().endswith(name):
+            return tuple(example["image"].shape[:2])
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +234,7 @@ def test_a_name_stands_for_one_folder(tmp_path, pets):
 )
 def test_names_that_cannot_be_used(tmp_path, pets, name, complaint):
     with pytest.raises(errors.UserError, match=complaint):
-        prepare.prepare_folder(str(pets), name, catalog.Path(tmp_path))
+        _prepare(pets, name, tmp_path)
 
 
 def test_data_to_fetch_by_hand_says_what_goes_where(tmp_path):
@@ -161,7 +279,7 @@ def test_a_failing_download_is_one_line(tmp_path, monkeypatch):
 
 def test_the_list_shows_what_is_prepared(tmp_path, pets, capsys):
     root = catalog.Path(tmp_path)
-    prepare.prepare_folder(str(pets), "pets", root, validation_share=0.0)
+    _prepare(pets, "pets", root, validation_share=0.0)
     capsys.readouterr()
     prepare.list_datasets(root)
     lines = capsys.readouterr().out.splitlines()[1:]

@@ -29,7 +29,9 @@ def _file(root: pathlib.Path, split: str = "train") -> pathlib.Path:
 
 
 def _verify(root: pathlib.Path, **how) -> verification.Report:
-    return verification.verify(catalog.open_source("digits", str(root)), **how)
+    return verification.verify(
+        catalog.open_source("digits", str(root), check_rows=False), **how
+    )
 
 
 def test_a_whole_set_has_no_problems(data_dir, capsys):
@@ -135,7 +137,8 @@ def test_corrupt_records_are_listed_by_name(pictures, capsys):
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith("train/a/4.png (record ") for line in said)
     assert any(
-        line.startswith("train/b/7.png (") and line.endswith("image damaged or cut off")
+        line.startswith("train/b/7.png (")
+        and line.endswith("damaged: cannot be decoded")
         for line in said
     )
     assert "pictures 1.0.0 train: looked at 30 of 30" in said

@@ -26,8 +26,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import shard_utils
 
 from vit_tf import errors
-from vit_tf.data import images
-from vit_tf.data.preparation import image_folders, shard_writer, synsets
+from vit_tf.data import safe_decoding
+from vit_tf.data.preparation import shard_writer, synsets
 from vit_tf.runtime import filesystem, progress
 
 NAME = "imagenet21k"
@@ -182,10 +182,9 @@ class Records:
         if place.trouble:
             return shard_writer.Bad(place.name, place.trouble)
         encoded = self.index.read(place)
-        try:
-            images.decode(tf.constant(encoded))
-        except tf.errors.OpError:
-            return shard_writer.Bad(place.name, image_folders.explain(encoded[:8]))
+        why = safe_decoding.explain(encoded)
+        if why:
+            return shard_writer.Bad(place.name, why)
         example = tf.train.Example()
         feature = example.features.feature
         feature["image"].bytes_list.value.append(encoded)

@@ -4,9 +4,12 @@ Safe to run twice; a preparation that is interrupted leaves nothing behind that
 looks prepared.
 """
 
+import contextlib
+import dataclasses
+import json
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import requests
@@ -14,9 +17,10 @@ import tensorflow_datasets as tfds
 from rich import console, progress
 
 from vit_tf import errors
-from vit_tf.data import catalog, data_source, dataset_spec
+from vit_tf.data import catalog, data_source, dataset_spec, integrity, manifest
 from vit_tf.data.builders import digits, image_folder, objectnet, shapes
-from vit_tf.data.preparation import image_folders, verification
+from vit_tf.data.preparation import folder_report, image_folders, verification
+from vit_tf.runtime import filesystem
 
 _PATIENCE = 20  # seconds until a server that does not answer is given up
 
@@ -62,7 +66,7 @@ def verify(name: str, root: catalog.Path, *, every: bool = False) -> None:
     Raises:
         errors.UserError: not prepared, or something is wrong with it.
     """
-    source = catalog.open_source(name, str(root))
+    source = catalog.open_source(name, str(root), check_rows=False)
     report = verification.verify(source, every=every, watch=_watch)
     for problem in report.problems:
         print(problem)
@@ -105,45 +109,103 @@ def prepare_dataset(name: str, root: catalog.Path) -> None:
     _build(f"--dataset={name}", builder, failures=Exception)
 
 
-def prepare_folder(
-    folder: str,
-    name: str | None,
-    root: catalog.Path,
-    *,
-    skip_corrupt: bool = False,
-    validation_share: float | None = None,
-) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderRequest:
+    """How a folder of images is prepared.
+
+    Attributes:
+        folder: where the images are.
+        name: what the data set is called.
+        skip_corrupt: whether images that cannot be decoded are left out.
+        validation_share, nested, unlabelled: see `image_folders.list_folder`.
+        exif: whether images are turned as their EXIF data say.
+        overwrite: whether a set of this name that was prepared from something else is
+            replaced.
+    """
+
+    folder: str
+    name: str | None
+    skip_corrupt: bool = False
+    validation_share: float | None = None
+    nested: bool = False
+    unlabelled: bool = False
+    exif: bool = False
+    overwrite: bool = False
+
+
+def prepare_folder(request: FolderRequest, root: catalog.Path) -> catalog.Path | None:
     """Prepares a folder of images under a name.
 
+    Returns:
+        Where it is prepared; None where it was already, from the same files.
+
     Raises:
-        errors.UserError: see `folders.list_folder`; also a bad or taken name, and
-            damaged files unless `skip_corrupt`.
+        errors.UserError: see `image_folders.list_folder`; also a bad name, a name that
+            stands for other files or settings, and damaged files unless they are to be
+            left out.
     """
-    name = _check_name(name)
-    listing = image_folders.list_folder(folder, validation_share)
+    name = _check_name(request.name)
+    listing = image_folders.list_folder(
+        request.folder,
+        request.validation_share,
+        nested=request.nested,
+        unlabelled=request.unlabelled,
+    )
     home = root / image_folder.ImageFolder.name / name
     target = home / str(image_folder.ImageFolder.VERSION)
     if data_source.is_prepared(target):
-        _say_prepared(name, target, listing)
-        return
-    _report(listing)
+        changes = _changes(target, listing, request)
+        if not changes:
+            print(f"{name}: already prepared in {target}")
+            return None
+        if not request.overwrite:
+            raise errors.UserError(
+                f"--name={name}: prepared from something else: {'; '.join(changes)}; "
+                "choose another name, or replace it with --overwrite"
+            )
+    folder_report.print_listing(listing)
     bad = image_folders.find_unreadable(
         listing, lambda seen: _watch(seen, "Checking images", len(listing.paths))
     )
-    if bad and not skip_corrupt:
+    if bad and not request.skip_corrupt:
         first, reason = next(iter(bad.items()))
         raise errors.UserError(
-            f"--folder={folder}: {len(bad)} of {len(listing.paths)} images cannot be "
-            f"decoded, the first is {first} ({reason}); mend or remove them, or leave "
-            "them out with --skip_corrupt"
+            f"--folder={request.folder}: {len(bad)} of {len(listing.paths)} images "
+            f"cannot be read, the first is {first} ({reason}); mend or remove them, or "
+            "leave them out with --skip_corrupt"
         )
+    kept = image_folders.leave_out(listing, bad)
     chosen = image_folder.FolderConfig(
-        name=name, listing=image_folders.leave_out(listing, bad), skipped=bad
+        name=name,
+        listing=kept,
+        skipped=bad,
+        entries=manifest.describe(kept.folder, kept.files),
+        exif=request.exif,
     )
-    _build(f"--folder={folder}", image_folder.ImageFolder(config=chosen, data_dir=root))
-    if bad:
-        skipped = target / image_folder.SKIPPED_FILE
-        print(f"Skipped {len(bad)} damaged files, listed in {skipped}")
+    with _replacing(target):
+        builder = image_folder.ImageFolder(config=chosen, data_dir=root)
+        _build(f"--folder={request.folder}", builder)
+    skipped = target / image_folder.SKIPPED_FILE
+    folder_report.print_facts(chosen, str(skipped) if bad else None)
+    return target
+
+
+@contextlib.contextmanager
+def _replacing(target: catalog.Path) -> Iterator[None]:
+    """Puts what is in the way aside, and back if nothing comes in its place."""
+    if not target.exists():
+        yield
+        return
+    aside = target.parent / "replaced.tmp"
+    filesystem.remove(str(aside))
+    target.rename(aside)
+    try:
+        yield
+    except BaseException:
+        filesystem.remove(str(target))
+        aside.rename(target)
+        raise
+    filesystem.remove(str(aside))
 
 
 def _find_manual(root: catalog.Path) -> catalog.Path:
@@ -209,34 +271,38 @@ def _check_name(name: str | None) -> str:
     return name
 
 
-def _say_prepared(
-    name: str, target: catalog.Path, listing: image_folders.Listing
-) -> None:
-    """Says that there is nothing to do, or refuses if it is not the same folder."""
+def _changes(
+    target: catalog.Path, listing: image_folders.Listing, request: FolderRequest
+) -> list[str]:
+    """Compares a prepared set with what would be prepared now; a phrase for each."""
     known: Any = catalog.open_source(str(target)).builder.info.metadata
     if known["folder"] != str(listing.folder):
-        raise errors.UserError(
-            f"--name={name}: already prepared from {known['folder']}; choose another "
-            f"name, or remove {target}"
-        )
-    if known["num_files"] != len(listing.paths):
-        raise errors.UserError(
-            f"--name={name}: prepared from {known['num_files']} images, the folder now "
-            f"holds {len(listing.paths)}; remove {target} to prepare it again"
-        )
-    print(f"{name}: already prepared in {target}")
-
-
-def _report(listing: image_folders.Listing) -> None:
-    counts = ", ".join(
-        f"{split} {len(files):,}" for split, files in listing.files.items()
-    )
-    print(f"{listing.folder}: {len(listing.class_names)} classes; images: {counts}")
-    if listing.ignored:
-        kinds = ", ".join(
-            f"{n:,} {kind}" for kind, n in sorted(listing.ignored.items())
-        )
-        print(f"Ignored files that are no JPEG or PNG by their names: {kinds}")
+        return [f"from {known['folder']}"]
+    skipped = target / image_folder.SKIPPED_FILE
+    left_out = set()
+    if skipped.exists():
+        left_out = {line.split("\t")[0] for line in skipped.read_text().splitlines()}
+    if not (target / manifest.FILE).exists():  # of an earlier version of this library
+        return [
+            f"an earlier version prepared its {known['num_files']} images and did not "
+            f"note their contents, the folder has {len(listing.paths)}"
+        ]
+    before = json.loads(known["settings"])
+    now = {**listing.settings, "exif": request.exif}
+    changes = [
+        f"--{name}={before.get(name)} against {value}"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    try:
+        entries = manifest.read((target / manifest.FILE).read_text())
+    except ValueError:
+        return [*changes, f"{target / manifest.FILE} is damaged"]
+    files = {
+        split: [file for file in content if file[0] not in left_out]
+        for split, content in listing.files.items()
+    }
+    return changes + manifest.differences(entries, listing.folder, files)
 
 
 def _watch(things: Iterable, what: str, total: int) -> Iterable:
@@ -256,4 +322,5 @@ def _build(
     except failures as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise errors.UserError(f"{what}: not prepared: {reason[:400]}") from error
+    integrity.note(builder.data_path)
     print(f"Prepared in {builder.data_path}: {data_source.count_splits(builder)}")

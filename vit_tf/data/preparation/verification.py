@@ -10,12 +10,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from vit_tf.data import (
-    data_source,
-    images,
-    labels,
-    record_files,
-)
+from vit_tf.data import data_source, labels, record_files, safe_decoding
 from vit_tf.data.builders import image_folder
 
 # Without `every`, so many files of each split are read, and so many records of each.
@@ -141,32 +136,29 @@ def _find_corrupt(
 ) -> list[str]:
     """Decodes some records of a split; names those that fail."""
 
-    def look(row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def look(row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         example = source.parse(row["record"])
-        # A pixel is returned because what nobody asks for is optimized away.
-        pixel = tf.reduce_max(images.decode(example["image"]))
-        return row["index"], pixel, example["label"]
+        return row["index"], *safe_decoding.check(example["image"]), example["label"]
 
     rows = record_files.in_order(source, split, keep)
     looked = rows.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    seen = {int(index) for index, _, _ in looked.as_numpy_iterator()}
-    bad = np.array([index for index in keep if index not in seen], np.int64)
+    whys = {int(index): why for index, why, *_ in looked.as_numpy_iterator()}
+    bad = np.array([index for index in keep if whys.get(index) != b""], np.int64)
     if not len(bad):
         return []
     return [
-        f"{source.describe(row['record'], split, int(row['index']))}: "
-        f"{_reason(source, row['record'])}"
+        f"{source.describe(row['record'], split, index)}: "
+        f"{whys[index].decode() if index in whys else _reason(source, row['record'])}"
         for row in record_files.in_order(source, split, bad)
+        for index in [int(row["index"])]
     ]
 
 
 def _reason(source: data_source.Source, record: tf.Tensor) -> str:
     try:
-        example = source.parse(record)
+        source.parse(record)
     except tf.errors.InvalidArgumentError as error:
         if labels.OUT_OF_RANGE in error.message:
             return f"label out of range 0 to {source.num_classes - 1}"
         return "no example of this data set"
-    if not int(tf.strings.length(example["image"])):
-        return "empty image"
-    return "image damaged or cut off"
+    return safe_decoding.DAMAGED
