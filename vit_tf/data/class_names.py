@@ -9,6 +9,9 @@ import tensorflow as tf
 from vit_tf import errors
 from vit_tf.data import data_source, labels
 
+# Unicode's categories of control characters, separators of lines, and halves of pairs.
+_BREAKING = ("Cc", "Cs", "Zl", "Zp")
+
 
 def normalise(name: str) -> str:
     """Returns the one spelling of a name: Unicode's NFC, without blanks around it.
@@ -16,6 +19,22 @@ def normalise(name: str) -> str:
     A Mac writes 'café' in five letters (NFD), others in four; a person sees one word.
     """
     return unicodedata.normalize("NFC", name).strip()
+
+
+def check(name: str) -> str:
+    """Returns a class's name as it is stored: normalised, and one that a file can keep.
+
+    Raises:
+        errors.UserError: nothing but blanks, or characters that no line of text has.
+    """
+    kept = normalise(name)
+    if not kept or any(unicodedata.category(letter) in _BREAKING for letter in kept):
+        shown = ascii(name)
+        raise errors.UserError(
+            f"class name {shown}: is empty, or has characters that cannot be stored in "
+            "a line of text; rename its folder"
+        )
+    return kept
 
 
 def are_names(names: Sequence[str]) -> bool:

@@ -207,7 +207,7 @@ def _list_classes(
                 f"({_some(inner)}); point --folder at {directory}"
             )
         for folder, paths in _by_folder(root, directory, ignored, nested).items():
-            name = class_names.normalise(folder.relative_to(home).as_posix())
+            name = class_names.check(folder.relative_to(home).as_posix())
             if spelled.setdefault(name, str(folder)) != str(folder):
                 raise errors.UserError(
                     f"--folder={root}: {spelled[name]} and {folder} are one class name "

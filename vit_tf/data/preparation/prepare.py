@@ -283,10 +283,11 @@ def _changes(
     if skipped.exists():
         left_out = {line.split("\t")[0] for line in skipped.read_text().splitlines()}
     if not (target / manifest.FILE).exists():  # of an earlier version of this library
-        return [
+        phrase = (
             f"an earlier version prepared its {known['num_files']} images and did not "
             f"note their contents, the folder has {len(listing.paths)}"
-        ]
+        )
+        return [phrase]
     before = json.loads(known["settings"])
     now = {**listing.settings, "exif": request.exif}
     changes = [
