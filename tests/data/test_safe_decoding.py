@@ -44,6 +44,7 @@ def test_good_files_are_shown_as_evaluation_shows_them(crop):
 
 BROKEN = {
     "empty": (b"", safe_decoding.EMPTY),
+    "one byte": (b"x", safe_decoding.UNKNOWN),
     "text": (b"an image, honestly", safe_decoding.UNKNOWN),
     "cut jpeg": (image_files.readable()["jpeg"][:300], safe_decoding.DAMAGED),
     "cut png": (image_files.readable()["png"][:300], safe_decoding.DAMAGED),
@@ -87,6 +88,19 @@ def test_a_narrow_image_is_refused_by_every_view(crop):
     ]
     _, problems = safe_decoding.views(tf.constant(files), data, max_pixels=MAX_PIXELS)
     assert [p.decode() for p in problems.numpy()] == ["", safe_decoding.NARROW]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_alone_gets_the_same_reason(name):
+    """As preparing and verifying ask, and a line of a list of millions."""
+    file, reason = BROKEN[name]
+    if not name.startswith("many"):  # these need more than two frames' pixels
+        assert safe_decoding.explain(file).startswith(reason)
+
+
+def test_small_whole_files_have_no_reason_against_them():
+    for name, file in image_files.readable(2, 2).items():
+        assert safe_decoding.explain(file) == "", name
 
 
 def test_no_files_give_no_views():

@@ -75,8 +75,10 @@ def is_coloured_by_a_table(encoded: tf.Tensor) -> tf.Tensor:
 
     TensorFlow takes the places in the table for grey values: other colours, silently.
     """
-    bits = tf.strings.substr(tf.strings.join([encoded, "\0" * _BMP_TABLE]), 28, 1)
-    grey = tf.strings.substr(encoded, _BMP_TABLE, len(_GREY_TABLE)) == _GREY_TABLE
+    head = tf.strings.substr(encoded, 0, _BMP_TABLE + len(_GREY_TABLE))
+    head = tf.strings.join([head, "\0" * _BMP_TABLE])  # of a file shorter than that
+    bits = tf.strings.substr(head, 28, 1)
+    grey = tf.strings.substr(head, _BMP_TABLE, len(_GREY_TABLE)) == _GREY_TABLE
     few = (bits != b"\x18") & (bits != b"\x20")
     return (tf.strings.substr(encoded, 0, 2) == b"BM") & few & ~grey
 

@@ -31,7 +31,8 @@ def note(directory: Path) -> None:
     """Notes what a set that was just written consists of."""
     paths = list(_files(directory))
     files = dict(zip((p.name for p in paths), _each(_facts, paths), strict=True))
-    text = json.dumps(files, indent=2, sort_keys=True) + "\n"
+    content = {"files": files, "sha256": _digest(files)}
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     (directory / FILE).write_text(text)
 
 
@@ -45,8 +46,12 @@ def check(directory: Path) -> None:
     if not noted.exists():
         return  # not written by us, or before there were notes
     try:
-        files = dict(json.loads(noted.read_text()))
-    except (ValueError, TypeError):
+        content = json.loads(noted.read_text())
+        files = dict(content["files"])
+        is_whole = content["sha256"] == _digest(files)
+    except (ValueError, TypeError, KeyError):
+        is_whole = False
+    if not is_whole:
         raise refusal(directory, f"{FILE} is damaged") from None
     problems = _each(lambda file: _compare(directory / file[0], file[1]), files.items())
     for name, problem in zip(files, problems, strict=True):
@@ -112,6 +117,10 @@ def _files(directory: Path) -> Iterator[Path]:
     for path in sorted(directory.iterdir()):
         if path.name not in _LATER and not path.is_dir():
             yield path
+
+
+def _digest(files: object) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _each(function, things: Iterable[Any]) -> list[Any]:

@@ -129,7 +129,8 @@ def _from_files(
 ) -> Gallery:
     files = [path]  # one that is named itself may have any name
     if not path.is_file():
-        files = [path / file for file in image_files.walk(str(path), _pass_on).files]
+        seen = image_files.walk(str(path), _pass_on)
+        files = sorted(path / file for file in seen.files)
     if not files:
         raise errors.UserError(
             f"--images={place}: no images; need files ending in "
