@@ -26,11 +26,9 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     def as_stored(channels: int) -> tf.Tensor:
         return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
-    # TensorFlow drops the alpha of a PNG when asked for three channels; of a WebP it
-    # refuses to.
-    is_webp = tf.strings.substr(encoded, 0, 4) == b"RIFF"
+    # TensorFlow drops the alpha of a PNG if asked for three channels; not of a WebP.
     image = tf.cond(
-        is_webp,
+        tf.strings.substr(encoded, 0, 4) == b"RIFF",
         lambda: tf.slice(as_stored(0), [0, 0, 0], [-1, -1, 3]),
         lambda: as_stored(3),
     )

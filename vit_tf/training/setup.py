@@ -170,20 +170,15 @@ def prepare(
 
 def _check_splits(cfg: config.Config, source: data_source.Source) -> None:
     """Refuses a split that is not there before training, with the field to set."""
-    for field, splits in (
-        ("data.split", (cfg.data.split,)),
-        ("evals.splits", cfg.evals.splits),
-    ):
-        for split in splits:
-            try:
-                source.num_examples(split)
-            except errors.UserError as refusal:
-                there = [s for s in source.builder.info.splits if s != "train"]
-                such = f", such as {field}={there[0]}" if there else ""
-                raise errors.UserError(
-                    f"{refusal}; set {field} to one of them or a part{such}",
-                    field=field,
-                ) from None
+    named = [("evals.splits", split) for split in cfg.evals.splits]
+    for field, split in [("data.split", cfg.data.split), *named]:
+        try:
+            source.num_examples(split)
+        except errors.UserError as refusal:
+            there = [name for name in source.builder.info.splits if name != "train"]
+            such = f", such as {field}={there[0]}" if there else ""
+            line = f"{refusal}; set {field} to one of them or a part{such}"
+            raise errors.UserError(line, field=field) from None
 
 
 def train_batches(
