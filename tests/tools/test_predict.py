@@ -7,12 +7,13 @@ import shutil
 import zlib
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import stand_in, tiny, warm
+from tests.support import image_files, stand_in, tiny, warm
 from vit_tf import config, errors
 from vit_tf.data import (
     catalog,
@@ -301,3 +302,38 @@ def test_what_cannot_be_opened_is_one_line(evaluated, tmp_path, path, changes, s
     with pytest.raises(errors.UserError, match=said) as caught:
         predictor.open_stored(str(place), **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_exif_turns_what_a_camera_took_on_its_side(evaluated, tmp_path):
+    image = image_files.picture(40, 24)
+    side = PIL.Image.Exif()
+    side[0x0112] = 6
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(image_files.encoded(image, "PNG", exif=side))
+    (photos / "b.png").write_bytes(image_files.encoded(image, "PNG"))
+    (photos / "c.png").write_bytes(
+        image_files.encoded(image.transpose(PIL.Image.Transpose.ROTATE_270), "PNG")
+    )
+    (photos / "d.jpg").write_bytes(b"\xff\xd8\xff no image")
+    (photos / "e.png").write_bytes(image_files.png_bomb())
+
+    def predict(table, *more):
+        done = warm.run(
+            *("-m", "tools.predict", f"--checkpoint={evaluated}", f"--images={photos}"),
+            f"--to={tmp_path / table}",
+            *more,
+        )
+        rows = []
+        if done.returncode == 0:
+            rows = list(csv.DictReader((tmp_path / table).read_text().splitlines()))
+        return done, [{**row, "file": ""} for row in rows]
+
+    done, (a, b, c, d, e) = predict("stored.csv")
+    assert a == b != c and d["error"] and e["error"].startswith("too large")
+    assert "1 images carry a rotation (EXIF): shown as stored" in done.stdout
+    done, upright = predict("upright.csv", "--exif")
+    assert upright == [c, b, c, d, e]
+    assert "1 images carry a rotation (EXIF): turned upright" in done.stdout
+    done, _ = predict("stored.csv", "--exif")
+    assert done.returncode == 2 and "exif" in done.stderr.splitlines()[-1]

@@ -11,6 +11,9 @@ from concurrent import futures
 
 from PIL import Image, ImageOps
 
+from vit_tf.data import safe_decoding
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 
 
@@ -47,7 +50,7 @@ def _header(path: pathlib.Path) -> tuple[str, int, int, bool] | None:
     try:
         with Image.open(path) as image:
             return image.format or "?", image.width, image.height, _is_turned(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return None
 
 
@@ -59,12 +62,27 @@ def _range(numbers: Sequence[int]) -> tuple[int, int, int]:
     return min(numbers), round(statistics.median(numbers)), max(numbers)
 
 
+def is_turned(encoded: bytes) -> bool:
+    """Returns whether EXIF data say that the camera was turned; False of no image."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return _is_turned(image)
+    except _UNREADABLE:
+        return False
+
+
 def upright(encoded: bytes) -> bytes:
-    """Turns an image as its EXIF data say, stored as PNG; others stay as they are."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        if not _is_turned(image):
-            return encoded
-        turned = ImageOps.exif_transpose(image)
-        out = io.BytesIO()
-        turned.convert("RGB").save(out, "PNG")
-    return out.getvalue()
+    """Turns an image as its EXIF data say, stored as PNG; others stay as they are.
+
+    So does what cannot be read or is too large: whoever decodes it says why.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            too_large = image.width * image.height > safe_decoding.MAX_PIXELS
+            if too_large or not _is_turned(image):
+                return encoded
+            out = io.BytesIO()
+            ImageOps.exif_transpose(image).convert("RGB").save(out, "PNG")
+        return out.getvalue()
+    except _UNREADABLE:
+        return encoded
