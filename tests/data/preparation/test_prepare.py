@@ -165,6 +165,16 @@ def test_a_copy_of_the_same_files_is_the_same(tmp_path, pets):
     assert _prepare(pets, "pets", root) is None
 
 
+def test_a_damaged_set_can_be_replaced(tmp_path, pets):
+    root = tmp_path / "data"
+    home = _prepare(pets, "pets", root)
+    (home / "features.json").write_text("null")
+    with pytest.raises(errors.UserError, match="features.json has changed"):
+        _prepare(pets, "pets", root)
+    _prepare(pets, "pets", root, overwrite=True)
+    assert catalog.open_source("pets", str(root)).class_names == ("cat", "dog")
+
+
 def test_a_failed_replacement_leaves_what_was_there(tmp_path, pets, monkeypatch):
     root = tmp_path / "data"
     _prepare(pets, "pets", root)

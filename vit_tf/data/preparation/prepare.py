@@ -275,7 +275,12 @@ def _changes(
     target: catalog.Path, listing: image_folders.Listing, request: FolderRequest
 ) -> list[str]:
     """Compares a prepared set with what would be prepared now; a phrase for each."""
-    known: Any = catalog.open_source(str(target)).builder.info.metadata
+    try:
+        known: Any = catalog.open_source(str(target)).builder.info.metadata
+    except errors.UserError:
+        if request.overwrite:  # replaces what is damaged, too
+            return ["it is damaged"]
+        raise
     if known["folder"] != str(listing.folder):
         return [f"from {known['folder']}"]
     skipped = target / image_folder.SKIPPED_FILE
