@@ -23,6 +23,8 @@ ORDER = [
     {"inspection"},
     {"training", "serving"},
     {"studies"},
+    {"api"},
+    {"cli"},
     {"experiments"},
     {"tools"},
 ]

@@ -237,5 +237,5 @@ def _unknown(variant: str) -> errors.UserError:
     return errors.UserError(
         f"model.variant: {variant!r} is not ViT-<size>/<patch> with size one of "
         f"{', '.join(SIZES)}, nor a hybrid, ResNet or axial model{hint}; "
-        "`python -m tools.benchmark --list` shows all"
+        "`vit_tf.list_models()` has all"
     )

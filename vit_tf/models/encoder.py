@@ -209,6 +209,6 @@ class MapHead(keras.layers.Layer):
     def call(self, tokens):
         """Tokens (batch, T, width) to (batch, width)."""
         probe = ops.cast(self.probe, tokens.dtype)
-        probe = ops.broadcast_to(probe, (ops.shape(tokens)[0], 1, self.width))
+        probe = layers.for_each_image(probe, tokens)
         x, _ = self.attention(probe, tokens)
         return (x + self.mlp(self.norm(x)))[:, 0]

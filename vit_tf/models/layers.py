@@ -37,6 +37,13 @@ def dropout(x, rate, keys, site):
     return ops.where(draws >= rate, x / (1 - rate), ops.zeros_like(x))
 
 
+def for_each_image(token, x):
+    """Repeats a token (1, 1, width) for each image of `x` (batch, .., width)."""
+    if (batch := ops.shape(x)[0]) is None:  # a symbolic call: how many is not known
+        return token + ops.zeros_like(x[:, :1])
+    return ops.broadcast_to(token, (batch, 1, token.shape[-1]))
+
+
 def drop_branch(x, rate, keys, site, *, rescale=True):
     """Leaves the branch `x` out for a share `rate` of the images: stochastic depth.
 

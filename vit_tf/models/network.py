@@ -5,6 +5,8 @@ names (`embed_patches`, `encode`, `pool`, `head`) are joints where callers may e
 A call with `record={}` leaves intermediates in that dict.
 """
 
+import warnings
+
 import keras
 
 from vit_tf import errors
@@ -31,6 +33,7 @@ class Network(keras.Model):
 
     has_pre_logits = False
     pools = True
+    _shapes_known = False
 
     def __call__(self, images, *, training=None, seed=None, record=None):
         """Maps images to logits.
@@ -59,6 +62,9 @@ class Network(keras.Model):
 
     def call(self, images, training=False, seed=None, record=None):
         record = record.value if isinstance(record, _Held) else record
+        if seed is None and self.is_drawing(training):
+            # Keras' `fit`, which hands over none: from its own global generator.
+            seed = keras.random.randint((2,), 0, 2**31 - 1, dtype="int32")
         return self.forward(images, training=training, seed=seed, record=record)[1]
 
     def forward(self, images, *, training=False, seed=None, record=None):
@@ -70,12 +76,42 @@ class Network(keras.Model):
         """
         raise NotImplementedError
 
+    def train_step(self, *args):
+        """Takes Keras' step, without its warning about the biases of keys.
+
+        Softmax gives the same for every bias of the keys, so that none has a gradient.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist .*key/bias")
+            return super().train_step(*args)
+
+    def summary(self, *args, **kwargs):
+        """Prints the layers with their parameters and the shapes of their outputs."""
+        if not self._shapes_known:  # a call with symbols leaves them in the layers
+            self.forward(keras.Input((self.image_size, self.image_size, 3)))
+            self._shapes_known = True
+        return super().summary(*args, **kwargs)
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Writes Keras' own export; `tools.export` writes one for image files.
+
+        Args:
+            filepath: the folder or file.
+            format: see `keras.Model.export`.
+            **kwargs: see there; the input is (batch, size, size, 3) unless given.
+        """
+        shape = (None, self.image_size, self.image_size, 3)
+        signature = [keras.InputSpec(dtype="float32", shape=shape)]
+        kwargs.setdefault("input_signature", signature)
+        self(keras.ops.zeros((1, *shape[1:])))  # Keras asks for a call before
+        super().export(filepath, format=format, **kwargs)
+
     def is_drawing(self, training) -> bool:
         """Returns whether a call draws random numbers."""
         return bool(training and any(self.draws.values()))
 
     def check_seed(self, training, seed) -> None:
-        if self.is_drawing(training) and seed is None:
+        if self.is_drawing(training) and seed is None and not self.compiled:
             rates = ", ".join(f"{name} {rate}" for name, rate in self.draws.items())
             raise errors.UserError(
                 f"{rates}: got no seed, need seed=two int32 numbers that change every "

@@ -273,7 +273,7 @@ class VisionTransformer(network.Network):
         keys = self._keys(training, seed)
         if self.has_class_token:
             cls = ops.cast(self.cls, x.dtype)
-            cls = ops.broadcast_to(cls, (ops.shape(x)[0], 1, self.width))
+            cls = layers.for_each_image(cls, x)
             x = ops.concatenate([cls, x], axis=1)
         if self.positions:
             x = self.positions[0](x)
