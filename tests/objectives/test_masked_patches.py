@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from tests.support import closeness, tiny
 from vit_tf import config, errors
-from vit_tf.data import mixture
+from vit_tf.data import (
+    batches,
+    mixture,
+)
 from vit_tf.inspection import masked_patch_figures
 from vit_tf.models import build
 from vit_tf.objectives import masked_patches, patch_colors
@@ -316,7 +319,7 @@ def test_a_step_in_bfloat16_moves_every_variable(changes, jit_compile):
     machine = dataclasses.replace(tiny.one_device(), jit_compile=jit_compile)
     steps = tiny.steps(state, cfg, machine)
     before = [v.numpy() for v in trained]
-    batch = step.noise(cfg.data, num_classes=10)
+    batch = batches.noise(cfg.data, num_classes=10)
     found = steps(iter(tf.data.Dataset.from_tensors(batch)), tf.constant(1))
     assert np.isfinite(found["loss"]).all() and found["gradient_norm"][0] > 0
     still = [v.path for v, old in zip(trained, before) if (v.numpy() == old).all()]

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tools.benchmarks import programs
 from vit_tf import config, config_values
+from vit_tf.data import batches
 from vit_tf.runtime import devices
 from vit_tf.training import step, train_state
 
@@ -97,14 +98,14 @@ def _measure(text: str, num_classes: int) -> Footprint:
         strategy=machine.strategy,
         jit_compile=machine.jit_compile,
     )
-    noise = step.noise(cfg.data, num_classes=num_classes)
-    batches = iter(tf.data.Dataset.from_tensors(noise).repeat())
-    steps(batches, tf.constant(1))["loss"].numpy()
+    noise = batches.noise(cfg.data, num_classes=num_classes)
+    stream = iter(tf.data.Dataset.from_tensors(noise).repeat())
+    steps(stream, tf.constant(1))["loss"].numpy()
     first = time.monotonic() - began
     for count in (1, 2):
-        steps(batches, tf.constant(count))["loss"].numpy()
+        steps(stream, tf.constant(count))["loss"].numpy()
     peak = _peak_mib() - before
-    reduced = _reductions(cfg, num_classes, batches)
+    reduced = _reductions(cfg, num_classes, stream)
     return Footprint(
         peak_mib=peak,
         first_step_seconds=first,
@@ -132,7 +133,7 @@ class _Counting(tf.distribute.CrossDeviceOps):
         return self._sum.batch_reduce(reduce_op, value_destination_pairs, options)
 
 
-def _reductions(cfg: config.Config, num_classes: int, batches: Iterator) -> list[int]:
+def _reductions(cfg: config.Config, num_classes: int, stream: Iterator) -> list[int]:
     """Traces the step with several replicas: the bytes of each sum over them."""
     counting = _Counting()
     strategy = tf.distribute.MirroredStrategy(["CPU:0"], cross_device_ops=counting)
@@ -147,7 +148,7 @@ def _reductions(cfg: config.Config, num_classes: int, batches: Iterator) -> list
         strategy=strategy,
         jit_compile=False,
     )
-    steps.get_concrete_function(batches, tf.constant(1))
+    steps.get_concrete_function(stream, tf.constant(1))
     return counting.sizes
 
 

@@ -15,12 +15,17 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from vit_tf import config, config_values, errors
-from vit_tf.data import images, mixture, pipeline
+from vit_tf.data import (
+    batches,
+    images,
+    mixture,
+    pipeline,
+)
 from vit_tf.data.builders import image_folder
 from vit_tf.data.preparation import image_folders
 from vit_tf.runs import run_directory
 from vit_tf.runtime import devices
-from vit_tf.training import loop, optimizers, step, train_state
+from vit_tf.training import loop, optimizers, train_state
 
 # Untimed calls first: tracing, XLA compilation, caches.
 _WARM_UP = 2
@@ -101,7 +106,7 @@ def bare_step(
     What a loop cannot be faster than: no input, no logging, no distribution.
     """
     optimizer, variables = state.optimizer, state.variables
-    noise = step.noise(cfg.data, num_classes=num_classes)
+    noise = batches.noise(cfg.data, num_classes=num_classes)
     batch = {name: tf.constant(value) for name, value in noise.items()}
     seed = tf.constant([0, 0])
     batch = state.objective.draw(
@@ -303,7 +308,7 @@ def loop_overhead(
 
 
 def _inference(cfg, model, jit: bool) -> Callable[[], int]:
-    noise = tf.constant(step.noise(cfg.data, num_classes=1)["image"])
+    noise = tf.constant(batches.noise(cfg.data, num_classes=1)["image"])
 
     @tf.function(jit_compile=jit)
     def forward():

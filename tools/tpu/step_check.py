@@ -14,7 +14,11 @@ import tensorflow as tf
 from tools.tpu import tpu_compiler, tpu_trace
 from vit_tf import config, errors
 from vit_tf.costs import flops
-from vit_tf.data import catalog, mixup_cutmix
+from vit_tf.data import (
+    batches,
+    catalog,
+    mixup_cutmix,
+)
 from vit_tf.runtime import timing
 from vit_tf.training import step, train_state
 
@@ -207,7 +211,7 @@ def _specs(cfg: config.Config, rows: int) -> dict[str, tf.TensorSpec]:
 def _batch(cfg: config.Config, *, num_classes: int) -> dict[str, np.ndarray]:
     """Makes noise as a global batch."""
     specs = _specs(cfg, cfg.data.batch_size)
-    batch = step.noise(cfg.data, num_classes=num_classes)
+    batch = batches.noise(cfg.data, num_classes=num_classes)
     if mixup_cutmix.WEIGHT in specs:
         batch[mixup_cutmix.WEIGHT] = np.full(
             specs[mixup_cutmix.WEIGHT].shape, 0.75, np.float32

@@ -2,9 +2,10 @@
 
 from typing import NotRequired, TypedDict
 
+import numpy as np
 import tensorflow as tf
 
-from vit_tf import errors
+from vit_tf import config, errors
 
 
 class TrainBatch(TypedDict):
@@ -71,3 +72,13 @@ def finished(batches: tf.data.Dataset) -> tf.data.Dataset:
         tf.data.experimental.AutoShardPolicy.OFF
     )
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def noise(data: config.Data, *, num_classes: int) -> dict[str, np.ndarray]:
+    """Returns a global batch of noise as the stream gives it, to measure steps with."""
+    rng = np.random.default_rng(0)
+    size, number = data.image_size, data.batch_size
+    return {
+        "image": rng.integers(0, 256, (number, size, size, 3), np.uint8),
+        "label": rng.integers(0, num_classes, (number,), np.int32),
+    }

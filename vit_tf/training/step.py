@@ -14,7 +14,6 @@ one replica stops all of them.
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from vit_tf import config, errors
@@ -250,13 +249,3 @@ def _gradients(
         return loss, sums
 
     return accumulated
-
-
-def noise(data: config.Data, *, num_classes: int) -> dict[str, np.ndarray]:
-    """Returns a global batch of noise as the stream gives it, to measure steps with."""
-    rng = np.random.default_rng(0)
-    size, number = data.image_size, data.batch_size
-    return {
-        "image": rng.integers(0, 256, (number, size, size, 3), np.uint8),
-        "label": rng.integers(0, num_classes, (number,), np.int32),
-    }
