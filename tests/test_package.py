@@ -112,6 +112,9 @@ def test_every_tool_is_a_command(installed, tmp_path):
     )
     bad = _python(installed, "-m", "vit_tf.cli", "prepare-data", "--lst", cwd=tmp_path)
     assert bad.returncode == 2 and "did you mean" in bad.stderr
+    text = _python(installed, "-m", "vit_tf.cli", "predict", "--help", cwd=tmp_path)
+    assert "vit-tf predict --checkpoint=" in text.stdout
+    assert "python -m tools" not in text.stdout
 
 
 def test_the_face_has_what_it_names_and_imports_nothing(tmp_path):

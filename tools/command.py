@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from tools import failures, help_page, overrides
+from tools import failures, help_page, next_steps, overrides
 from tools.flags import path_flags
 from vit_tf import config, errors
 from vit_tf.runtime import signals
@@ -215,5 +215,5 @@ def _flag_problem(error: Exception) -> str:
 
 
 def _fail(message: str, code: int = failures.Exit.MISTAKE) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {next_steps.as_typed(message)}", file=sys.stderr)
     return code

@@ -7,7 +7,7 @@ import textwrap
 
 from absl import flags
 
-from tools import failures
+from tools import failures, next_steps
 
 
 def write(doc: str | None, *, overridable: bool) -> str:
@@ -36,7 +36,7 @@ def write(doc: str | None, *, overridable: bool) -> str:
                 seen.add(flag.name)
                 parts += _lines_of(flag, width)
     parts += ["", "--helpfull lists the flags of the libraries too."]
-    return "\n".join(parts)
+    return next_steps.as_typed("\n".join(parts))
 
 
 def _tool_first(item: tuple[str, object]) -> tuple[bool, str]:

@@ -1,6 +1,14 @@
 """The last lines of a finished command: what to do with what it made."""
 
 import shlex
+import sys
+
+
+def as_typed(text: str) -> str:
+    """Returns text with commands as this process was started: maybe by `vit-tf`."""
+    if not sys.argv[0].startswith("vit-tf "):
+        return text
+    return text.replace("python -m tools.", "vit-tf ")
 
 
 def command_line(tool: str, **given: str | None) -> str:
@@ -9,7 +17,7 @@ def command_line(tool: str, **given: str | None) -> str:
     for name, value in given.items():
         if value is not None:
             parts.append(f"--{name}={shlex.quote(value)}")
-    return " ".join(parts)
+    return as_typed(" ".join(parts))
 
 
 def show(*lines: str) -> None:

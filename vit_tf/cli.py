@@ -6,6 +6,7 @@ names of other people's environments.
 """
 
 import ast
+import contextlib
 import difflib
 import pathlib
 import runpy
@@ -23,7 +24,8 @@ def main() -> None:
     asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
     name = asked.lstrip("-").replace("-", "_")
     if name in ("help", "h"):
-        _show(commands)
+        with contextlib.suppress(BrokenPipeError):  # `| head` has read enough
+            _show(commands)
     elif name == "version":
         print(f"vit-tf {vit_tf.__version__}")
     elif name in commands:
@@ -63,7 +65,7 @@ def _show(commands: dict[str, str]) -> None:
     )
     wide = max(map(len, commands))
     for name, about in commands.items():
-        print(f"  {name:<{wide}}  {about}")
+        print(f"  {name:<{wide}}  {about}", flush=True)
 
 
 if __name__ == "__main__":
