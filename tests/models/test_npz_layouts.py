@@ -76,13 +76,23 @@ def test_big_vision_files_give_the_same_logits(pool, change, tmp_path):
     if change == "two towers":
         stored = {k.replace("params/", "params/img/"): v for k, v in stored.items()}
         stored["params/txt/Embed_0/embedding"] = np.ones((4, 4), "float32")
-    if change == "optimizer":
+    if change == "optimizer":  # a training checkpoint: what is no weight is not read
+        for name in list(stored):
+            moment = stored[name].astype(ml_dtypes.bfloat16)
+            stored[f"opt/0/mu/{name.removeprefix('params/')}"] = moment
         stored["opt/0/count"] = np.int32(3)
+        stored["opt/1"] = np.array(None, object)
+        stored["chrono/accum_examples_seen"] = np.int64(4096)
+        stored["chrono/accum_train_time"] = np.float64(1.5)
     network = twins.transformer(pool=pool)
     lines = _load(network, stored, tmp_path)
     assert any("Flax Linen" in line for line in lines)
     assert any("position embeddings: from pos_embedding" in line for line in lines)
     assert any("unstacked" in line for line in lines) == (change == "scanned")
+    left_out = len([name for name in stored if name.startswith(("opt/", "chrono/"))])
+    assert any(f"{left_out} others left out" in line for line in lines) == (
+        change == "optimizer"
+    )
     _same_logits(network, arrays)
 
 
@@ -141,6 +151,16 @@ def test_bfloat16_stored_without_a_type_is_recovered(tmp_path):
     assert any(f"bfloat16: {len(arrays)} arrays" in line for line in lines)
     for name, array in npz_weights.released(network).items():
         np.testing.assert_array_equal(array, short[name].astype("float32"))
+
+
+def test_float16_is_widened(tmp_path):
+    arrays = _arrays(twins.transformer())
+    short = {k: v.astype(np.float16) for k, v in arrays.items()}
+    network = twins.transformer()
+    _load(network, short, tmp_path)
+    for name, array in npz_weights.released(network).items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, short[name].astype(np.float32))
 
 
 def test_hybrid_files_with_unsqueezed_group_norms(tmp_path):

@@ -199,16 +199,27 @@ def _read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     if not hasattr(archive, "files"):
         raise ValueError("a single array")
     with archive:
-        arrays = {name: archive[name] for name in archive.files}
+        # What is left out is not read, which is most of a training checkpoint.
+        arrays = {
+            name: np.zeros(0) if _is_training_state(name) else archive[name]
+            for name in archive.files
+        }
     for name, array in arrays.items():
         kind = getattr(array, "dtype", "no array")
         # Two bytes without a type are how NumPy stores bfloat16.
         plain = isinstance(array, np.ndarray) and (kind.kind == "f" or kind == "V2")
-        # The optimizer's state beside the weights may count its steps.
-        state = name.startswith("opt/") and not name.startswith("opt/target/")
-        if not plain and not state:
+        if not plain:
             raise ValueError(f"{name} is {kind}, not floating point")
     return arrays
+
+
+def _is_training_state(name: str) -> bool:
+    """Returns whether an array is the optimizer's or the clock's, of whatever type.
+
+    Training checkpoints of big_vision have `params/`, `opt/` and `chrono/` in one file;
+    those of vit_jax the weights below `opt/target/`.
+    """
+    return name.startswith(("opt/", "chrono/")) and not name.startswith("opt/target/")
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
