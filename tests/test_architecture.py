@@ -205,6 +205,45 @@ def test_nothing_needs_modules_that_windows_lacks(name):
         assert not lacking & set(_imports(name))
 
 
+TESTS = [p.relative_to(ROOT).as_posix() for p in sorted((ROOT / "tests").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_tests_use_public_names_of_ours(name):
+    """What a test needs is worth a name; `_generate_examples` is TFDS' hook."""
+    ours = {
+        (alias.asname or alias.name)
+        for node in ast.walk(_tree(name))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith(("vit_tf", "tools"))
+        for alias in node.names
+    }
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Attribute) and re.match(
+            r"_[a-z]", node.attr, re.IGNORECASE
+        ):
+            root = node.value
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            is_ours = isinstance(root, ast.Name) and root.id in ours
+            assert not is_ours, f"{name}:{node.lineno} uses {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docstrings_of_functions_begin_with_a_verb(name):
+    """In the third person, so with an s: 'Returns', 'Draws'. Properties are nouns."""
+    for node in ast.walk(_tree(name)):
+        if not isinstance(node, ast.FunctionDef) or not ast.get_docstring(node):
+            continue
+        names = {ast.unparse(d).rpartition(".")[2] for d in node.decorator_list}
+        if names & {"property", "cached_property"}:
+            continue
+        first = ast.get_docstring(node).split()[0].rstrip(".,:;")
+        assert re.fullmatch(r"[A-Z][\w-]*[^'s]s|[A-Z][a-z]*sses|Passes", first), (
+            f"{name}:{node.lineno} {node.name}: {first}"
+        )
+
+
 def test_nothing_is_called_utils():
     banned = {"utils.py", "common.py", "base.py", "helpers.py"}
     assert not [n for n in _files() if n.rsplit("/", 1)[-1] in banned]

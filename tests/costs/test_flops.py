@@ -118,7 +118,7 @@ def test_axial_attention_doubles_the_blocks_and_shortens_the_rows():
 def test_taps_are_those_that_a_convolution_of_ones_sums(length, size, stride, padding):
     if padding != "same" and length + 2 * padding < size:
         return
-    taps, after = flops._taps(length, size, stride, padding)
+    taps, after = flops.count_taps(length, size, stride, padding)
     if padding == "same":
         after_want = -(-length // stride)
         total = max((after_want - 1) * stride + size - length, 0)

@@ -147,7 +147,7 @@ def test_a_container_has_what_its_limit_says(monkeypatch, tmp_path):
     (tmp_path / "new").write_text("max\n")
     (tmp_path / "old").write_text(f"{3 * 2**30}\n")
     paths = [tmp_path / name for name in ("new", "old", "none")]
-    monkeypatch.setattr(host_memory, "_LIMITS", paths)
+    monkeypatch.setattr(host_memory, "LIMIT_FILES", paths)
     assert host_memory.total_bytes() == 3 * 2**30
-    monkeypatch.setattr(host_memory, "_LIMITS", paths[:1])
+    monkeypatch.setattr(host_memory, "LIMIT_FILES", paths[:1])
     assert host_memory.total_bytes() > 2**30

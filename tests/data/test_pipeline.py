@@ -142,7 +142,7 @@ def test_a_run_resumes_at_any_step(source, path):
 def test_parallelism_changes_nothing(source, path, monkeypatch):
     usual = _take(pipeline.train_stream(source, _data(), seed=4), 6)
     for parallel in (1, 7):
-        monkeypatch.setattr(pipeline, "_PARALLEL", parallel)
+        monkeypatch.setattr(pipeline, "PARALLEL", parallel)
         _assert_same(_take(pipeline.train_stream(source, _data(), seed=4), 6), usual)
 
 

@@ -44,7 +44,7 @@ def test_batches_give_what_all_images_at_once_give(name):
 
 def test_nothing_of_a_batch_is_kept():
     model = twins.transformer(depth=4)
-    record = attention_statistics._Reducing(model, None)
+    record = attention_statistics.Reducing(model, None)
     model(twins.images(model), training=False, record=record)
     assert not record and len(record.distance) == model.num_blocks
 

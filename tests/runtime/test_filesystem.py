@@ -69,7 +69,7 @@ def hanging(monkeypatch):
             monkeypatch.setenv(name, proxy)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(filesystem, "_STORE_SECONDS", 0.2)
+        monkeypatch.setattr(filesystem, "STORE_SECONDS", 0.2)
         filesystem.check_reachable.cache_clear()
         yield
     filesystem.check_reachable.cache_clear()

@@ -45,7 +45,7 @@ def test_private_names_stand_in_their_files_only():
 
 
 def test_a_cluster_is_told_its_patience():
-    context = private_apis._eager_context.context()
+    context = private_apis.eager_context.context()
     before = context.configure_coordination_service
     try:
         private_apis.set_cluster_seconds(start=7, silence=3)
@@ -66,8 +66,8 @@ def test_the_names_for_tracing_a_tpu_are_there():
     assert all(getattr(of_tpu, name) is not None for name in of_tpu.__all__)
     marker = object()
     with of_tpu.replacing_collectives(cross_replica_sum=marker, all_to_all=marker):
-        assert of_tpu._tpu_ops.cross_replica_sum is marker
-    assert of_tpu._tpu_ops.cross_replica_sum is not marker
+        assert of_tpu.tpu_ops.cross_replica_sum is marker
+    assert of_tpu.tpu_ops.cross_replica_sum is not marker
 
 
 @pytest.mark.needs("jax", "libtpu")

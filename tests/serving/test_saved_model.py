@@ -245,7 +245,7 @@ def test_every_kind_of_network_is_exported(tmp_path, kind):
     model = twins.filled(twins.TWINS[kind]())
     attends = kind != "resnet"
     this = _prepared(model, tmp_path, serving_signatures.Options(attention=attends))
-    found = saved_model._write(this, str(tmp_path / "out"), 1).differences
+    found = saved_model.write(this, str(tmp_path / "out"), 1).differences
     assert len(found) == (4 if attends else 3)
 
 
@@ -304,8 +304,8 @@ def test_another_model_under_the_same_name_is_said(tmp_path):
         told = json.dumps(facts | {"signatures": ["features"]} | changes)
         (tmp_path / version / "export.json").write_text(told)
     for version in (3, 4):  # the first there is, and the same again
-        assert saved_model._compare_versions(str(tmp_path), version) == []
-    (line,) = saved_model._compare_versions(str(tmp_path), 5)
+        assert saved_model.compare_versions(str(tmp_path), version) == []
+    (line,) = saved_model.compare_versions(str(tmp_path), 5)
     assert "version 5 takes the place of version 4 and has another class_names" in line
 
 

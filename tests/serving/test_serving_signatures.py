@@ -12,7 +12,9 @@ from vit_tf.serving import fused_encoder, serving_signatures
 def test_every_variable_has_the_dtype_that_it_is_read_in(kind):
     """Keras' own names, which `served._dtypes` uses, mean what they did."""
     model = twins.TWINS[kind](dtype="mixed_bfloat16")
-    dtypes = {v.path: serving_signatures._dtypes(model)[id(v)] for v in model.variables}
+    dtypes = {
+        v.path: serving_signatures.read_dtypes(model)[id(v)] for v in model.variables
+    }
     # Standardised convolutions and their norms work in float32.
     low = set() if kind == "resnet" else {"bfloat16"}
     assert set(dtypes.values()) == {"float32"} | low

@@ -26,10 +26,10 @@ def main() -> None:
         return counted
 
     if what == "listing":
-        synsets._COMMIT_SECONDS = 0
-        synsets.Index._add = die_at(synsets.Index._add)
+        synsets.COMMIT_SECONDS = 0
+        synsets.Index.add = die_at(synsets.Index.add)
     elif what == "record":
-        imagenet21k.Records._record = die_at(imagenet21k.Records._record)
+        imagenet21k.Records.encode_record = die_at(imagenet21k.Records.encode_record)
     elif what == "note":
         shard_writer.filesystem.write_whole = die_at(
             shard_writer.filesystem.write_whole

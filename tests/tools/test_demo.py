@@ -250,7 +250,7 @@ def test_simple_methods_learn_from_the_same_digits(demo):
     data = catalog.open_source("digits", data_dir=str(demo[0] / "data"))
     found = demo_findings.baselines(data)
     known = sklearn_datasets.load_digits()
-    rows = digits._split_rows(known.target)
+    rows = digits.split_rows(known.target)
     pixels, labels = known.data / 16, known.target
     fitted = linear_model.LogisticRegression(max_iter=5000)
     fitted.fit(pixels[rows["train"]], labels[rows["train"]])

@@ -345,7 +345,7 @@ def test_answers_of_another_form_are_said(channels, server, monkeypatch):
         {"classes": [3], "scores": [3]},
     ):
         monkeypatch.setattr(
-            rest_channel.RestChannel, "_call", lambda *_, f=found: {"outputs": f}
+            rest_channel.RestChannel, "call", lambda *_, f=found: {"outputs": f}
         )
         with pytest.raises(errors.UserError, match="another form|2 answers to 1"):
             channels[1].predict([b"x"], 1)

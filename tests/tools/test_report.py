@@ -338,7 +338,7 @@ def test_a_metric_at_a_step_is_read_from_the_curve():
 def test_curves_are_thinned_to_means():
     rows = [{"step": k, "loss": float(k)} for k in range(1, 1002)]
     rows.append({"step": 1001, "split": "test", "name": "accuracy", "value": 0.5})
-    curves = results._curves(rows)
+    curves = results.collect_curves(rows)
     assert len(curves["loss"]) <= results.MAX_POINTS
     assert curves["loss"][0] == [6, 3.5] and curves["loss"][-1][0] == 1001
     assert curves["test/accuracy"] == [[1001, 0.5]]

@@ -197,10 +197,10 @@ class _TensorFlow:
             self.memory = _machine_bytes()
 
     def program(self, call, weights, shape):
-        return _TensorFlowProgram(self, call, weights, shape)
+        return TensorFlowProgram(self, call, weights, shape)
 
 
-class _TensorFlowProgram:
+class TensorFlowProgram:
     def __init__(self, backend: _TensorFlow, call, weights, shape):
         tf = self._tf = backend._tf
         self._shape, self._weights, self._backend = shape, weights, backend

@@ -103,7 +103,7 @@ def measure(model: str, image_size: int, settings: Settings) -> Point:
     """
     backend = programs.find()
     if not backend.watches_process:
-        return _measure(model, image_size, settings)
+        return measure_in(model, image_size, settings)
     with concurrent.futures.ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
@@ -111,7 +111,7 @@ def measure(model: str, image_size: int, settings: Settings) -> Point:
         initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is the parent's
     ) as pool:
         try:
-            return pool.submit(_measure, model, image_size, settings).result()
+            return pool.submit(measure_in, model, image_size, settings).result()
         except concurrent.futures.process.BrokenProcessPool:
             pixels = seen_pixels(model, image_size)
             return Point(model, image_size, pixels, rates_end="the process was killed")
@@ -141,7 +141,7 @@ def seen_pixels(model: str, image_size: int) -> int:
     return image_size // stride * stride
 
 
-def _measure(model: str, image_size: int, settings: Settings) -> Point:
+def measure_in(model: str, image_size: int, settings: Settings) -> Point:
     began = time.monotonic()
     point = Point(model, image_size, seen_pixels(model, image_size))
     work = _Work(model, point.pixels, settings, programs.find())

@@ -175,7 +175,7 @@ def _linear(title: str, low: float, high: float, start: float, end: float):
     def to(value: float) -> float:
         return start + (value - low) / (high - low) * (end - start)
 
-    return to, [(to(value), text) for value, text in _linear_ticks(low, high)]
+    return to, [(to(value), text) for value, text in linear_ticks(low, high)]
 
 
 def _logarithmic(title: str, low: float, high: float, start: float, end: float):
@@ -198,7 +198,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return (0.0 if 0 <= low < 2 * pad else low - pad), high + pad
 
 
-def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
+def linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Chooses three to eight round numbers within."""
     rough = (high - low) / 7.5
     unit = 10.0 ** math.floor(math.log10(rough))

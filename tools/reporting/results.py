@@ -96,7 +96,7 @@ def entry(
         "fingerprint": config_values.fingerprint(cfg),
         **{name: result[name] for name in _KEPT},
         "config": dataclasses.asdict(cfg),
-        "curves": _curves(rows),
+        "curves": collect_curves(rows),
     }
 
 
@@ -259,7 +259,7 @@ def _staleness(
     return ""
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+def collect_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
     """Collects name -> [step, value] pairs: the loss, and what
     was evaluated on the way.
     """

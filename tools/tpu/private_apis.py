@@ -19,7 +19,7 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops as xla_ops
 # TPUStrategy asks its devices at once; only its base classes take others.
 from tensorflow.python.distribute.tpu_strategy import TPUExtended, TPUStrategyV2
 from tensorflow.python.tpu import tpu_function as _tpu_function
-from tensorflow.python.tpu.ops import tpu_ops as _tpu_ops
+from tensorflow.python.tpu.ops import tpu_ops
 from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 
 # What a graph's tensor is when it comes from outside of all graphs.
@@ -48,12 +48,12 @@ def replacing_collectives(
 
     TPUStrategy calls them by their module, and offers no place to put others.
     """
-    before = _tpu_ops.cross_replica_sum, _tpu_ops.all_to_all
-    _tpu_ops.cross_replica_sum, _tpu_ops.all_to_all = cross_replica_sum, all_to_all
+    before = tpu_ops.cross_replica_sum, tpu_ops.all_to_all
+    tpu_ops.cross_replica_sum, tpu_ops.all_to_all = cross_replica_sum, all_to_all
     try:
         yield
     finally:
-        _tpu_ops.cross_replica_sum, _tpu_ops.all_to_all = before
+        tpu_ops.cross_replica_sum, tpu_ops.all_to_all = before
 
 
 @contextlib.contextmanager

@@ -140,13 +140,13 @@ def _axial(layer: axial.AxialAttention, length: int) -> tuple[Map, int]:
 
 def _convolution(conv: resnet.StdConv, length: int) -> tuple[Map, int]:
     """Returns what it makes of a square map, and the length it leaves."""
-    taps, after = _taps(length, conv.size, conv.stride, conv.padding)
+    taps, after = count_taps(length, conv.size, conv.stride, conv.padding)
     macs = taps**2 * conv.inputs * conv.outputs
     return Map(macs, after**2 * conv.outputs), after
 
 
 @functools.cache
-def _taps(length: int, size: int, stride: int, padding) -> tuple[int, int]:
+def count_taps(length: int, size: int, stride: int, padding) -> tuple[int, int]:
     """Taps along one axis that are no padding, and the length of the result."""
     if padding == "same":
         after = -(-length // stride)

@@ -21,7 +21,7 @@ from vit_tf.data import (
     subsets,
 )
 
-_PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
+PARALLEL = tf.data.AUTOTUNE  # how many images are decoded at once
 
 
 def train_stream(
@@ -145,7 +145,7 @@ def augmented(
         image = images.training_view(example["image"], data, key)
         return {"image": image, "label": example["label"], "index": row["index"]}
 
-    return rows.map(view, num_parallel_calls=_PARALLEL, deterministic=True)
+    return rows.map(view, num_parallel_calls=PARALLEL, deterministic=True)
 
 
 def _with_draws(

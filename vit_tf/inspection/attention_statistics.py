@@ -56,7 +56,7 @@ def measure(
     measures.check_tokens(model)
     records, outputs, similarity = [], [], LayerSimilarity()
     for images in batches:
-        record = _Reducing(model, similarity if len(images) >= 4 else None)
+        record = Reducing(model, similarity if len(images) >= 4 else None)
         outputs.append(
             keras.ops.convert_to_numpy(model(images, training=False, record=record))
         )
@@ -70,7 +70,7 @@ def measure(
     )
 
 
-class _Reducing(dict):
+class Reducing(dict):
     """A record for a model's call that reduces every value at once and keeps none."""
 
     def __init__(self, model: network.Network, similarity: "LayerSimilarity | None"):

@@ -256,9 +256,9 @@ class MaskedPatches:
         return tf.reduce_mean(losses, axis=(1, 2))
 
     def judge(self, model, batch) -> dict[str, tf.Tensor]:
-        """Loss and score of each example under its fixed draws, both float32 (batch,).
+        """Computes loss and score of each example, both float32 (batch,).
 
-        The score is the share of colours that are told right, or the mean squared
+        Under the example's fixed draws. The score is the share of right colours, or the mean squared
         error of pixels in [0, 1].
         """
         prediction = self.predict(model, batch, fixed(batch["index"], self.patches))

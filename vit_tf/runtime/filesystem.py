@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from vit_tf import errors
 
-_STORE_SECONDS = 10.0  # for the first sign of a store
+STORE_SECONDS = 10.0  # for the first sign of a store
 
 
 def read(path: str) -> str:
@@ -103,13 +103,13 @@ def check_reachable(store: str) -> None:
         store: such as 'gs://bucket'.
 
     Raises:
-        errors.TryAgain: no answer within `_STORE_SECONDS`.
+        errors.TryAgain: no answer within `STORE_SECONDS`.
     """
     if not store.startswith("gs://"):
         return
     url = f"https://storage.googleapis.com/storage/v1/b/{store[5:]}"
     try:
-        with urllib.request.urlopen(url, timeout=_STORE_SECONDS):
+        with urllib.request.urlopen(url, timeout=STORE_SECONDS):
             return
     except urllib.error.HTTPError:
         return

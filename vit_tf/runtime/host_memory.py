@@ -5,7 +5,7 @@ import pathlib
 import psutil
 
 # Where Linux keeps the limit of a container: control groups of version 2, and of 1.
-_LIMITS = (
+LIMIT_FILES = (
     pathlib.Path("/sys/fs/cgroup/memory.max"),
     pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
@@ -18,7 +18,7 @@ def total_bytes() -> int:
 
 def _container_limits() -> list[int]:
     limits = []
-    for path in _LIMITS:
+    for path in LIMIT_FILES:
         try:
             limits.append(int(path.read_text()))
         except (OSError, ValueError):  # no such file, or 'max'

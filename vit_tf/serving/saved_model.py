@@ -173,18 +173,18 @@ def saved_model(request: Request) -> Exported:
     # Not a number: no server takes it for a version. Its own: nobody else writes it.
     partial = os.path.join(folder, f"version-{version}.{uuid.uuid4().hex}.unfinished")
     try:
-        exported = _write(this, partial, version)
+        exported = write(this, partial, version)
         with filesystem.refusing(path):
             tf.io.gfile.rename(partial, path)
     except BaseException:
         with contextlib.suppress(tf.errors.OpError, OSError):
             filesystem.remove(partial)
         raise
-    lines = (*exported.lines, *_compare_versions(folder, version))
+    lines = (*exported.lines, *compare_versions(folder, version))
     return dataclasses.replace(exported, path=path, lines=lines)
 
 
-def _compare_versions(folder: str, version: int) -> list[str]:
+def compare_versions(folder: str, version: int) -> list[str]:
     """Says what a client will notice when this version takes the place of the last one."""
     last = os.path.join(folder, str(version - 1), "export.json")
     if not tf.io.gfile.exists(last):
@@ -211,7 +211,7 @@ def next_version(folder: str) -> int:
     return 1 + max((int(match[1]) for match in matches if match), default=0)
 
 
-def _write(this: Prepared, folder: str, version: int) -> Exported:
+def write(this: Prepared, folder: str, version: int) -> Exported:
     with tempfile.TemporaryDirectory() as scratch:
         labels = os.path.join(scratch, "labels.txt")
         filesystem.write_whole(

@@ -121,7 +121,7 @@ class ServedModel:
             )
         self.data = options.view(opened)
         self.num_classes = opened.num_classes
-        dtypes = _dtypes(self.model)
+        dtypes = read_dtypes(self.model)
         fuses = fuses and fused_encoder.fits(self.model)
         self.as_constants = _as_constants(self.model, dtypes, options, fuses)
         self._mapping, self._encode = [], None
@@ -301,7 +301,7 @@ def _as_constants(
     return fits and options.weights is not Weights.VARIABLES
 
 
-def _dtypes(model: keras.Model) -> dict[int, str]:
+def read_dtypes(model: keras.Model) -> dict[int, str]:
     """Finds for the id of each variable the dtype that computations read it in.
 
     Keras casts it on each reading; a constant is cast once. `_flatten_layers` and

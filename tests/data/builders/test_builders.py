@@ -74,14 +74,14 @@ def test_most_classes_are_not_told_by_a_sum_over_pixels(drawn):
 def alpha() -> np.ndarray:
     """How much of each pixel of `drawn` the figure covers."""
     covers = []
-    draw = shapes._figure_alpha
+    draw = shapes.figure_alpha
 
     def keep(rng, labels):
         covers.append(draw(rng, labels))
         return covers[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "_figure_alpha", keep)
+        patch.setattr(shapes, "figure_alpha", keep)
         for block in range(6):
             shapes.draw("train", block)
     return np.concatenate(covers)
@@ -129,7 +129,7 @@ def test_forms_have_the_area_of_the_unit_circle():
     axis = np.linspace(-2.5, 2.5, 1001)
     u, v = np.meshgrid(axis, axis)
     for name, distance in shapes.FORMS.items():
-        scale = shapes._unit(name).scale
+        scale = shapes.unit_of(name).scale
         area = (distance(u / scale, v / scale) < 0).mean() * 25
         assert area == pytest.approx(np.pi, rel=0.01), name
 

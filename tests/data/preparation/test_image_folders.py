@@ -81,7 +81,7 @@ def test_every_class_that_has_two_images_has_one_on_each_side(sizes, share):
     files = [
         (f"{k}/{n}.png", str(k)) for k, size in enumerate(sizes) for n in range(size)
     ]
-    parts = image_folders._hold_out({"train": files}, share)
+    parts = image_folders.hold_out({"train": files}, share)
     assert sorted(parts["train"] + parts.get("validation", [])) == sorted(files)
     for k, size in enumerate(sizes):
         held = sum(name == str(k) for _, name in parts.get("validation", []))

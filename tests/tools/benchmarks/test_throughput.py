@@ -69,7 +69,7 @@ def _measured(device, monkeypatch, **changes):
     monkeypatch.setattr(throughput.time, "monotonic", device.clock)
     chosen = {"dtype": "float32", "max_batch": 10**6, "point_seconds": 1e9} | changes
     # A device that is watched would have a process of its own.
-    measure = throughput._measure if device.watches_process else throughput.measure
+    measure = throughput.measure_in if device.watches_process else throughput.measure
     return measure("ViT-mu/8", 16, throughput.Settings(**chosen))
 
 
@@ -188,7 +188,7 @@ def test_this_cpu_is_measured_with_weights_as_arguments(dtype, monkeypatch):
     """In this process, whose memory has been at its peak before."""
     chosen = throughput.Settings(dtype=dtype, seconds=0.0, max_batch=2)
     traced = []
-    real = programs._TensorFlowProgram.__init__
+    real = programs.TensorFlowProgram.__init__
 
     def noting(self, backend, call, weights, shape):
         def noted(*arguments):
@@ -197,9 +197,9 @@ def test_this_cpu_is_measured_with_weights_as_arguments(dtype, monkeypatch):
 
         real(self, backend, noted, weights, shape)
 
-    monkeypatch.setattr(programs._TensorFlowProgram, "__init__", noting)
+    monkeypatch.setattr(programs.TensorFlowProgram, "__init__", noting)
     for model, size in [("R14x1", 32), ("R8+ViT-mu/8", 16), ("ViT-mu/8", 16)]:
-        point = throughput._measure(model, size, chosen)
+        point = throughput.measure_in(model, size, chosen)
         assert point.rates[0][0] == 1
         assert point.images_per_second > 0 and point.seconds > 0
         network = build.outline(

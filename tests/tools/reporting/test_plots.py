@@ -280,7 +280,7 @@ def test_everything_is_drawn_inside_of_the_axes(spots, log, log_y):
 @given(_FINITE, st.floats(1e-3, 1e3))
 def test_ticks_are_round_even_and_within(low, size):
     high = low + size * max(1.0, abs(low) * 1e-3)
-    ticks = plot_svg._linear_ticks(low, high)
+    ticks = plot_svg.linear_ticks(low, high)
     values = [value for value, _ in ticks]
     assert 3 <= len(values) <= 9
     assert low - 1e-6 * size <= values[0] and values[-1] <= high + 1e-6 * size

@@ -37,7 +37,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         pixels, labels = _scans()
         return {
             split: self._generate_examples(pixels, labels, rows)
-            for split, rows in _split_rows(labels).items()
+            for split, rows in split_rows(labels).items()
         }
 
     def _generate_examples(
@@ -52,7 +52,7 @@ def read(split: str) -> tuple[np.ndarray, np.ndarray]:
     pixels and (n,) int64 labels.
     """
     pixels, labels = _scans()
-    rows = _split_rows(labels)[split]
+    rows = split_rows(labels)[split]
     return pixels[rows], labels[rows]
 
 
@@ -62,7 +62,7 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
     return pixels, digits.target
 
 
-def _split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
+def split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Returns row numbers of each split, always the same, each class at its own share."""
     rest = np.arange(len(labels))
     chosen: dict[str, np.ndarray] = {}

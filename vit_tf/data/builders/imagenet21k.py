@@ -118,7 +118,7 @@ def prepare(request: Request, root: str) -> None:
 
 
 def choose_classes(request: Request, available: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names in label order.
+    """Returns class names in label order.
 
     Args:
         request: says which release and which list.
@@ -176,9 +176,9 @@ class Records:
 
     def __call__(self, shard: int) -> Iterator[bytes | shard_writer.Bad]:
         for place in self.index.places(self.bounds[shard], self.bounds[shard + 1]):
-            yield self._record(place)
+            yield self.encode_record(place)
 
-    def _record(self, place: synsets.Place) -> bytes | shard_writer.Bad:
+    def encode_record(self, place: synsets.Place) -> bytes | shard_writer.Bad:
         if place.trouble:
             return shard_writer.Bad(place.name, place.trouble)
         encoded = self.index.read(place)

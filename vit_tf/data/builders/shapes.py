@@ -88,7 +88,7 @@ def draw(split: str, block: int) -> tuple[np.ndarray, np.ndarray]:
     image = _add_marks(rng, image)
 
     shading = 0.3 * (_waves(rng, cycles=1.5)[..., None] - 0.5)
-    alpha = _figure_alpha(rng, labels)[..., None]
+    alpha = figure_alpha(rng, labels)[..., None]
     image += alpha * (_pixels(figure) + shading - image)
 
     grain = rng.standard_normal((_BLOCK, IMAGE_SIZE, IMAGE_SIZE, 1), np.float32)
@@ -144,7 +144,7 @@ def _add_marks(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return image * (1 - np.minimum(total, 1)) + painted
 
 
-def _figure_alpha(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+def figure_alpha(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     """Returns how much of each pixel the figure covers, (500,
     48, 48) float32 in [0, 1].
     """
@@ -152,7 +152,7 @@ def _figure_alpha(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     # every class, else the place would tell wide forms from compact ones.
     radius = IMAGE_SIZE * _uniform(rng, 0.18, 0.27)
     middle = (IMAGE_SIZE - 1) / 2
-    widest = max(_unit(name).reach for name in FORMS)
+    widest = max(unit_of(name).reach for name in FORMS)
     room = np.maximum(middle - widest * radius, 0)[:, None]
     centre = middle + room * _uniform(rng, -1, 1, 2)
     turn = _uniform(rng, -_MOST_TURN, _MOST_TURN)
@@ -163,7 +163,7 @@ def _figure_alpha(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     for label, (name, distance) in enumerate(FORMS.items()):
         rows = labels == label
         cos, sin = np.cos(turn[rows])[:, None, None], np.sin(turn[rows])[:, None, None]
-        unit = _unit(name)
+        unit = unit_of(name)
         size = (radius[rows] * unit.scale)[:, None, None]
         u = (cos * x[rows] + sin * y[rows]) / size + unit.centre[0]
         v = (cos * y[rows] - sin * x[rows]) / size + unit.centre[1]
@@ -181,7 +181,7 @@ class _Unit(NamedTuple):
 
 
 @functools.cache
-def _unit(name: str) -> _Unit:
+def unit_of(name: str) -> _Unit:
     """Measures a form on a fine grid."""
     axis = np.linspace(-2, 2, 801, dtype=np.float32)
     u, v = np.meshgrid(axis, axis)

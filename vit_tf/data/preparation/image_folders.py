@@ -109,7 +109,7 @@ def list_folder(
         "unlabelled": unlabelled,
     }
     return Listing(
-        root, names, _hold_out(files, validation_share), dict(ignored), empty, settings
+        root, names, hold_out(files, validation_share), dict(ignored), empty, settings
     )
 
 
@@ -290,7 +290,7 @@ def _agree_on_classes(
     return tuple(names), tuple(empty)
 
 
-def _hold_out(
+def hold_out(
     files: dict[str, list[tuple[str, str]]], share: float
 ) -> dict[str, list[tuple[str, str]]]:
     """Moves a share of each class of train to validation, by the hash of the path."""

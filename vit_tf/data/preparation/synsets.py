@@ -24,7 +24,7 @@ from vit_tf.data.preparation import process_pool
 
 _NAME = re.compile(r"n\d{8}")
 _SORT_KIB = 2**18  # memory for sorting the list, which is several times larger
-_COMMIT_SECONDS = 1  # so much is listed again after a kill
+COMMIT_SECONDS = 1  # so much is listed again after a kill
 _BLOCK = 512  # a tar file consists of blocks of this many bytes
 
 
@@ -152,9 +152,9 @@ class Index:
             homes = [(name, self.homes[name]) for name in todo]
             committed = time.monotonic()
             for name, places in process_pool.each(list_synset, homes, num_processes):
-                self._add(database, name, states[name], places)
+                self.add(database, name, states[name], places)
                 # Each commit waits for the disk: 20,000 of them are ten minutes.
-                if time.monotonic() - committed > _COMMIT_SECONDS:
+                if time.monotonic() - committed > COMMIT_SECONDS:
                     database.commit()
                     committed = time.monotonic()
                 yield name
@@ -204,7 +204,7 @@ class Index:
             )
         return content
 
-    def _add(
+    def add(
         self,
         database: sqlite3.Connection,
         name: str,

@@ -36,7 +36,7 @@ class RestChannel:
 
     def metadata(self, seconds: float) -> channel.Metadata:
         """Returns what the model offers, within so many seconds."""
-        content = self._call("GET", f"{self._url}/metadata", None, seconds)
+        content = self.call("GET", f"{self._url}/metadata", None, seconds)
         try:  # what is empty may be absent
             described = content["metadata"]["signature_def"]["signature_def"]
             signatures = {
@@ -60,7 +60,7 @@ class RestChannel:
             "signature_name": self.address.signature,
             "inputs": {channel.INPUT: images},
         }
-        content = self._call("POST", f"{self._url}:predict", json.dumps(body), seconds)
+        content = self.call("POST", f"{self._url}:predict", json.dumps(body), seconds)
         outputs = content.get("outputs")
         if not isinstance(outputs, dict):
             raise channel.refusal(self.address, "an answer without outputs")
@@ -70,7 +70,7 @@ class RestChannel:
         """Ends the connections."""
         self._pool.clear()
 
-    def _call(self, method: str, url: str, body: str | None, seconds: float) -> Any:
+    def call(self, method: str, url: str, body: str | None, seconds: float) -> Any:
         import urllib3
 
         until = time.monotonic() + seconds
