@@ -102,7 +102,7 @@ def test_a_saved_model_is_loaded_with_the_same_logits(tmp_path):
 
 
 def test_a_backbone_in_a_model_of_ones_own():
-    backbone = vit_tf.create("ViT-mu/16", num_classes=0, image_size=SIZE)
+    backbone = vit_tf.create("ViT-mu/16", num_classes=0, image_size=SIZE, dropout=0.1)
     inputs = keras.Input((SIZE, SIZE, 3))
     whole = keras.Model(inputs, keras.layers.Dense(3)(backbone(inputs)))
     before = [v.numpy() for v in backbone.trainable_variables]
@@ -210,6 +210,8 @@ def test_a_fitted_model_goes_out_and_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("images", "said"),
     [
+        (np.full((1, 16, 16, 3), 255.0), r"floats from 0 to 255; need \[-1, 1\]"),
+        ([], "none given"),
         (np.zeros((4, 4)), r"an array \(4, 4\) of float64"),
         ([np.zeros((4, 4, 4), np.uint8)], "need .height, width, 3. of uint8"),
         ("nowhere.png", "nowhere.png: No such file"),
@@ -220,6 +222,20 @@ def test_a_fitted_model_goes_out_and_comes_back(tmp_path):
 def test_images_that_are_none_are_named(evaluated, images, said):
     with pytest.raises(vit_tf.UserError, match=said):
         vit_tf.load(evaluated).predict(images)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_no_answer_at_all_is_refused(evaluated, top):
+    with pytest.raises(vit_tf.UserError, match=f"top={top}: need 1 or more"):
+        vit_tf.load(evaluated).predict(np.zeros((16, 16, 3), np.uint8), top=top)
+
+
+def test_many_images_are_those_one_by_one(evaluated):
+    model, rng = vit_tf.load(evaluated), np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (70, 16, 16, 3), np.uint8))
+    alone = np.concatenate([model.logits(image) for image in images])
+    np.testing.assert_allclose(model.logits(images), alone, atol=1e-5)
+    assert model.features(np.stack(images)).shape == (70, 32)
 
 
 def test_train_and_evaluate(tmp_path, data_dir):

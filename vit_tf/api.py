@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,8 @@ from vit_tf.models import build
 from vit_tf.runs import loading
 from vit_tf.runtime import devices
 from vit_tf.studies import training
+
+_AT_A_TIME = 32  # images that the network computes at once
 
 # One image: a file, its bytes, pixels (height, width, 3) uint8, or Pillow's.
 Picture = str | os.PathLike | bytes | np.ndarray | Image.Image
@@ -61,6 +63,12 @@ class Model:
             errors.UserError: an image that cannot be read, by its place and why.
         """
         if isinstance(images, np.ndarray) and _is_ready(images, self.image_size):
+            low, high = images.min(initial=0), images.max(initial=0)
+            if low < -1.001 or high > 1.001:
+                raise errors.UserError(
+                    f"images: floats from {low:g} to {high:g}; need [-1, 1], as "
+                    "preprocess() gives, or bytes"
+                )
             return images.astype(np.float32)
         encoded = [_encoded(image) for image in _listed(images)]
         with tf.device("CPU:0"):
@@ -84,8 +92,20 @@ class Model:
 
     def logits(self, images: Picture | Sequence[Picture] | np.ndarray) -> np.ndarray:
         """Returns what the last layer gives: float32 (batch, classes)."""
-        pixels = self.preprocess(images)
-        return _array(self.keras_model(pixels, training=False))
+        return self._by_parts(images, lambda x: self.keras_model(x, training=False))
+
+    def _by_parts(self, images: Any, compute: Callable[[Any], Any]) -> np.ndarray:
+        """Computes a few images at a time, so that many need no more memory."""
+        given = images if _is_batch(images) else _listed(images)
+        parts = [
+            _array(compute(keras.ops.convert_to_tensor(self.preprocess(part))))
+            for part in (
+                given[i : i + _AT_A_TIME] for i in range(0, len(given), _AT_A_TIME)
+            )
+        ]
+        if not parts:
+            raise errors.UserError("images: none given")
+        return np.concatenate(parts)
 
     def predict(
         self, images: Picture | Sequence[Picture] | np.ndarray, top: int = 5
@@ -99,6 +119,8 @@ class Model:
         Raises:
             errors.UserError: an image that cannot be read; a model without classes.
         """
+        if top < 1:
+            raise errors.UserError(f"top={top}: need 1 or more", field="top")
         if not self._loaded.num_classes:
             raise errors.UserError(
                 f"{self._loaded.path}: has no last layer, so it has no classes; use "
@@ -128,17 +150,20 @@ class Model:
         Raises:
             errors.UserError: no result of that name.
         """
-        pixels, record = self.preprocess(images), {}
         network = self._loaded.network
         if layer is None:
-            features, _ = network.forward(tf.constant(pixels), training=False)
-            return _array(features)
-        network(pixels, training=False, record=record)
-        if layer not in record:
-            raise errors.UserError(
-                f"layer={layer}: no such result{errors.nearest(layer, record)}"
-            )
-        return _array(record[layer])
+            return self._by_parts(images, lambda x: network.forward(x)[0])
+
+        def named(pixels: Any) -> Any:
+            record: dict[str, Any] = {}
+            network(pixels, training=False, record=record)
+            if layer not in record:
+                raise errors.UserError(
+                    f"layer={layer}: no such result{errors.nearest(layer, record)}"
+                )
+            return record[layer]
+
+        return self._by_parts(images, named)
 
     def attention(
         self, images: Picture | Sequence[Picture] | np.ndarray
@@ -296,6 +321,10 @@ def evaluate(
 
 def _array(tensor: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def _is_batch(images: Any) -> bool:
+    return isinstance(images, np.ndarray) and images.ndim == 4
 
 
 def _is_ready(images: np.ndarray, size: int) -> bool:

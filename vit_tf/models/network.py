@@ -33,7 +33,7 @@ class Network(keras.Model):
 
     has_pre_logits = False
     pools = True
-    _shapes_known = False
+    _shapes_known = _in_keras = False
 
     def __call__(self, images, *, training=None, seed=None, record=None):
         """Maps images to logits.
@@ -53,6 +53,8 @@ class Network(keras.Model):
         Raises:
             errors.UserError: images of another size; no seed for dropout.
         """
+        # A part of another Keras model, whose `fit` hands over no seeds.
+        self._in_keras |= isinstance(images, keras.KerasTensor)
         # Asked here, because Keras wraps what `call` raises in several lines.
         self.check_images(images)
         self.check_seed(training, seed)
@@ -111,7 +113,11 @@ class Network(keras.Model):
         return bool(training and any(self.draws.values()))
 
     def check_seed(self, training, seed) -> None:
-        if self.is_drawing(training) and seed is None and not self.compiled:
+        if (
+            seed is None
+            and not (self.compiled or self._in_keras)
+            and (self.is_drawing(training))
+        ):
             rates = ", ".join(f"{name} {rate}" for name, rate in self.draws.items())
             raise errors.UserError(
                 f"{rates}: got no seed, need seed=two int32 numbers that change every "
