@@ -61,6 +61,28 @@ def test_the_estimate_is_near_what_was_measured(
     assert estimated == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("variant", "size", "batch", "precision", "measured"),
+    [  # MiB of a process' forward passes, as above
+        ("ViT-Ti/16", 224, 64, "float32", 383),
+        ("ViT-Ti/16", 224, 256, "float32", 1229),
+        ("ViT-Ti/16", 384, 64, "float32", 1123),
+        ("ViT-Ti/16", 384, 64, "mixed_bfloat16", 1115),
+        ("ViT-B/32", 224, 64, "float32", 807),
+    ],
+)
+def test_the_estimate_of_an_evaluation_is_within_a_quarter(
+    variant, size, batch, precision, measured
+):
+    outline = build.outline(
+        config.Model(variant=variant), num_classes=1000, image_size=size
+    )
+    estimated = memory.evaluation_bytes(
+        outline, batch_size=batch, precision=config.Precision(precision)
+    )
+    assert estimated / MIB == pytest.approx(measured, rel=0.25)
+
+
 @hypothesis.settings(deadline=None, max_examples=30)
 @hypothesis.given(
     batch=st.integers(1, 64),
