@@ -28,7 +28,7 @@ def test_a_table_of_cells_with_totals_and_commands(masked):
     assert "0.386 of 4 x 123 TFLOP/s" in masked
     assert "Data: at least " in masked  # nobody knows the bytes of JFT-300M
     recipes = masked.partition("Recipes:")[2].partition("Commands")[0]
-    assert "(6 in all): Masked patch prediction (B.1.2)" in recipes
+    assert "(6 in all): Pre-trains by masked patch prediction (B.1.2)" in recipes
     commands = masked.partition("Commands")[2].split("\n")
     wanted = ["--folder=PATH --name=jft300m", "--dataset=imagenet2012", "--scale=paper"]
     for want, line in zip(wanted, commands[1:], strict=False):
