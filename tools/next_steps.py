@@ -1,12 +1,12 @@
 """The last lines of a finished command: what to do with what it made."""
 
+import os
 import shlex
-import sys
 
 
 def as_typed(text: str) -> str:
     """Returns text with commands as this process was started: maybe by `vit-tf`."""
-    if not sys.argv[0].startswith("vit-tf "):
+    if os.environ.get("VIT_TF_STARTED_AS") != "vit-tf":  # of vit_tf/cli.py
         return text
     return text.replace("python -m tools.", "vit-tf ")
 

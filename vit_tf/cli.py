@@ -8,6 +8,7 @@ names of other people's environments.
 import ast
 import contextlib
 import difflib
+import os
 import pathlib
 import runpy
 import sys
@@ -31,6 +32,7 @@ def main() -> None:
     elif name in commands:
         sys.path.insert(0, str(home))
         sys.argv = [f"vit-tf {name}", *sys.argv[2:]]
+        os.environ["VIT_TF_STARTED_AS"] = "vit-tf"  # so that commands are shown so
         runpy.run_module(f"tools.{name}", run_name="__main__", alter_sys=True)
     else:
         close = difflib.get_close_matches(name, commands, n=1)
